@@ -1,0 +1,204 @@
+"""The boundary of the data plane: integers and buffers in, integers out.
+
+Every method may be called from any thread.  Methods release the GIL while they work and take the engine lock
+themselves.  Nothing here parses text, formats messages or decides policy; a failure is a negative errno or an
+index, and the layer above turns it into an exception that names the cgroup.
+"""
+
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+Handles: TypeAlias = NDArray[np.uint64]
+
+#: Names of the per-memcg counters, in the order of :meth:`Engine.counters`.  Bytes unless said otherwise.
+#: Levels: resident zswap zswapped zswap_incomp swap disk (compressed bytes on the device).
+#: Events, in pages of 4096 bytes (a larger entry counts as several): zswpin zswpout zswpwb pswpin pswpout swpin_zero
+#: swpout_zero uzswap.same_filled pgfault pgmajfault workingset_refault_anon; in compressed bytes: zswpwb_proactive_b.
+COUNTERS: Final[tuple[str, ...]]
+#: Names of the engine-wide counters, in the order of :meth:`Engine.globals`: those of COUNTERS (of all entries, root's
+#: own too), then the debugfs counters pool_limit_hit reject_reclaim_fail reject_alloc_fail reject_kmemcache_fail
+#: reject_compress_fail reject_compress_poor decompress_fail written_back_pages stored_pages
+#: stored_incompressible_pages, then uzswap.checksum_fail uzswap.io_error.
+GLOBALS: Final[tuple[str, ...]]
+
+MAX_NODES: Final[int]  # 8
+MAX_ENTRY: Final[int]  # 65536, the largest uncompressed entry in bytes
+NO_LIMIT: Final[int]  # 2**62: "max"
+REFUSED: Final[int]  # 0: in a handle array, "this page stays with the caller"
+
+# Entry states (EntryInfo.state)
+ZERO: Final[int]
+SAME: Final[int]  # one repeated 8-byte word, held as a value
+ZSWAP: Final[int]  # compressed, in the pool
+DISK: Final[int]
+
+# set_limit(which=)
+ZSWAP_MAX: Final[int]  # in pages
+MEMORY_HIGH: Final[int]  # bytes
+MEMORY_MAX: Final[int]
+SWAP_HIGH: Final[int]
+SWAP_MAX: Final[int]
+
+# store(flags=), both about the first folio of the call only
+SKIP_LIMIT: Final[int]  # do not test memory.zswap.max (room was just made)
+REFUSE: Final[int]  # treat it as refused by memory.zswap.max
+
+# StoreResult.reason
+DONE: Final[int]
+OVER_LIMIT: Final[int]  # folio `next` is over memory.zswap.max of its memcg or an ancestor; nothing was done for it
+POOL_FULL: Final[int]  # a folio was refused because the pool is full, and handled; wake the shrink worker and go on
+OVER_SWAP: Final[int]  # folio `next` was refused by memory.swap.max (its handles are REFUSED); count it and go on
+
+# Writer.walk(flags=)
+STOP_ON_EXIST: Final[int]  # v5: an entry that is being loaded ends the walk of its LRU (EEXIST)
+RETRY_FAILED: Final[int]  # v5: an entry whose write failed is met again by the next walk
+
+# Codecs (set_compressor)
+LZ4: Final[int]
+ZSTD: Final[int]
+
+class StoreResult(NamedTuple):
+    next: int  # the first page index that was not handled
+    reason: int
+    errno: int  # of the device, when a refused page could not be written either (its handle is REFUSED); else 0
+
+class LoadResult(NamedTuple):
+    failed: int  # index of the handle that could not be loaded, or -1; on failure nothing was consumed
+    errno: int  # ESTALE freed or foreign handle, EBUSY being loaded elsewhere (or met twice), EIO device, EBADMSG
+    #             checksum, EILSEQ does not decompress, EINVAL larger than `page`, ENOMEM
+    disk_ns: int  # time spent waiting for the device
+
+class WalkResult(NamedTuple):
+    scanned: int  # entries met that were candidates (young ones with min_age are not counted)
+    rotated: int  # entries whose referenced bit was cleared
+    entries: int  # entries handed to the device
+    nbytes: int  # their compressed bytes
+    exist: int  # failures by reason: being loaded right now
+    nospace: int  # the device is full
+    stopped: bool  # STOP_ON_EXIST struck
+    exhausted: bool  # no LRU of the walk has anything left for this request
+
+class FlushResult(NamedTuple):
+    entries: int  # written since the writer was opened, safely on the device
+    nbytes: int
+    failed: int  # entries whose device write failed: back in the pool, at the tail of their LRU
+    errno: int  # first device error, or 0
+    gone: int  # entries loaded or freed while their write was in flight
+
+class EntryInfo(NamedTuple):
+    state: int
+    codec: int  # pool slot, see Engine.pools()
+    length: int  # compressed bytes (0 for ZERO and SAME; 4096 for a raw page)
+    size: int  # uncompressed bytes
+    memcg: int  # the online memcg that owns it now
+    node: int
+    referenced: bool
+    location: int  # address in the pool (ZSWAP), byte offset on the device (DISK), the word (SAME)
+
+class PoolInfo(NamedTuple):
+    codec: int
+    level: int
+    entries: int
+    current: bool
+
+class DeviceInfo(NamedTuple):
+    segments: int
+    free_segments: int
+    live_bytes: int  # records that are still wanted
+    dead_bytes: int  # overwritten by nobody yet: what cleaning would win
+    direct: bool
+    asynchronous: bool
+    cleaned_segments: int
+    punched_bytes: int
+
+class Writer:
+    """One writeback request: gathers entries into segment buffers and keeps the device busy while it gathers more.
+
+    Not for several threads at once.  Always call :meth:`finish`, also after an exception.
+    """
+
+    def __init__(self, engine: Engine, proactive: bool = False) -> None: ...
+    def walk(
+        self,
+        lrus: Handles,  # (memcg << 8 | node) each; several: merged, coldest head first
+        positions: Handles,  # in and out, one for each LRU, zeros at the start of a request
+        nr_to_scan: int,
+        budget: int,  # stop as soon as this many compressed bytes were taken (inside the walk)
+        since: int,  # Engine.stamp() when the request began
+        max_born: int = ...,  # only entries born at or before this time are candidates: Engine.now() - min_age in ns
+        flags: int = 0,
+    ) -> WalkResult: ...
+    def finish(self) -> FlushResult: ...
+
+class Engine:
+    def __init__(self, nodes: int = 1) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+
+    # time and order
+    def now(self) -> int: ...  # ns, CLOCK_MONOTONIC plus what advance() added
+    def advance(self, ns: int) -> None: ...  # lets tests grow entries old without waiting
+    def stamp(self) -> int: ...  # the last order stamp given out
+
+    # memcgs; 0 is the root
+    def memcg_new(self, parent: int) -> int: ...  # -ENOMEM when there are too many
+    def memcg_remove(self, memcg: int) -> None: ...  # entries go to the parent, at the head of its LRUs
+    def set_limit(self, memcg: int, which: int, value: int) -> None: ...
+    def set_writeback(self, memcg: int, allowed: bool) -> None: ...
+    def counters(self, memcg: int) -> list[int]: ...  # one consistent snapshot, subtree included
+    def globals(self) -> list[int]: ...
+    def lru_len(self, memcg: int, node: int) -> int: ...
+    def nr_disk_swapins(self, memcg: int, node: int) -> int: ...
+    def take_disk_swapins(self, memcg: int, node: int, most: int) -> int: ...  # consumes and returns min(have, most)
+    def local_stored(self, memcg: int) -> int: ...  # entries of this memcg alone, in the pool
+    def writeback_allowed(self, memcg: int) -> bool: ...  # SPEC 2.4 (true for everybody while disabled); device or not
+    def watermark(self, memcg: int, swap: bool) -> tuple[int, int]: ...  # (peak ever, peak since reset_watermark)
+    def reset_watermark(self, memcg: int, swap: bool) -> int: ...  # returns current
+    def count(self, memcg: int, counter: int, value: int) -> None: ...  # add to an event counter, ancestors too
+
+    # resident memory of the front-ends
+    def charge(self, memcg: int, nbytes: int) -> tuple[int, int]: ...  # (memcg over memory.max, nothing charged; or -1,
+    #                                                                    memcg over memory.high, or -1)
+    def uncharge(self, memcg: int, nbytes: int) -> None: ...
+
+    # parameters
+    def set_enabled(self, enabled: bool) -> None: ...
+    def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)
+    def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when eight pools still drain
+    def set_pool_limit(self, max_pages: int, accept_pages: int) -> None: ...
+    def pools(self) -> list[PoolInfo]: ...  # current first; a pool goes when its last entry leaves
+    def pool_pages(self) -> int: ...  # 4096-byte pages that the pool really occupies
+    def metadata_bytes(self) -> int: ...
+    def reached_full(self) -> bool: ...
+
+    # device
+    def attach_device(self, fd: int, nbytes: int, direct: bool) -> int: ...  # 0 or -errno; the caller keeps owning fd
+    def device(self) -> DeviceInfo | None: ...
+
+    # entries
+    def store(
+        self,
+        data: Buffer,
+        page: int,
+        memcg: int,
+        node: int,
+        handles: Handles,
+        start: int = 0,
+        folio: int = 1,
+        flags: int = 0,
+    ) -> StoreResult: ...
+    def load(self, handles: Handles, out: Buffer, page: int, consume: bool = True) -> LoadResult: ...
+    def load_bytes(
+        self, handles: Handles, page: int, nbytes: int, consume: bool = True
+    ) -> tuple[bytes | None, LoadResult]: ...  # as load(), into a new bytes object of nbytes; None on failure
+    def free(
+        self, handles: Handles
+    ) -> tuple[int, int]: ...  # (index, errno) of the first bad handle, nothing freed; or (-1, 0)
+    def info(self, handle: int) -> EntryInfo | None: ...  # None: freed or foreign
+    def hold(self, handle: int) -> int: ...  # as a fault in progress does: loads EBUSY, writeback EEXIST; 0 or -errno
+    def release(self, handle: int) -> None: ...
+    def check(self) -> list[str]: ...  # every invariant that is broken, in words; empty when all hold

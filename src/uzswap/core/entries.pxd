@@ -1,0 +1,162 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    CHUNK_ENTRIES = 1024
+    CHUNK_BYTES = 49152         # a whole number of 4096-byte pages
+    NO_CHUNK = 0xFFFFFFFF
+    NR_NODES = 8
+    ROOT = 0
+    NO_MEMCG = 0xFFFFFFFF
+
+    # Entry.state
+    FREE = 0
+    IS_ZERO = 1
+    IS_SAME = 2
+    IN_POOL = 3
+    ON_DISK = 4
+    GOING_TO_DISK = 5           # refused by the pool, its bytes are in a writer's buffer only
+
+    # Entry.flags
+    REFERENCED = 1
+    HELD = 2                    # being loaded: not for writeback, not for a second load
+    WRITING = 4                 # a copy of its bytes is on its way to the device; off the LRU
+    FAILED = 8                  # its last writeback failed, at the time of its stamp
+    DOOMED = 16                 # being freed
+
+    # MemcgState
+    MEMCG_FREE = 0
+    MEMCG_ONLINE = 1
+    MEMCG_DEAD = 2
+
+cdef enum:
+    # levels, in bytes
+    C_RESIDENT = 0
+    C_ZSWAP = 1
+    C_ZSWAPPED = 2
+    C_INCOMP = 3
+    C_SWAP = 4
+    C_DISK = 5
+    NR_LEVELS = 6
+    # events
+    C_ZSWPIN = 6
+    C_ZSWPOUT = 7
+    C_ZSWPWB = 8
+    C_PROACTIVE_B = 9
+    C_PSWPIN = 10
+    C_PSWPOUT = 11
+    C_SWPIN_ZERO = 12
+    C_SWPOUT_ZERO = 13
+    C_SAME_FILLED = 14
+    C_PGFAULT = 15
+    C_PGMAJFAULT = 16
+    C_REFAULT = 17
+    NR_COUNTERS = 18
+
+    # engine-wide only, after those above
+    G_POOL_LIMIT_HIT = 18
+    G_RECLAIM_FAIL = 19
+    G_ALLOC_FAIL = 20
+    G_KMEMCACHE_FAIL = 21
+    G_COMPRESS_FAIL = 22
+    G_COMPRESS_POOR = 23
+    G_DECOMPRESS_FAIL = 24
+    G_WRITTEN_BACK = 25
+    G_STORED = 26
+    G_STORED_INCOMP = 27
+    G_CHECKSUM_FAIL = 28
+    G_IO_ERROR = 29
+    NR_GLOBALS = 30
+
+cdef struct Entry:
+    uint64_t data               # pool address, byte offset on the device, or the word
+    uint64_t stamp              # order of store or last rotation over the whole engine
+    uint32_t gen                # sequence number of the allocation: the upper half of the handle; 0 when free
+    uint32_t memcg              # owner when it was stored; owner_of() gives today's
+    uint32_t prev
+    uint32_t next               # LRU links, or the free list; index 0 is nobody
+    uint32_t born               # when it entered zswap, in BORN_SHIFT units
+    uint16_t length_1           # compressed bytes - 1
+    uint16_t size_1             # uncompressed bytes - 1
+    uint8_t state
+    uint8_t flags
+    uint8_t codec
+    uint8_t node
+
+cdef struct Chunk:
+    uint32_t prev
+    uint32_t next
+    uint32_t free_head          # index + 1 of a free entry
+    uint16_t live
+    uint16_t carved
+
+cdef struct Lru:
+    uint32_t head               # oldest
+    uint32_t tail
+    uint32_t length
+    uint32_t disk_swapins
+
+cdef struct Memcg:
+    uint32_t parent             # of a dead one: who took its entries over
+    uint32_t refs               # entries that name it, children (dead ones too), and one while online
+    uint32_t stored             # entries in the pool that it owns itself
+    uint8_t state
+    uint8_t writeback
+    Lru lru[NR_NODES]
+    int64_t counters[NR_COUNTERS]
+    int64_t zswap_max           # in pages
+    int64_t memory_high
+    int64_t memory_max
+    int64_t swap_high
+    int64_t swap_max
+    int64_t memory_peak
+    int64_t memory_peak_local
+    int64_t swap_peak
+    int64_t swap_peak_local
+
+# Changes to one memcg's counters that are not applied yet: the ancestor walk is paid once a step, not once an entry.
+cdef struct Delta:
+    uint32_t memcg
+    int dirty
+    int64_t counters[NR_COUNTERS]
+
+cdef struct Table:
+    Entry *entries
+    size_t mapping_bytes
+    uint32_t max_chunks
+    uint32_t next_chunk
+    uint32_t partial            # chunks with room
+    uint32_t empty              # chunks whose memory was given back
+    uint32_t chunks_in_use
+    Chunk *chunks
+    uint32_t last_gen
+    uint64_t last_stamp
+    int64_t live
+    Memcg *memcgs
+    size_t memcgs_bytes
+    uint32_t max_memcgs
+    uint32_t next_memcg
+    uint32_t free_memcg         # first and last of a list through parent, + 1
+    uint32_t last_free_memcg
+    uint32_t nr_free_memcgs
+    int64_t totals[NR_GLOBALS]
+
+cdef int table_init(Table *t) noexcept nogil
+cdef void table_destroy(Table *t) noexcept nogil
+cdef uint32_t entry_alloc(Table *t) noexcept nogil
+cdef void entry_free(Table *t, uint32_t index) noexcept nogil
+cdef uint64_t handle_of(Table *t, uint32_t index) noexcept nogil
+cdef Entry *entry_at(Table *t, uint64_t handle) noexcept nogil
+cdef uint32_t owner_of(Table *t, const Entry *e) noexcept nogil
+
+cdef void lru_add_tail(Table *t, uint32_t index, uint32_t memcg) noexcept nogil
+cdef void lru_del(Table *t, uint32_t index, uint32_t memcg) noexcept nogil
+cdef void lru_rotate(Table *t, uint32_t index, uint32_t memcg) noexcept nogil
+
+cdef uint32_t memcg_alloc(Table *t, uint32_t parent) noexcept nogil
+cdef void memcg_unref(Table *t, uint32_t m) noexcept nogil
+cdef void memcg_offline(Table *t, uint32_t m) noexcept nogil
+cdef int writeback_allowed(Table *t, uint32_t m) noexcept nogil
+cdef void delta_add(Table *t, Delta *d, uint32_t m, int counter, int64_t value) noexcept nogil
+cdef void delta_apply(Table *t, Delta *d) noexcept nogil
+cdef int over_zswap_max(Table *t, const Delta *d, uint32_t m) noexcept nogil
+cdef int over_swap_max(Table *t, const Delta *d, uint32_t m, int64_t more) noexcept nogil

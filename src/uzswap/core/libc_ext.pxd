@@ -1,0 +1,104 @@
+"""C declarations that Cython does not ship: threads, mappings, Linux AIO, compilers' builtins."""
+
+from libc.stdint cimport int16_t, int64_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, void *attr)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)
+    int munmap(void *addr, size_t length)
+    int madvise(void *addr, size_t length, int advice)
+    int PROT_READ, PROT_WRITE
+    int MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    int MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <time.h>
+    #include <unistd.h>
+    #include <sys/mman.h>
+    #include <sys/syscall.h>
+    #include <linux/aio_abi.h>
+    #include <linux/falloc.h>
+
+    static inline void *uz_reserve(size_t bytes) {
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
+    static inline int64_t uz_monotonic_ns(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    }
+    static inline int uz_io_setup(unsigned n, aio_context_t *ctx) {
+        *ctx = 0;
+        return syscall(SYS_io_setup, n, ctx) < 0 ? -errno : 0;
+    }
+    static inline void uz_io_destroy(aio_context_t ctx) { syscall(SYS_io_destroy, ctx); }
+    static inline int uz_io_write(aio_context_t ctx, struct iocb *cb, int fd, void *buf, size_t n, int64_t off) {
+        struct iocb *list[1] = { cb };
+        memset(cb, 0, sizeof *cb);
+        cb->aio_fildes = fd;
+        cb->aio_lio_opcode = IOCB_CMD_PWRITE;
+        cb->aio_buf = (uint64_t)(uintptr_t)buf;
+        cb->aio_nbytes = n;
+        cb->aio_offset = off;
+        cb->aio_data = (uint64_t)(uintptr_t)cb;
+        return syscall(SYS_io_submit, ctx, 1, list) == 1 ? 0 : -errno;
+    }
+    static inline int uz_io_wait(aio_context_t ctx, struct io_event *event) {
+        for (;;) {
+            long r = syscall(SYS_io_getevents, ctx, 1, 1, event, NULL);
+            if (r == 1) return 0;
+            if (r < 0 && errno != EINTR) return -errno;
+        }
+    }
+    static inline int uz_punch(int fd, int64_t off, int64_t n) {
+        return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, n) < 0 ? -errno : 0;
+    }
+    static inline int uz_write_out(int fd, int64_t off, int64_t n) {
+        int flags = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+        if (sync_file_range(fd, off, n, flags) < 0 && errno != ESPIPE && errno != EINVAL) return -errno;
+        posix_fadvise(fd, off, n, POSIX_FADV_DONTNEED);
+        return 0;
+    }
+    static inline size_t uz_ram_bytes(void) {
+        return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    }
+    static inline uint64_t uz_load64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+    """
+    void *uz_reserve(size_t nbytes) nogil
+    int64_t uz_monotonic_ns() nogil
+    ctypedef unsigned long aio_context_t
+    cdef struct iocb:
+        uint64_t aio_data
+    cdef struct io_event:
+        uint64_t data
+        int64_t res
+    int uz_io_setup(unsigned n, aio_context_t *ctx) nogil
+    void uz_io_destroy(aio_context_t ctx) nogil
+    int uz_io_write(aio_context_t ctx, iocb *cb, int fd, void *buf, size_t n, int64_t off) nogil
+    int uz_io_wait(aio_context_t ctx, io_event *event) nogil
+    int uz_punch(int fd, int64_t off, int64_t n) nogil
+    int uz_write_out(int fd, int64_t off, int64_t n) nogil
+    size_t uz_ram_bytes() nogil
+    uint64_t uz_load64(const void *p) nogil
+    void prefetch "__builtin_prefetch" (const void *p) nogil
+    int ctz "__builtin_ctz" (unsigned x) nogil
+    int popcount "__builtin_popcount" (unsigned x) nogil
+    int posix_memalign(void **p, size_t align, size_t nbytes) nogil
+    int64_t pread(int fd, void *buf, size_t n, int64_t off) nogil
+    int64_t pwrite(int fd, const void *buf, size_t n, int64_t off) nogil

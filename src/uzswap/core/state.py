@@ -1,0 +1,198 @@
+"""One engine's state, and the steps that several operations share: an entry leaves the pool, or goes altogether."""
+
+import cython
+from cython.cimports.libc.stdint import int64_t, uint32_t
+from cython.cimports.libc.stdlib import free
+from cython.cimports.libc.string import memset
+from cython.cimports.uzswap.core.codec import ALG_LZ4, worker_free, worker_new
+from cython.cimports.uzswap.core.device import (
+    NO_SEGMENT,
+    SEGMENT_BYTES,
+    SEGMENT_SHIFT,
+    device_destroy,
+    record_dead,
+    segment_to_trim,
+    segment_trimmed,
+)
+from cython.cimports.uzswap.core.entries import (
+    C_DISK,
+    C_INCOMP,
+    C_SWAP,
+    C_ZSWAP,
+    C_ZSWAPPED,
+    G_STORED,
+    G_STORED_INCOMP,
+    GOING_TO_DISK,
+    IN_POOL,
+    ON_DISK,
+    WRITING,
+    delta_add,
+    entry_free,
+    lru_del,
+    memcg_unref,
+    owner_of,
+    table_destroy,
+    table_init,
+    writeback_allowed,
+)
+from cython.cimports.uzswap.core.libc_ext import (
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    uz_io_destroy,
+    uz_monotonic_ns,
+    uz_punch,
+    uz_ram_bytes,
+)
+from cython.cimports.uzswap.core.pool import pool_destroy, pool_free, pool_init
+
+# Entry.born has 32 bits: 2**24 ns (17 ms) a unit last 2.3 years, and min_age is in seconds.
+BORN_SHIFT = cython.declare(cython.int, 24)
+
+
+def core_init(c, nodes):
+    memset(c, 0, cython.sizeof(Core))
+    if table_init(cython.address(c.t)):
+        return -1
+    if pool_init(cython.address(c.pool), uz_ram_bytes()):
+        table_destroy(cython.address(c.t))
+        return -1
+    pthread_mutex_init(cython.address(c.lock), cython.NULL)
+    pthread_mutex_init(cython.address(c.cleaning), cython.NULL)
+    c.nodes = nodes
+    c.enabled = 1
+    c.same_as_value = 1
+    c.pool_max = c.pool_accept = cython.cast(int64_t, 1) << 62
+    c.codecs[0].algorithm = ALG_LZ4
+    c.codecs[0].level = 1
+    return 0
+
+
+def core_destroy(c):
+    idle_free(c.workers, c.streams)
+    if c.has_device:
+        device_destroy(cython.address(c.device))
+    pool_destroy(cython.address(c.pool))
+    table_destroy(cython.address(c.t))
+    pthread_mutex_destroy(cython.address(c.lock))
+    pthread_mutex_destroy(cython.address(c.cleaning))
+
+
+def idle_free(workers, streams):
+    """Free workers and streams that no list holds any more."""
+    i: cython.int
+    while workers != cython.NULL:
+        w = workers
+        workers = w.next
+        worker_free(w)
+    while streams != cython.NULL:
+        s = streams
+        streams = s.next
+        if s.has_aio:
+            uz_io_destroy(s.aio)
+        for i in range(NR_FLIGHTS):
+            free(s.flights[i].buf)
+            free(s.flights[i].items)
+        free(s.old)
+        free(s)
+
+
+def give_back(c):
+    """After entries were dropped: blocks to the file system, and scratch memory once nothing is stored at all."""
+    trim_device(c)
+    if c.t.live:
+        return
+    pthread_mutex_lock(cython.address(c.lock))
+    workers = c.workers
+    streams = c.streams
+    c.workers = cython.NULL
+    c.streams = cython.NULL
+    pthread_mutex_unlock(cython.address(c.lock))
+    idle_free(workers, streams)
+
+
+def core_now(c):
+    return uz_monotonic_ns() + c.skew
+
+
+def born_units(ns):
+    return cython.cast(uint32_t, ns >> BORN_SHIFT) if ns > 0 else 0
+
+
+def worker_get(c):
+    pthread_mutex_lock(cython.address(c.lock))
+    w = c.workers
+    if w != cython.NULL:
+        c.workers = w.next
+    pthread_mutex_unlock(cython.address(c.lock))
+    return w if w != cython.NULL else worker_new()
+
+
+def worker_put(c, w):
+    pthread_mutex_lock(cython.address(c.lock))
+    w.next = c.workers
+    c.workers = w
+    pthread_mutex_unlock(cython.address(c.lock))
+
+
+def whole_pages(size):
+    return (cython.cast(int64_t, size) + 4095) & ~4095
+
+
+def may_write_back(c, memcg):
+    """Whether an entry of memcg could go to a device: SPEC 2.4, and there is one."""
+    return c.has_device and (not c.enabled or writeback_allowed(cython.address(c.t), memcg))
+
+
+def leave_pool(c, d, index, owner):
+    """Free the pool object of an entry and take back its charges.  The entry is off the LRU already."""
+    t = cython.address(c.t)
+    e = cython.address(t.entries[index])
+    length = cython.cast(int64_t, e.length_1) + 1
+    size = cython.cast(uint32_t, e.size_1) + 1
+    pool_free(cython.address(c.pool), cython.cast(cython.p_char, e.data))
+    c.codecs[e.codec].entries -= 1
+    t.memcgs[owner].stored -= 1
+    delta_add(t, d, owner, C_ZSWAP, -length)
+    delta_add(t, d, owner, C_ZSWAPPED, -whole_pages(size))
+    t.totals[G_STORED] -= whole_pages(size) >> 12
+    if length == size:
+        delta_add(t, d, owner, C_INCOMP, -whole_pages(size))
+        t.totals[G_STORED_INCOMP] -= whole_pages(size) >> 12
+
+
+def entry_drop(c, d, index):
+    """Release all that an entry has, whatever its state, and the entry itself."""
+    t = cython.address(c.t)
+    e = cython.address(t.entries[index])
+    owner = owner_of(t, e)
+    if e.state == IN_POOL:
+        if not e.flags & WRITING:
+            lru_del(t, index, owner)
+        leave_pool(c, d, index, owner)
+        c.codecs[e.codec].refs -= 1
+    elif e.state == ON_DISK:
+        record_dead(cython.address(c.device), e.data, cython.cast(uint32_t, e.length_1) + 1)
+        delta_add(t, d, owner, C_DISK, -(cython.cast(int64_t, e.length_1) + 1))
+        c.codecs[e.codec].refs -= 1
+    elif e.state == GOING_TO_DISK:
+        c.codecs[e.codec].refs -= 1
+    delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+    memcg_unref(t, e.memcg)
+    entry_free(t, index)
+
+
+def trim_device(c):
+    """Give blocks of free segments back to the file system.  Called without the lock: punching is I/O."""
+    d = cython.address(c.device)
+    while c.has_device and d.nr_free_dirty:
+        pthread_mutex_lock(cython.address(c.lock))
+        s = segment_to_trim(d)
+        pthread_mutex_unlock(cython.address(c.lock))
+        if s == NO_SEGMENT:
+            return
+        failed = uz_punch(d.fd, cython.cast(int64_t, s) << SEGMENT_SHIFT, SEGMENT_BYTES)
+        pthread_mutex_lock(cython.address(c.lock))
+        segment_trimmed(d, s, failed == 0)
+        pthread_mutex_unlock(cython.address(c.lock))
