@@ -7,7 +7,7 @@ from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringA
 from cython.cimports.libc.errno import EBUSY, EINVAL, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.check import check_core
 from cython.cimports.uzswap.core.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
 from cython.cimports.uzswap.core.device import RESERVE, SEGMENT_BYTES, device_init
@@ -114,6 +114,15 @@ PoolInfo = namedtuple("PoolInfo", "codec level entries current")
 DeviceInfo = namedtuple(
     "DeviceInfo", "segments free_segments live_bytes dead_bytes direct asynchronous cleaned_segments punched_bytes"
 )
+
+
+@cython.cfunc
+def private_copy(values: cython.pointer(cython.const[uint64_t]), n: cython.size_t) -> cython.pointer(uint64_t):
+    """A copy that is read and written under the lock: the caller's array may be paged memory, whose faults need it."""
+    copy = cython.cast(cython.pointer(uint64_t), malloc(n * cython.sizeof(uint64_t)))
+    if copy != cython.NULL:
+        memcpy(copy, values, n * cython.sizeof(uint64_t))
+    return copy
 
 
 @cython.cclass
@@ -432,21 +441,26 @@ class Engine:
         if start == n:
             return StoreResult(n, STORE_DONE, 0)
         s = cython.cast(cython.pointer(Store), malloc(cython.sizeof(Store)))
-        if s == cython.NULL:
+        found = cython.cast(cython.pointer(uint64_t), malloc((n - start) * cython.sizeof(uint64_t)))
+        if s == cython.NULL or found == cython.NULL:
+            free(s)
+            free(found)
             raise MemoryError
         s.data = cython.cast("const char *", cython.address(data[0]))
         s.nbytes = data.shape[0]
         s.page = page
         s.memcg = memcg
         s.node = node
-        s.handles = cython.address(handles[0])
+        s.handles = found - start
         s.start = start
         s.n = n
         s.folio = folio
         s.flags = flags
         with cython.nogil:
             swap_out(self.core, s)
+            memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
         result = StoreResult(s.next, s.reason, s.error)
+        free(found)
         free(s)
         return result
 
@@ -461,9 +475,12 @@ class Engine:
         consume: cython.bint,
     ):
         load = cython.cast(cython.pointer(Load), malloc(cython.sizeof(Load)))
-        if load == cython.NULL:
+        asked = private_copy(handles, n)
+        if load == cython.NULL or asked == cython.NULL:
+            free(load)
+            free(asked)
             raise MemoryError
-        load.handles = handles
+        load.handles = asked
         load.n = n
         load.out = out
         load.nbytes = nbytes
@@ -472,6 +489,7 @@ class Engine:
         with cython.nogil:
             swap_in(self.core, load)
         result = LoadResult(load.failed if load.error else -1, load.error, load.disk_ns)
+        free(asked)
         free(load)
         return result
 
@@ -514,9 +532,12 @@ class Engine:
             return -1, 0
         error: cython.int = 0
         n: int64_t = handles.shape[0]
-        first = cython.address(handles[0])
+        asked = private_copy(cython.address(handles[0]), n)
+        if asked == cython.NULL:
+            raise MemoryError
         with cython.nogil:
-            bad = free_entries(c, first, n, cython.address(error))
+            bad = free_entries(c, asked, n, cython.address(error))
+        free(asked)
         return bad, error
 
     def info(self, handle: uint64_t):
@@ -613,11 +634,15 @@ class Writer:
                 raise ValueError(f"LRU {lrus[i]:#x}")
         w: Walk
         memset(cython.address(w), 0, cython.sizeof(Walk))
-        w.heap = cython.cast(cython.pointer(uint32_t), malloc(lrus.shape[0] * cython.sizeof(uint32_t)))
-        if w.heap == cython.NULL:
+        n: cython.Py_ssize_t = lrus.shape[0]
+        w.heap = cython.cast(cython.pointer(uint32_t), malloc(n * cython.sizeof(uint32_t)))
+        w.lrus = private_copy(cython.address(lrus[0]), n)
+        w.positions = private_copy(cython.address(positions[0]), n)
+        if w.heap == cython.NULL or w.lrus == cython.NULL or w.positions == cython.NULL:
+            free(w.heap)
+            free(w.lrus)
+            free(w.positions)
             raise MemoryError
-        w.lrus = cython.address(lrus[0])
-        w.positions = cython.address(positions[0])
         w.nr_lrus = cython.cast(uint32_t, lrus.shape[0])
         w.nr_to_scan = nr_to_scan
         w.budget = budget
@@ -626,7 +651,10 @@ class Writer:
         w.flags = flags
         with cython.nogil:
             walk(c, self.stream, cython.address(w))
+            memcpy(cython.address(positions[0]), w.positions, n * cython.sizeof(uint64_t))
         free(w.heap)
+        free(w.lrus)
+        free(w.positions)
         return WalkResult(
             w.scanned, w.rotated, w.entries, w.nbytes, w.exist, w.nospace, bool(w.stopped), bool(w.exhausted)
         )

@@ -21,7 +21,8 @@ cdef struct Page:
     int filled              # one repeated word that is kept as a value
     uint64_t word
     int length              # as the compressor answered
-    char *packed
+    int raw                 # it did not compress
+    char *packed            # its bytes as they are to be kept
 
 cdef struct Store:
     # asked

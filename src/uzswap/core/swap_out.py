@@ -77,6 +77,10 @@ def prepare(c, s, i, k):
         p.filled = same_filled(p.src, p.size, cython.address(p.word)) and (p.word == 0 or c.same_as_value)
         if not p.filled:
             p.length = compress(s.worker, cython.address(c.codecs[s.codec]), p.src, p.size, out)
+            p.raw = p.length <= 0 or cython.cast(uint32_t, p.length) >= p.size
+            if p.raw:
+                # The source may be paged memory: under the lock nothing may be read that can fault.
+                memcpy(out, p.src, p.size)
             out += bound
 
 
@@ -133,15 +137,11 @@ def new_entry(c, s, p, state, length):
 def store_in_pool(c, s, i, p):
     """S6 to S11.  0, or -1 when the page was refused."""
     t = cython.address(c.t)
-    length = cython.cast(uint32_t, p.length)
-    bytes = cython.cast("const char *", p.packed)
-    if p.length <= 0 or length >= p.size:
-        if not s.writeback:
-            t.totals[G_COMPRESS_FAIL if p.length <= 0 else G_COMPRESS_POOR] += 1
-            return -1
-        # Kept raw: that saves no memory, but keeps the order of writeback right.
-        length = p.size
-        bytes = p.src
+    # Kept raw: that saves no memory, but keeps the order of writeback right.  Without writeback there is no such order.
+    length = p.size if p.raw else cython.cast(uint32_t, p.length)
+    if p.raw and not s.writeback:
+        t.totals[G_COMPRESS_FAIL if p.length <= 0 else G_COMPRESS_POOR] += 1
+        return -1
     obj = pool_alloc(cython.address(c.pool), length)
     if obj == cython.NULL:
         t.totals[G_ALLOC_FAIL] += 1
@@ -152,7 +152,7 @@ def store_in_pool(c, s, i, p):
         pool_free(cython.address(c.pool), obj)
         t.totals[G_KMEMCACHE_FAIL] += 1
         return -1
-    memcpy(obj, bytes, length)
+    memcpy(obj, p.packed, length)
     e = cython.address(t.entries[index])
     e.data = cython.cast(cython.ulonglong, cython.cast(cython.size_t, obj))
     e.born = s.born
@@ -175,8 +175,7 @@ def store_in_pool(c, s, i, p):
 
 def send_to_disk(c, s, i, p):
     """Gather a refused page for the device.  When that can't be, it stays with the caller and s.error says why."""
-    raw: cython.bint = p.length <= 0 or cython.cast(uint32_t, p.length) >= p.size
-    length = p.size if raw else cython.cast(uint32_t, p.length)
+    length = p.size if p.raw else cython.cast(uint32_t, p.length)
     if s.stream == cython.NULL or not stream_fits(s.stream, length):
         if s.stream == cython.NULL or not s.stream.no_space:
             return NEEDS_ROOM
@@ -187,7 +186,7 @@ def send_to_disk(c, s, i, p):
         s.error = ENOMEM
         return PLACED
     c.codecs[s.codec].refs += 1
-    stream_append(s.stream, c, index, p.src if raw else p.packed, cython.cast(uint32_t, i))
+    stream_append(s.stream, c, index, p.packed, cython.cast(uint32_t, i))
     s.handles[i] = handle_of(cython.address(c.t), index)
     return PLACED
 
