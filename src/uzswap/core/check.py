@@ -125,7 +125,7 @@ def check_core(c, wrong):
             g = cython.address(t.memcgs[m])
             if g.state == MEMCG_FREE:
                 continue
-            if refs[m] != g.refs:
+            if refs[m] + g.pins != g.refs:
                 wrong.append(f"memcg {m}: {refs[m]} references, {g.refs} counted")
             if stored[m] != g.stored:
                 wrong.append(f"memcg {m}: {stored[m]} entries in the pool, {g.stored} counted")

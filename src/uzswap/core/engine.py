@@ -39,7 +39,16 @@ from cython.cimports.uzswap.core.entries import (
     writeback_allowed,
 )
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
-from cython.cimports.uzswap.core.state import Core, Stream, born_units, core_destroy, core_init, core_now, give_back
+from cython.cimports.uzswap.core.state import (
+    Core,
+    Stream,
+    born_units,
+    core_charge,
+    core_destroy,
+    core_init,
+    core_now,
+    give_back,
+)
 from cython.cimports.uzswap.core.stream import stream_finish, stream_get, stream_put
 from cython.cimports.uzswap.core.swap_in import Load, free_entries, swap_in
 from cython.cimports.uzswap.core.swap_out import (
@@ -195,7 +204,8 @@ class Engine:
         c = self.core
         with cython.nogil:
             pthread_mutex_lock(cython.address(c.lock))
-            memcg_offline(cython.address(c.t), memcg)
+            if c.t.memcgs[memcg].state == MEMCG_ONLINE:
+                memcg_offline(cython.address(c.t), memcg)
             pthread_mutex_unlock(cython.address(c.lock))
 
     def set_limit(self, memcg: uint32_t, which: cython.int, value: int64_t):
@@ -309,26 +319,13 @@ class Engine:
     def charge(self, memcg: uint32_t, nbytes: int64_t):
         self._memcg(memcg)
         c = self.core
-        d: Delta
-        over_max: int64_t = -1
-        over_high: int64_t = -1
+        over_max: uint32_t = 0
+        over_high: uint32_t = 0
         with cython.nogil:
-            memset(cython.address(d), 0, cython.sizeof(Delta))
-            pthread_mutex_lock(cython.address(c.lock))
-            m = memcg
-            while m != 0:
-                g = cython.address(c.t.memcgs[m])
-                after = g.counters[C_RESIDENT] + g.counters[C_ZSWAP] + nbytes
-                if after > g.memory_max and over_max < 0:
-                    over_max = m
-                if after > g.memory_high and over_high < 0:
-                    over_high = m
-                m = g.parent
-            if over_max < 0:
-                delta_add(cython.address(c.t), cython.address(d), memcg, C_RESIDENT, nbytes)
-                delta_apply(cython.address(c.t), cython.address(d))
-            pthread_mutex_unlock(cython.address(c.lock))
-        return over_max, over_high
+            gone = core_charge(c, memcg, nbytes, 0, cython.address(over_max), cython.address(over_high))
+        if gone:
+            raise ValueError(f"memcg {memcg} is not online")
+        return (-1 if over_max == NO_MEMCG else over_max), (-1 if over_high == NO_MEMCG else over_high)
 
     def uncharge(self, memcg: uint32_t, nbytes: int64_t):
         self._memcg(memcg)

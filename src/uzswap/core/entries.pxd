@@ -98,6 +98,7 @@ cdef struct Lru:
 cdef struct Memcg:
     uint32_t parent             # of a dead one: who took its entries over
     uint32_t refs               # entries that name it, children (dead ones too), and one while online
+    uint32_t pins               # of these, calls under way
     uint32_t stored             # entries in the pool that it owns itself
     uint8_t state
     uint8_t writeback

@@ -1,6 +1,7 @@
 """One engine's state, and the steps that several operations share: an entry leaves the pool, or goes altogether."""
 
 import cython
+from cython.cimports.libc.errno import ENODEV
 from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.libc.stdlib import free
 from cython.cimports.libc.string import memset
@@ -17,6 +18,7 @@ from cython.cimports.uzswap.core.device import (
 from cython.cimports.uzswap.core.entries import (
     C_DISK,
     C_INCOMP,
+    C_RESIDENT,
     C_SWAP,
     C_ZSWAP,
     C_ZSWAPPED,
@@ -24,9 +26,14 @@ from cython.cimports.uzswap.core.entries import (
     G_STORED_INCOMP,
     GOING_TO_DISK,
     IN_POOL,
+    MEMCG_ONLINE,
+    NO_MEMCG,
     ON_DISK,
+    ROOT,
     WRITING,
+    Delta,
     delta_add,
+    delta_apply,
     entry_free,
     lru_del,
     memcg_unref,
@@ -181,6 +188,35 @@ def entry_drop(c, d, index):
     delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
     memcg_unref(t, e.memcg)
     entry_free(t, index)
+
+
+def core_charge(c, memcg, n, force, over_max, over_high):
+    """Charge n resident bytes, unless that would exceed an ancestor's memory.max and is not forced.
+
+    Sets the nearest memcg that is over memory.max (then nothing is charged) and over memory.high, or NO_MEMCG.
+    -ENODEV when the memcg is not online.
+    """
+    d: Delta
+    memset(cython.address(d), 0, cython.sizeof(Delta))
+    over_max[0] = over_high[0] = NO_MEMCG
+    pthread_mutex_lock(cython.address(c.lock))
+    if c.t.memcgs[memcg].state != MEMCG_ONLINE:
+        pthread_mutex_unlock(cython.address(c.lock))
+        return -ENODEV
+    m = memcg
+    while m != ROOT:
+        g = cython.address(c.t.memcgs[m])
+        after = g.counters[C_RESIDENT] + g.counters[C_ZSWAP] + n
+        if after > g.memory_max and over_max[0] == NO_MEMCG and not force:
+            over_max[0] = m
+        if after > g.memory_high and over_high[0] == NO_MEMCG:
+            over_high[0] = m
+        m = g.parent
+    if over_max[0] == NO_MEMCG:
+        delta_add(cython.address(c.t), cython.address(d), memcg, C_RESIDENT, n)
+        delta_apply(cython.address(c.t), cython.address(d))
+    pthread_mutex_unlock(cython.address(c.lock))
+    return 0
 
 
 def trim_device(c):

@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.codec cimport STEP_PAGES, Worker
+from uzswap.core.entries cimport Table
+from uzswap.core.libc_ext cimport pthread_mutex_t
 from uzswap.core.state cimport Core, Delta, Stream
 
 cdef enum:
@@ -56,6 +58,8 @@ cdef struct Store:
     int64_t kicked          # pages handled since the pool was found full, + 1
     Delta delta
 
+cdef int memcg_get(Table *t, uint32_t memcg, pthread_mutex_t *lock) noexcept nogil
+cdef uint32_t follow_removal(Table *t, uint32_t memcg) noexcept nogil
 cdef void swap_out(Core *c, Store *s) noexcept nogil
 cdef void prepare(Core *c, Store *s, int64_t i, int k) noexcept nogil
 cdef int admit(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil

@@ -6,7 +6,7 @@ where refused pages go.
 """
 
 import cython
-from cython.cimports.libc.errno import ENOMEM, ENOSPC
+from cython.cimports.libc.errno import ENODEV, ENOMEM, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.codec import STEP_BYTES, compress, compress_bound, same_filled
@@ -29,12 +29,15 @@ from cython.cimports.uzswap.core.entries import (
     IN_POOL,
     IS_SAME,
     IS_ZERO,
+    MEMCG_DEAD,
+    MEMCG_ONLINE,
     REFERENCED,
     delta_add,
     delta_apply,
     entry_alloc,
     handle_of,
     lru_add_tail,
+    memcg_unref,
     over_swap_max,
     over_zswap_max,
 )
@@ -250,6 +253,30 @@ def make_room(c, s, size):
     stream_advance(c, s.stream, size)
 
 
+def memcg_get(t, memcg, lock):
+    """Pin a memcg for the length of a call.  0, or -1 when it is not online any more."""
+    gone: cython.int = -1
+    pthread_mutex_lock(lock)
+    if memcg < t.next_memcg and t.memcgs[memcg].state == MEMCG_ONLINE:
+        t.memcgs[memcg].refs += 1
+        t.memcgs[memcg].pins += 1
+        gone = 0
+    pthread_mutex_unlock(lock)
+    return gone
+
+
+def follow_removal(t, memcg):
+    """The memcg that a pinned one has become part of when it was removed meanwhile; the pin moves along."""
+    while t.memcgs[memcg].state == MEMCG_DEAD:
+        parent = t.memcgs[memcg].parent
+        t.memcgs[parent].refs += 1
+        t.memcgs[parent].pins += 1
+        t.memcgs[memcg].pins -= 1
+        memcg_unref(t, memcg)
+        memcg = parent
+    return memcg
+
+
 def swap_out(c, s):
     """Store pages from s.start on.  Called without the lock; sets s.next, s.reason and s.error, and s.handles."""
     memset(cython.address(s.delta), 0, cython.sizeof(Delta))
@@ -263,6 +290,10 @@ def swap_out(c, s):
         s.error = ENOMEM
         return
     t = cython.address(c.t)
+    if memcg_get(t, s.memcg, cython.address(c.lock)):
+        s.error = ENODEV
+        worker_put(c, s.worker)
+        return
     most: int64_t = STEP_BYTES // s.page
     if most > STEP_PAGES:
         most = STEP_PAGES
@@ -278,6 +309,7 @@ def swap_out(c, s):
         pthread_mutex_unlock(cython.address(c.lock))
         prepare(c, s, i, k)
         pthread_mutex_lock(cython.address(c.lock))
+        s.memcg = follow_removal(t, s.memcg)
         s.born = born_units(core_now(c))
         j = 0
         while j < k:
@@ -291,6 +323,7 @@ def swap_out(c, s):
                 pthread_mutex_unlock(cython.address(c.lock))
                 make_room(c, s, p.size)
                 pthread_mutex_lock(cython.address(c.lock))
+                s.memcg = follow_removal(t, s.memcg)
                 continue
             if outcome == START_ANEW:
                 i = s.folio_start
@@ -309,6 +342,10 @@ def swap_out(c, s):
         if s.stream.error:
             s.error = s.stream.error
         stream_put(c, s.stream)
+    pthread_mutex_lock(cython.address(c.lock))
+    t.memcgs[s.memcg].pins -= 1
+    memcg_unref(t, s.memcg)
+    pthread_mutex_unlock(cython.address(c.lock))
     worker_put(c, s.worker)
     if s.kicked and s.reason == STORE_DONE:
         s.reason = STORE_POOL_FULL
