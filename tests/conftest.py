@@ -1,0 +1,128 @@
+"""Fixtures for every test: engines that are checked and closed, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy  # noqa: F401  its threads (OpenBLAS) start at the first import: before any test, so that none seems to leak them
+import pytest
+
+from tests.support.faulty import FaultySwap
+from tests.support.leaks import Snapshot
+
+if TYPE_CHECKING:
+    from uzswap import Zswap
+
+_FAILED = pytest.StashKey[bool]()
+
+
+class EngineFactory(Protocol):
+    """``engine(**options)`` makes a Zswap; see :func:`engine`."""
+
+    def __call__(self, **options: Any) -> Zswap: ...
+
+
+class FaultyDisks:
+    """``faulty_swap(size)`` makes a :class:`FaultySwap`; see :func:`faulty_swap`."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._disks: list[FaultySwap] = []
+
+    def __call__(self, size: int = 16 << 20) -> FaultySwap:
+        self._disks.append(self._stack.enter_context(FaultySwap(size)))
+        return self._disks[-1]
+
+    def heal(self) -> None:
+        for disk in self._disks:
+            if not disk.closed:
+                disk.heal()
+
+
+@pytest.fixture
+def faulty_swap() -> Iterator[FaultyDisks]:
+    """Makes disks that fail on command and outlive the test's engines.
+
+    disk = faulty_swap()
+    z = engine(swap=disk.path, swap_size=disk.size)
+    """
+    with ExitStack() as stack:
+        yield FaultyDisks(stack)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, faulty_swap: FaultyDisks) -> Iterator[EngineFactory]:
+    """Makes engines that end with the test.
+
+    A factory with the parameters of ``uzswap.Zswap``; by default a swap file of 64 MiB in the test's own directory.  At
+    the end faulty disks are healed, each engine's background work is awaited, every invariant is checked, and it is
+    closed; also after a failed test.  Whatever the test closed itself is left alone.
+    """
+    from uzswap import Zswap  # here, so that tests of what needs no engine can be collected without one
+
+    made: list[Zswap] = []
+
+    def make(**options: Any) -> Zswap:
+        options = {"swap": str(tmp_path / f"swap{len(made)}"), "swap_size": "64M", **options}
+        made.append(Zswap(**options))
+        return made[-1]
+
+    yield make
+    last_steps: list[Callable[[], None]] = [faulty_swap.heal]
+    for z in reversed(made):
+        if not z.core.closed:
+            last_steps += [z.flush_work, z.check, z.close]
+    errors: list[Exception] = []
+    for step in last_steps:
+        try:
+            step()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("engines that did not end well", errors)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a descriptor, thread, child process, shared mapping or mount behind.
+
+    A test that failed already is let off: its traceback keeps alive what it had open.
+    """
+    before = Snapshot.take()
+    yield
+    if not request.node.stash.get(_FAILED, False) and (leaked := before.leaked()):
+        pytest.fail("left behind:\n  " + "\n  ".join(leaked), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what exists now outlives every test: the collection after each test need not walk it
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was not tested, by reason: the reasons say how to enable it."""
+    skipped: defaultdict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        skipped[reason.removeprefix("Skipped: ")].append(report.nodeid)
+    if not skipped:
+        return
+    terminalreporter.section("not tested here")
+    for reason, tests in sorted(skipped.items()):
+        terminalreporter.write_line(reason, yellow=True)
+        for test in tests:
+            terminalreporter.write_line(f"  {test}")

@@ -1,0 +1,262 @@
+"""Python code in a process of its own: for what kills, forks, or needs another user.
+
+    done = run("import os; os.abort()")
+    assert done.signal == signal.SIGABRT
+
+A child sees the same modules as the test, `support` included.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+#: Seconds until a child counts as hung.  Generous: it only matters when it is.
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a child ended and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def signal(self) -> signal.Signals | None:
+        """What killed it, or None."""
+        return signal.Signals(-self.returncode) if self.returncode < 0 else None
+
+    def check(self) -> Self:
+        """Fail the test unless the child exited with 0."""
+        if self.returncode != 0:
+            pytest.fail(f"the child {self.how()}\n{self.said()}", pytrace=False)
+        return self
+
+    def how(self) -> str:
+        return f"was killed by {self.signal.name}" if self.signal else f"exited with {self.returncode}"
+
+    def said(self) -> str:
+        return f"--- its stdout\n{self.stdout}\n--- its stderr\n{self.stderr}"
+
+
+class Child:
+    """A running child to talk with, line by line.  A context manager that leaves no process behind.
+
+    Parameters
+    ----------
+    code
+        Python source; it may be indented.
+    args
+        ``sys.argv[1:]`` of the child.
+    env
+        Added to the environment.
+    timeout
+        Seconds for everything together; a child that takes longer is killed and the test fails with what it said.
+    """
+
+    def __init__(
+        self, code: str, args: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout: float = PATIENCE
+    ) -> None:
+        self._deadline = time.monotonic() + timeout
+        self._timeout = timeout
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed when the child is reaped
+        self._stdout = b""
+        self._unread = b""
+        try:
+            self._process = self._start(
+                ["-u", "-X", "faulthandler", "-c", textwrap.dedent(code), *args], dict(env or {})
+            )
+        except BaseException:
+            self._stderr.close()
+            raise
+
+    def _start(self, arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path()), **env},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._reap()
+
+    def _reap(self) -> None:
+        self._process.wait(PATIENCE)
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def _receive(self) -> bytes:
+        assert self._process.stdout is not None
+        left = self._deadline - time.monotonic()
+        if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+            self._process.kill()
+            said = self._finish().said()
+            pytest.fail(f"the child did not finish within {self._timeout:g} s and was killed\n{said}", pytrace=False)
+        data = os.read(self._process.stdout.fileno(), 65536)
+        self._stdout += data
+        return data
+
+    def read_line(self) -> str:
+        """The next line the child prints, without its end; fails the test when the child ends instead."""
+        while b"\n" not in self._unread:
+            data = self._receive()
+            if not data:
+                done = self._finish()
+                pytest.fail(f"the child {done.how()} where a line was expected\n{done.said()}", pytrace=False)
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode()
+
+    def write_line(self, text: str) -> None:
+        """One line for the child's ``input()``."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> Finished:
+        """SIGKILL, and wait."""
+        self._process.kill()
+        return self.wait()
+
+    def wait(self, timeout: float | None = None) -> Finished:
+        """Close the child's stdin, and wait until it ends and everything it printed is read.
+
+        `timeout` seconds from now on, or what is left of the child's own.
+        """
+        if timeout is not None:
+            self._deadline = time.monotonic() + timeout
+            self._timeout = timeout
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        while self._receive():
+            pass
+        return self._finish()
+
+    def _finish(self) -> Finished:
+        self._process.wait(PATIENCE)
+        self._stderr.seek(0)
+        stderr = self._stderr.read().decode(errors="replace")
+        return Finished(self._process.returncode, self._stdout.decode(errors="replace"), stderr)
+
+
+def run(
+    code: str, args: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout: float = PATIENCE
+) -> Finished:
+    """Run `code` to its end; see :class:`Child` for the parameters."""
+    with Child(code, args, env, timeout) as child:
+        return child.wait()
+
+
+class NobodysChild(Child):
+    """A child that runs as the user nobody, in ``/``.  Skips the test unless it runs as root.
+
+    nobody often may not walk to this interpreter and these sources (they are in somebody's home directory).  What lies
+    behind such a directory is handed over as an open directory and named ``/proc/self/fd/N/...``: that needs no search
+    permission on what is above it.  The files themselves must be readable for others, else the test is skipped.
+    """
+
+    def _start(self, arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+        if os.geteuid() != 0:
+            pytest.skip("running as another user needs root: run the tests as root")
+        user = pwd.getpwnam("nobody")
+        base = Path(sys.base_prefix).resolve()
+        program = Path(sys.executable).resolve()  # the real one: a virtual environment only has a link to it
+        search = [Path(entry) for entry in _search_path()]
+        with _handed_over([base, *search]) as (names, fds):
+            return subprocess.Popen(
+                [os.path.join(names[base], program.relative_to(base)), *arguments],
+                env={
+                    "PATH": os.defpath,
+                    "PYTHONPATH": os.pathsep.join(names[entry] for entry in search),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    **env,
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                cwd="/",
+                user=user.pw_uid,
+                group=user.pw_gid,
+                extra_groups=[],
+                pass_fds=fds,
+            )
+
+
+def run_as_nobody(
+    code: str, args: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout: float = PATIENCE
+) -> Finished:
+    """As :func:`run`, as the user nobody; see :class:`NobodysChild`."""
+    with NobodysChild(code, args, env, timeout) as child:
+        return child.wait()
+
+
+@cache
+def _search_path() -> tuple[str, ...]:
+    """Directories a child needs in PYTHONPATH to import what the test can."""
+    entries = [entry for entry in sys.path if entry and os.path.isdir(entry)]
+    package = importlib.util.find_spec("uzswap")
+    if package is not None and package.origin is not None:
+        entries.append(str(Path(package.origin).parents[1]))  # an editable install need not be in sys.path
+    return tuple(dict.fromkeys(os.path.abspath(entry) for entry in entries))
+
+
+def _open_to_others(path: Path) -> bool:
+    """Whether any user may walk to the directory and list it."""
+    above = all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+    return above and path.stat().st_mode & 0o005 == 0o005
+
+
+@contextlib.contextmanager
+def _handed_over(directories: Sequence[Path]) -> Iterator[tuple[dict[Path, str], list[int]]]:
+    """A name for each directory that works for nobody in a child that inherits the descriptors."""
+    names: dict[Path, str] = {}
+    fds: list[int] = []
+    try:
+        for directory in dict.fromkeys(directories):
+            if directory.stat().st_mode & 0o005 != 0o005:
+                pytest.skip(f"nobody may not read {directory}: chmod -R o+rX {directory}")
+            if _open_to_others(directory):
+                names[directory] = str(directory)
+                continue
+            fds.append(os.open(directory, os.O_PATH | os.O_DIRECTORY))
+            names[directory] = f"/proc/self/fd/{fds[-1]}"
+        yield names, fds
+    finally:
+        for fd in fds:
+            os.close(fd)

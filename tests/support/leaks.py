@@ -1,0 +1,102 @@
+"""What a test may not leave behind: descriptors, threads, child processes, shared mappings, mounts."""
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from .mounts import PREFIX, mount_points
+
+#: Seconds a thread that was joined may take to leave /proc: it wakes its joiner first and ends afterwards.
+SETTLE = 10.0
+
+
+def _open_files() -> dict[str, str]:
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # the descriptor of this very listing
+            continue
+    return found
+
+
+def _threads() -> dict[str, str]:
+    names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+    found = {}
+    for tid in os.listdir("/proc/self/task"):
+        try:
+            comm = Path(f"/proc/self/task/{tid}/comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[tid] = names.get(tid) or f"{comm} (not one of Python's)"
+    return found
+
+
+def _children() -> dict[str, str]:
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, parent, *_ = rest.split()
+        if int(parent) == os.getpid():
+            found[pid] = f"{name.partition('(')[2]} in state {state}"
+    return found
+
+
+def _shared_mappings() -> dict[str, str]:
+    found = {}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        where, permissions, _, _, _, *name = line.split(maxsplit=5)
+        if permissions[3] == "s":
+            found[where] = " ".join(name)
+    return found
+
+
+def _mounts() -> dict[str, str]:
+    return {where: "is still mounted" for where in mount_points() if Path(where).name.startswith(PREFIX)}
+
+
+KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "file descriptor": _open_files,
+    "thread": _threads,
+    "child process": _children,
+    "shared mapping": _shared_mappings,
+    "mount": _mounts,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What this process holds, by kind."""
+
+    held: dict[str, dict[str, str]]
+
+    @classmethod
+    def take(cls) -> Self:
+        return cls({kind: look() for kind, look in KINDS.items()})
+
+    def leaked(self, settle: float = SETTLE) -> list[str]:
+        """What is held now, after a garbage collection, and was not when this snapshot was taken, in words.
+
+        Gives threads that are ending up to `settle` seconds to end.
+        """
+        gc.collect()
+        deadline = time.monotonic() + settle
+        while (new := self._new()) and time.monotonic() < deadline and all(text.startswith("thread") for text in new):
+            os.sched_yield()
+        return new
+
+    def _new(self) -> list[str]:
+        return [
+            f"{kind} {key}: {text}"
+            for kind, found in self.take().held.items()
+            for key, text in found.items()
+            if self.held[kind].get(key) != text
+        ]

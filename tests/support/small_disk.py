@@ -1,0 +1,30 @@
+"""A disk that is really full after so many bytes: a tmpfs of its own."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .mounts import make_mount_point, unmount
+
+
+@contextmanager
+def small_tmpfs(nbytes: int) -> Iterator[Path]:
+    """An empty directory that holds `nbytes` (rounded up to pages) and then gives ENOSPC.
+
+    Skips the test where mounting is not allowed.  Unmounted at the end, also when files in it are still open.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs needs root: run the tests as root")
+    where = make_mount_point()
+    try:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={nbytes},mode=0700,nosuid,nodev", "tmpfs", str(where)]
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"cannot mount a tmpfs ({done.stderr.strip()}): in a container add --cap-add SYS_ADMIN")
+        yield where
+    finally:
+        unmount(where)
