@@ -24,7 +24,7 @@ cdef enum:
     ALG_NONE = 0
     ALG_LZ4 = 1
     ALG_ZSTD = 2
-    NR_CODECS = 8
+    NR_CODECS = 16
     MAX_ENTRY_BYTES = 65536
     # What one store or load step works on at a time: it bounds a worker's scratch memory and how long the lock is held.
     STEP_PAGES = 16
@@ -35,6 +35,7 @@ cdef enum:
 cdef struct Codec:
     int algorithm
     int level
+    int filter              # item size of a byte shuffle before compression, or 0
     int64_t entries         # in the pool
     int64_t refs            # in the pool or on the device
 
@@ -45,6 +46,7 @@ cdef struct Worker:
     ZSTD_CCtx *cctx
     ZSTD_DCtx *dctx
     char *scratch
+    char *shuffled          # MAX_ENTRY_BYTES
     char *io                # aligned, for reading from the device
     size_t io_bytes
 
@@ -54,5 +56,7 @@ cdef char *worker_io(Worker *w, size_t nbytes) noexcept nogil
 cdef uint32_t compress_bound(uint32_t size) noexcept nogil
 cdef int compress(Worker *w, const Codec *codec, const char *src, uint32_t size, char *dst) noexcept nogil
 cdef int decompress(Worker *w, const Codec *codec, const char *src, uint32_t length, char *dst, uint32_t size) noexcept nogil
+cdef void shuffle(const unsigned char *src, unsigned char *dst, uint32_t size, uint32_t item) noexcept nogil
+cdef void unshuffle(const unsigned char *src, unsigned char *dst, uint32_t size, uint32_t item) noexcept nogil
 cdef int same_filled(const char *src, uint32_t size, uint64_t *word) noexcept nogil
 cdef void fill(char *dst, uint64_t word, uint32_t size) noexcept nogil

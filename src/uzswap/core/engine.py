@@ -41,8 +41,8 @@ from cython.cimports.uzswap.core.entries import (
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.state import (
     Core,
-    Stream,
     born_units,
+    codec_slot,
     core_charge,
     core_destroy,
     core_init,
@@ -136,8 +136,6 @@ def private_copy(values: cython.pointer(cython.const[uint64_t]), n: cython.size_
 
 @cython.cclass
 class Engine:
-    core: cython.pointer(Core)
-
     def __cinit__(self, nodes: int = 1):
         self.core = cython.NULL
         if not 1 <= nodes <= NR_NODES:
@@ -162,14 +160,12 @@ class Engine:
     def closed(self):
         return self.core == cython.NULL
 
-    @cython.cfunc
-    def _open(self) -> cython.pointer(Core):
+    def _open(self):
         if self.core == cython.NULL:
             raise ValueError("the engine is closed")
         return self.core
 
-    @cython.cfunc
-    def _memcg(self, memcg: uint32_t) -> cython.pointer(Memcg):
+    def _memcg(self, memcg):
         c = self._open()
         if memcg >= c.t.next_memcg or c.t.memcgs[memcg].state != MEMCG_ONLINE:
             raise ValueError(f"memcg {memcg} is not online")
@@ -265,8 +261,7 @@ class Engine:
             pthread_mutex_unlock(cython.address(c.lock))
         return taken
 
-    @cython.cfunc
-    def _node(self, node: cython.int) -> cython.int:
+    def _node(self, node):
         if not 0 <= node < self.core.nodes:
             raise ValueError(f"node {node}: this engine has nodes 0 to {self.core.nodes - 1}")
         return node
@@ -303,8 +298,7 @@ class Engine:
             raise ValueError(f"counter {counter}")
         self._add(memcg, counter, value)
 
-    @cython.cfunc
-    def _add(self, memcg: uint32_t, counter: cython.int, value: int64_t):
+    def _add(self, memcg, counter, value):
         c = self.core
         d: Delta
         with cython.nogil:
@@ -343,20 +337,10 @@ class Engine:
         if codec not in (ALG_LZ4, ALG_ZSTD):
             return -EINVAL
         c = self._open()
-        i: cython.int
         with cython.nogil:
             pthread_mutex_lock(cython.address(c.lock))
-            slot = -1
-            for i in range(NR_CODECS):
-                p = cython.address(c.codecs[i])
-                if p.algorithm == codec and p.level == level and (p.refs or i == c.codec):
-                    slot = i  # a pool of that name still drains: it is the current one again
-                    break
-                if slot < 0 and p.refs == 0 and i != c.codec:
-                    slot = i
+            slot = codec_slot(c, codec, level, 0)
             if slot >= 0:
-                c.codecs[slot].algorithm = codec
-                c.codecs[slot].level = level
                 c.codec = slot
             pthread_mutex_unlock(cython.address(c.lock))
         return 0 if slot >= 0 else -EBUSY
@@ -368,12 +352,15 @@ class Engine:
 
     def pools(self):
         c = self._open()
-        found = [PoolInfo(c.codecs[c.codec].algorithm, c.codecs[c.codec].level, c.codecs[c.codec].entries, True)]
+        current = cython.address(c.codecs[c.codec])
+        entries = {(current.algorithm, current.level): 0}
         i: cython.int
         for i in range(NR_CODECS):
-            if i != c.codec and c.codecs[i].entries:
-                found.append(PoolInfo(c.codecs[i].algorithm, c.codecs[i].level, c.codecs[i].entries, False))
-        return found
+            p = cython.address(c.codecs[i])
+            if p.entries:
+                name = (p.algorithm, p.level)
+                entries[name] = entries.get(name, 0) + p.entries
+        return [PoolInfo(*name, entries[name], i == 0) for i, name in enumerate(entries)]
 
     def pool_pages(self):
         return self._open().pool.pages
@@ -453,6 +440,7 @@ class Engine:
         s.n = n
         s.folio = folio
         s.flags = flags
+        s.filter = 0
         with cython.nogil:
             swap_out(self.core, s)
             memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
@@ -461,16 +449,7 @@ class Engine:
         free(s)
         return result
 
-    @cython.cfunc
-    def _load(
-        self,
-        handles: cython.pointer(cython.const[uint64_t]),
-        n: int64_t,
-        out: cython.p_char,
-        nbytes: uint64_t,
-        page: uint32_t,
-        consume: cython.bint,
-    ):
+    def _load(self, handles, n, out, nbytes, page, consume):
         load = cython.cast(cython.pointer(Load), malloc(cython.sizeof(Load)))
         asked = private_copy(handles, n)
         if load == cython.NULL or asked == cython.NULL:
@@ -590,10 +569,6 @@ class Engine:
 
 @cython.cclass
 class Writer:
-    engine: Engine
-    stream: cython.pointer(Stream)
-    result: object
-
     def __cinit__(self, engine: Engine, proactive: cython.bint = False):
         self.stream = cython.NULL
         self.engine = engine

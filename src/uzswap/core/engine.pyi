@@ -168,7 +168,7 @@ class Engine:
     # parameters
     def set_enabled(self, enabled: bool) -> None: ...
     def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)
-    def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when eight pools still drain
+    def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when too many old pools still drain
     def set_pool_limit(self, max_pages: int, accept_pages: int) -> None: ...
     def pools(self) -> list[PoolInfo]: ...  # current first; a pool goes when its last entry leaves
     def pool_pages(self) -> int: ...  # 4096-byte pages that the pool really occupies

@@ -16,7 +16,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *addr, size_t length, int advice)
     int PROT_READ, PROT_WRITE
     int MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
-    int MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP
+    int MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP
 
 cdef extern from *:
     """

@@ -80,6 +80,7 @@ cdef int may_write_back(Core *c, uint32_t memcg) noexcept nogil
 cdef void leave_pool(Core *c, Delta *d, uint32_t index, uint32_t owner) noexcept nogil
 cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
 cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, uint32_t *over_max, uint32_t *over_high) noexcept nogil
+cdef int codec_slot(Core *c, int algorithm, int level, int filter) noexcept nogil
 cdef void trim_device(Core *c) noexcept nogil
 cdef void give_back(Core *c) noexcept nogil
 cdef void idle_free(Worker *workers, Stream *streams) noexcept nogil

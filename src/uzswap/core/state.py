@@ -5,7 +5,7 @@ from cython.cimports.libc.errno import ENODEV
 from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.libc.stdlib import free
 from cython.cimports.libc.string import memset
-from cython.cimports.uzswap.core.codec import ALG_LZ4, worker_free, worker_new
+from cython.cimports.uzswap.core.codec import ALG_LZ4, NR_CODECS, worker_free, worker_new
 from cython.cimports.uzswap.core.device import (
     NO_SEGMENT,
     SEGMENT_BYTES,
@@ -217,6 +217,24 @@ def core_charge(c, memcg, n, force, over_max, over_high):
         delta_apply(cython.address(c.t), cython.address(d))
     pthread_mutex_unlock(cython.address(c.lock))
     return 0
+
+
+def codec_slot(c, algorithm, level, filter):
+    """The slot of a pool, made when it is not there; -1 when all are in use.  Called with the lock."""
+    i: cython.int
+    vacant: cython.int = -1
+    for i in range(NR_CODECS):
+        p = cython.address(c.codecs[i])
+        used: cython.bint = p.refs != 0 or i == c.codec
+        if used and p.algorithm == algorithm and p.level == level and p.filter == filter:
+            return i
+        if vacant < 0 and not used:
+            vacant = i
+    if vacant >= 0:
+        c.codecs[vacant].algorithm = algorithm
+        c.codecs[vacant].level = level
+        c.codecs[vacant].filter = filter
+    return vacant
 
 
 def trim_device(c):

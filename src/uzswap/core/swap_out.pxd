@@ -38,6 +38,7 @@ cdef struct Store:
     int64_t n
     int64_t folio
     int flags
+    int filter              # see Codec.filter
     # answered
     int64_t next
     int reason

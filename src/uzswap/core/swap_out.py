@@ -45,6 +45,7 @@ from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mut
 from cython.cimports.uzswap.core.pool import pool_alloc, pool_free
 from cython.cimports.uzswap.core.state import (
     born_units,
+    codec_slot,
     core_now,
     entry_drop,
     may_write_back,
@@ -305,6 +306,9 @@ def swap_out(c, s):
         # The compressor may change before the pages are placed: its pool is pinned until they are.
         pthread_mutex_lock(cython.address(c.lock))
         s.codec = c.codec
+        if s.filter:
+            filtered = codec_slot(c, c.codecs[c.codec].algorithm, c.codecs[c.codec].level, s.filter)
+            s.codec = filtered if filtered >= 0 else c.codec
         c.codecs[s.codec].refs += 1
         pthread_mutex_unlock(cython.address(c.lock))
         prepare(c, s, i, k)

@@ -1,0 +1,52 @@
+"""Paged memory: areas of zeros whose pages the data plane brings in on a fault and evicts under limits.
+
+Every method may be called from any thread; they release the GIL while they work.
+"""
+
+from typing import Final, NamedTuple
+
+from uzswap.core.engine import Engine
+
+# wait_events() and take_events(): what fault threads met since they were last asked
+HIGH: Final[int]  # memory.high of a memcg was exceeded
+MAX: Final[int]  # memory.max made a fault wait for eviction
+OOM: Final[int]  # nothing more could go: the fault was served over the limit
+POOL_FULL: Final[int]  # the pool limit refused pages: wake the shrink worker
+
+class AreaInfo(NamedTuple):
+    address: int
+    pages: int
+    memcg: int  # online memcg that owns it now
+    resident: int  # pages
+    zswap: int
+    disk: int
+    zero: int  # never touched, or all one word: no bytes anywhere
+    lost: int
+    faults: int
+    loads: int  # pages that were brought back
+
+class MemoryInfo(NamedTuple):
+    user_mode_only: bool  # system calls into the memory fail with EFAULT where a page is not resident
+    can_move: bool  # UFFDIO_MOVE
+    can_poison: bool
+    threads: int
+    areas: int  # alive
+    resident: int  # pages
+    faults: int
+    evicted: int  # pages
+
+class Memory:
+    def __init__(self, engine: Engine, user_mode_only: bool = False) -> None: ...  # OSError: userfaultfd is refused
+    def close(self) -> None: ...  # no area may be in use; before Engine.close()
+    def alloc(self, nbytes: int, memcg: int, item: int = 0) -> tuple[int, int]: ...  # number, address (page-aligned);
+    #   item: size of the array's numbers in bytes, for a byte shuffle before compression where a sample says it pays
+    def free(self, area: int) -> None: ...  # access afterwards is SIGBUS; pages, pool and disk bytes go back at once
+    def bring(self, area: int, first: int, pages: int, keep: bool = False) -> int: ...  # 0, -EIO when one is lost
+    def unkeep(self, area: int, first: int, pages: int) -> None: ...
+    def evict(self, area: int, first: int, pages: int) -> int: ...  # pages that went
+    def drop(self, area: int, first: int, pages: int) -> None: ...  # they read as zero
+    def reclaim(self, memcg: int, pages: int) -> int: ...  # oldest of the subtree; pages that went
+    def area(self, area: int) -> AreaInfo: ...
+    def info(self) -> MemoryInfo: ...
+    def wait_events(self) -> int: ...  # sleeps; 0 when the memory is being closed
+    def take_events(self, memcg: int) -> int: ...

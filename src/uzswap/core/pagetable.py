@@ -1,0 +1,310 @@
+"""Paged memory: the page table, the areas (one an array) and the lists of resident pages.
+
+All areas of an engine lie in one reservation that is registered with one userfaultfd, so an address gives its page by a
+subtraction.  Pages are numbered from 1; number 0 is nobody.
+
+The active and inactive lists follow the kernel's workingset idea: there are no accessed bits, so a page that is
+faulted in again soon after its eviction is the one known to be in use (mm/workingset.c).  The caller holds
+Pager.lock.
+"""
+
+import cython
+from cython.cimports.libc.errno import ENOMEM
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free, realloc
+from cython.cimports.libc.string import memset
+from cython.cimports.posix.unistd import close, pipe
+from cython.cimports.uzswap.core.entries import MEMCG_DEAD
+from cython.cimports.uzswap.core.libc_ext import (
+    MADV_DONTDUMP,
+    MADV_DONTFORK,
+    MADV_NOHUGEPAGE,
+    madvise,
+    munmap,
+    posix_memalign,
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    uz_ram_bytes,
+    uz_reserve,
+)
+from cython.cimports.uzswap.core.uffd import (
+    UZ_FEATURE_MOVE,
+    UZ_FEATURE_POISON,
+    pthread_cond_destroy,
+    pthread_cond_init,
+    uz_uffd_open,
+    uz_uffd_register,
+)
+
+# Address space for arrays, in times the machine's memory: an array may be much larger than memory, and address space is
+# free (32 bytes of page table a page, touched only where arrays are).
+RESERVE_TIMES = cython.declare(uint64_t, 16)
+MAX_AREAS = cython.declare(uint32_t, 1 << 20)
+
+# Inactive pages that a memcg keeps for each active one before active pages are moved over: the kernel's inactive_ratio
+# for less than 1 GiB (mm/vmscan.c, inactive_is_low).
+INACTIVE_RATIO = cython.declare(uint32_t, 1)
+
+
+def table_open(p, want_user_only):
+    """0 or -errno; on failure table_close() cleans up."""
+    features: uint64_t = 0
+    n: uint64_t = RESERVE_TIMES * (uz_ram_bytes() // PAGE_BYTES)
+    memory: cython.p_void = cython.NULL
+    ends: cython.int[2]
+    p.fd = p.stop_read = p.stop_write = -1
+    p.fd = uz_uffd_open(want_user_only, cython.address(p.user_only), cython.address(features))
+    if p.fd < 0:
+        return p.fd
+    p.can_move = (features & UZ_FEATURE_MOVE) != 0
+    p.can_poison = (features & UZ_FEATURE_POISON) != 0
+    if pipe(ends):
+        return -ENOMEM
+    p.stop_read = ends[0]
+    p.stop_write = ends[1]
+    while True:
+        p.base = cython.cast(cython.p_char, uz_reserve(n * PAGE_BYTES))
+        if p.base != cython.NULL or n < 1 << 14:
+            break
+        n >>= 1
+    p.nr_pages = n
+    p.pages = cython.cast(cython.pointer(Page), uz_reserve(n * cython.sizeof(Page)))
+    p.areas = cython.cast(cython.pointer(Area), uz_reserve(MAX_AREAS * cython.sizeof(Area)))
+    p.memcgs_bytes = p.c.t.max_memcgs * cython.sizeof(MemcgPages)
+    p.memcgs = cython.cast(cython.pointer(MemcgPages), uz_reserve(p.memcgs_bytes))
+    p.staging = cython.cast(cython.p_char, uz_reserve(NR_BATCHES * BATCH_PAGES * PAGE_BYTES))
+    if posix_memalign(cython.address(memory), PAGE_BYTES, BATCH_PAGES * PAGE_BYTES):
+        return -ENOMEM
+    p.zeros = cython.cast(cython.p_char, memory)
+    memset(p.zeros, 0, BATCH_PAGES * PAGE_BYTES)
+    if not (p.base and p.pages and p.areas and p.memcgs and p.staging):
+        return -ENOMEM
+    # A child would read zeros where pages are swapped out: not mapped at all there is a SIGSEGV, which is better.
+    madvise(p.base, n * PAGE_BYTES, MADV_DONTFORK)
+    madvise(p.base, n * PAGE_BYTES, MADV_DONTDUMP)
+    madvise(p.base, n * PAGE_BYTES, MADV_NOHUGEPAGE)
+    madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_DONTFORK)
+    madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_NOHUGEPAGE)
+    failed = uz_uffd_register(p.fd, p.base, n * PAGE_BYTES)
+    if not failed:
+        failed = uz_uffd_register(p.fd, p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
+    if failed:
+        return failed
+    p.max_areas = MAX_AREAS
+    p.next_area = 1
+    pthread_mutex_init(cython.address(p.lock), cython.NULL)
+    pthread_cond_init(cython.address(p.changed), cython.NULL)
+    pthread_cond_init(cython.address(p.told), cython.NULL)
+    p.initialised = 1
+    return range_put(p, 1, n - 1)
+
+
+def table_close(p):
+    # The reservation goes before the descriptor: a registered page whose descriptor is closed reads as zero.
+    if p.base != cython.NULL:
+        munmap(p.base, p.nr_pages * PAGE_BYTES)
+    if p.staging != cython.NULL:
+        munmap(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
+    if p.pages != cython.NULL:
+        munmap(p.pages, p.nr_pages * cython.sizeof(Page))
+    if p.areas != cython.NULL:
+        munmap(p.areas, MAX_AREAS * cython.sizeof(Area))
+    if p.memcgs != cython.NULL:
+        munmap(p.memcgs, p.memcgs_bytes)
+    free(p.zeros)
+    free(p.ranges)
+    while p.works != cython.NULL:
+        w = p.works
+        p.works = w.next
+        free(w.scratch)
+        free(w)
+    if p.fd >= 0:
+        close(p.fd)
+    if p.stop_read >= 0:
+        close(p.stop_read)
+        close(p.stop_write)
+    if p.initialised:
+        pthread_mutex_destroy(cython.address(p.lock))
+        pthread_cond_destroy(cython.address(p.changed))
+        pthread_cond_destroy(cython.address(p.told))
+
+
+# Address space
+
+
+def range_take(p, n, first):
+    """First fit.  0, or -ENOMEM."""
+    i: uint32_t
+    j: uint32_t
+    for i in range(p.nr_ranges):
+        r = cython.address(p.ranges[i])
+        if r.pages < n:
+            continue
+        first[0] = r.first
+        r.first += n
+        r.pages -= n
+        if r.pages == 0:
+            p.nr_ranges -= 1
+            for j in range(i, p.nr_ranges):
+                p.ranges[j] = p.ranges[j + 1]
+        return 0
+    return -ENOMEM
+
+
+def range_put(p, first, n):
+    i: uint32_t = 0
+    j: uint32_t
+    while i < p.nr_ranges and p.ranges[i].first < first:
+        i += 1
+    if i > 0 and p.ranges[i - 1].first + p.ranges[i - 1].pages == first:
+        p.ranges[i - 1].pages += n
+        if i < p.nr_ranges and p.ranges[i - 1].first + p.ranges[i - 1].pages == p.ranges[i].first:
+            p.ranges[i - 1].pages += p.ranges[i].pages
+            p.nr_ranges -= 1
+            for j in range(i, p.nr_ranges):
+                p.ranges[j] = p.ranges[j + 1]
+        return 0
+    if i < p.nr_ranges and first + n == p.ranges[i].first:
+        p.ranges[i].first = first
+        p.ranges[i].pages += n
+        return 0
+    if p.nr_ranges == p.max_ranges:
+        most = p.max_ranges * 2 if p.max_ranges else 64
+        grown = cython.cast(cython.pointer(Range), realloc(p.ranges, most * cython.sizeof(Range)))
+        if grown == cython.NULL:
+            return -ENOMEM  # the address space is lost until the pager closes; nothing else is
+        p.ranges = grown
+        p.max_ranges = most
+    j = p.nr_ranges
+    while j > i:
+        p.ranges[j] = p.ranges[j - 1]
+        j -= 1
+    p.ranges[i].first = first
+    p.ranges[i].pages = n
+    p.nr_ranges += 1
+    return 0
+
+
+def area_new(p, nbytes, memcg):
+    """A new area of whole pages, all of them zero; 0 without address space."""
+    first: uint64_t = 0
+    n = (nbytes + PAGE_BYTES - 1) // PAGE_BYTES
+    a: uint32_t
+    if n == 0:
+        n = 1
+    # One page between areas is never theirs: an access beyond the end of an array is found, not another array's data.
+    if range_take(p, n + 1, cython.address(first)):
+        return 0
+    if p.free_area:
+        a = p.free_area
+        p.free_area = p.areas[a].next_free
+    elif p.next_area < p.max_areas:
+        a = p.next_area
+        p.next_area += 1
+    else:
+        range_put(p, first, n + 1)
+        return 0
+    area = cython.address(p.areas[a])
+    memset(area, 0, cython.sizeof(Area))
+    area.first = first
+    area.pages = n
+    area.memcg = memcg
+    area.used = 1
+    i: uint64_t
+    for i in range(n):
+        page = cython.address(p.pages[first + i])
+        memset(page, 0, cython.sizeof(Page))
+        page.area = a
+    p.live_areas += 1
+    return a
+
+
+def area_put(p, a):
+    """Give back the address space of an area whose pages are all P_NONE."""
+    area = cython.address(p.areas[a])
+    i: uint64_t
+    for i in range(area.pages):
+        p.pages[area.first + i].area = 0
+    range_put(p, area.first, area.pages + 1)
+    area.used = 0
+    area.next_free = p.free_area
+    p.free_area = a
+    p.live_areas -= 1
+
+
+def memcg_of(p, a):
+    """The online memcg that an area belongs to now."""
+    m = p.areas[a].memcg
+    while p.c.t.memcgs[m].state == MEMCG_DEAD:
+        m = p.c.t.memcgs[m].parent
+    return m
+
+
+# Lists
+
+
+def list_add(p, page):
+    x = cython.address(p.pages[page])
+    m = cython.address(p.memcgs[memcg_of(p, x.area)])
+    to = cython.address(m.active) if x.flags & P_ACTIVE else cython.address(m.inactive)
+    x.prev = to.tail
+    x.next = 0
+    if to.tail:
+        p.pages[to.tail].next = page
+    else:
+        to.head = page
+    to.tail = page
+    to.length += 1
+    x.flags |= P_LISTED
+
+
+def list_del(p, page):
+    x = cython.address(p.pages[page])
+    if not x.flags & P_LISTED:
+        return
+    m = cython.address(p.memcgs[memcg_of(p, x.area)])
+    of = cython.address(m.active) if x.flags & P_ACTIVE else cython.address(m.inactive)
+    if x.prev:
+        p.pages[x.prev].next = x.next
+    else:
+        of.head = x.next
+    if x.next:
+        p.pages[x.next].prev = x.prev
+    else:
+        of.tail = x.prev
+    of.length -= 1
+    x.flags &= ~P_LISTED
+
+
+def balance(p, m):
+    """Refill the inactive list from the old end of the active one."""
+    n: cython.int = BATCH_PAGES
+    while n > 0 and m.active.length and m.inactive.length * INACTIVE_RATIO < m.active.length:
+        page = m.active.head
+        list_del(p, page)
+        p.pages[page].flags &= ~P_ACTIVE
+        list_add(p, page)
+        n -= 1
+
+
+# Working memory
+
+
+def work_get(p):
+    """Called with the lock.  NULL without memory."""
+    w = p.works
+    memory: cython.p_void = cython.NULL
+    if w != cython.NULL:
+        p.works = w.next
+        return w
+    w = cython.cast(cython.pointer(Work), calloc(1, cython.sizeof(Work)))
+    if w == cython.NULL or posix_memalign(cython.address(memory), PAGE_BYTES, BATCH_PAGES * PAGE_BYTES):
+        free(w)
+        return cython.NULL
+    w.scratch = cython.cast(cython.p_char, memory)
+    return w
+
+
+def work_put(p, w):
+    w.next = p.works
+    p.works = w

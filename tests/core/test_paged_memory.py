@@ -1,0 +1,188 @@
+"""Paged memory alone: contents under limits, whoever touches what, and everything given back."""
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uzswap.core import engine as core
+from uzswap.core import memory as paged
+
+MIB = 1 << 20
+PAGE = 4096
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[core.Engine]:
+    fd = os.open(tmp_path / "swap", os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
+    os.ftruncate(fd, 64 * MIB)
+    engine = core.Engine()
+    assert engine.attach_device(fd, 64 * MIB, True) == 0
+    yield engine
+    assert engine.check() == []
+    engine.close()
+    os.close(fd)
+
+
+@pytest.fixture
+def memory(engine: core.Engine) -> Iterator[paged.Memory]:
+    try:
+        memory = paged.Memory(engine)
+    except OSError as refused:
+        pytest.skip(f"userfaultfd is refused here ({refused}): run where a seccomp filter does not forbid it")
+    yield memory
+    memory.close()
+
+
+def array(memory: paged.Memory, memcg: int, n: int, dtype: type = np.uint64) -> tuple[int, np.ndarray]:
+    nbytes = n * np.dtype(dtype).itemsize
+    area, address = memory.alloc(nbytes, memcg, np.dtype(dtype).itemsize)
+    return area, np.frombuffer((ctypes.c_char * nbytes).from_address(address), dtype)
+
+
+def counters(engine: core.Engine, memcg: int) -> dict[str, int]:
+    return dict(zip(core.COUNTERS, engine.counters(memcg), strict=True))
+
+
+def test_an_array_larger_than_its_limit_keeps_its_contents(engine: core.Engine, memory: paged.Memory) -> None:
+    memcg = engine.memcg_new(0)
+    engine.set_limit(memcg, core.MEMORY_MAX, 4 * MIB)
+    area, x = array(memory, memcg, 2 * MIB)
+    expected = np.arange(len(x), dtype=np.uint64) * 0x9E3779B97F4A7C15 >> 32
+    x[:] = expected
+    assert counters(engine, memcg)["resident"] <= 4 * MIB
+    assert (x == expected).all()
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        chosen = rng.integers(0, len(x), 200)
+        expected[chosen] ^= 0xFF
+        x[chosen] = expected[chosen]
+    assert (x == expected).all()
+    info = memory.area(area)
+    assert info.resident + info.zswap + info.disk + info.zero == info.pages
+    assert info.lost == 0
+    del x
+    memory.free(area)
+    assert [counters(engine, memcg)[k] for k in ("resident", "zswap", "swap", "disk")] == [0, 0, 0, 0]
+
+
+def test_threads_that_touch_the_same_pages(engine: core.Engine, memory: paged.Memory) -> None:
+    memcg = engine.memcg_new(0)
+    engine.set_limit(memcg, core.MEMORY_MAX, 2 * MIB)
+    area, x = array(memory, memcg, 512 * 1024)
+    x[:] = np.arange(len(x))
+    wrong = []
+
+    def read(seed: int, x: np.ndarray) -> None:
+        for i in np.random.default_rng(seed).integers(0, len(x) // 512, 3000):
+            if int(x[512 * i : 512 * i + 512].sum()) != 512 * (1024 * int(i) + 511) // 2:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=read, args=(seed, x)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    threads.clear()
+    del x
+    memory.free(area)
+
+
+def test_areas_of_several_memcgs_are_evicted_where_the_limit_is(engine: core.Engine, memory: paged.Memory) -> None:
+    parent = engine.memcg_new(0)
+    children = [engine.memcg_new(parent) for _ in range(2)]
+    outside = engine.memcg_new(0)
+    arrays = [array(memory, memcg, 128 * 1024) for memcg in (*children, outside)]
+    for _, values in arrays:
+        values[:] = np.arange(len(values))
+    engine.set_limit(parent, core.MEMORY_MAX, MIB)
+    assert memory.reclaim(parent, 100) == 100
+    assert counters(engine, outside)["resident"] == MIB
+    arrays[0][1][:] += 1
+    assert counters(engine, parent)["resident"] <= MIB
+    assert counters(engine, outside)["resident"] == MIB
+    assert (arrays[0][1] == np.arange(128 * 1024) + 1).all()
+    areas = [area for area, _ in arrays]
+    del arrays, values
+    for area in areas:
+        memory.free(area)
+
+
+def test_system_calls_reach_pages_that_are_not_resident(
+    engine: core.Engine, memory: paged.Memory, tmp_path: Path
+) -> None:
+    if memory.info().user_mode_only:
+        pytest.skip("user mode only: root, CAP_SYS_PTRACE or access to /dev/userfaultfd lets the kernel fault too")
+    area, x = array(memory, engine.memcg_new(0), 64 * 1024)
+    x[:] = np.arange(len(x))
+    memory.evict(area, 0, 128)
+    path = tmp_path / "x"
+    path.write_bytes(x.data)
+    assert memory.evict(area, 0, 128) > 0
+    with path.open("rb", buffering=0) as file:
+        assert file.readinto(x.data) == x.nbytes
+    assert (x == np.arange(len(x))).all()
+    del x
+    memory.free(area)
+
+
+def test_kept_pages_stay_until_they_are_let_go(engine: core.Engine, memory: paged.Memory) -> None:
+    area, x = array(memory, engine.memcg_new(0), 64 * 1024)
+    x[:] = np.arange(len(x))
+    assert memory.bring(area, 0, 16, keep=True) == 0
+    assert memory.evict(area, 0, 128) == 112
+    assert memory.area(area).resident == 16
+    memory.unkeep(area, 0, 16)
+    assert memory.evict(area, 0, 128) == 16
+    assert (x == np.arange(len(x))).all()
+    del x
+    memory.free(area)
+
+
+def test_dropped_pages_read_as_zero_and_cost_nothing(engine: core.Engine, memory: paged.Memory) -> None:
+    memcg = engine.memcg_new(0)
+    area, x = array(memory, memcg, 64 * 1024)
+    x[:] = np.arange(len(x)) + 1
+    memory.evict(area, 0, 64)
+    memory.drop(area, 0, 128)
+    assert counters(engine, memcg)["resident"] == counters(engine, memcg)["swap"] == 0
+    assert not x.any()
+    del x
+    memory.free(area)
+
+
+def test_what_nothing_takes_stays_in_memory(memory: paged.Memory, engine: core.Engine) -> None:
+    """Incompressible pages, writeback off: zswap refuses, the device is not allowed, and memory.max cannot be kept."""
+    memcg = engine.memcg_new(0)
+    engine.set_writeback(memcg, False)
+    engine.set_limit(memcg, core.MEMORY_MAX, MIB)
+    area, x = array(memory, memcg, 256 * 1024)
+    noise = np.random.default_rng(1).integers(0, 1 << 64, len(x), np.uint64)
+    x[:] = noise
+    assert (x == noise).all()
+    assert counters(engine, memcg)["resident"] == x.nbytes
+    assert memory.take_events(memcg) & (paged.MAX | paged.OOM) == paged.MAX | paged.OOM
+    del x
+    memory.free(area)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32])
+def test_the_byte_shuffle_is_used_where_it_pays(engine: core.Engine, memory: paged.Memory, dtype: type) -> None:
+    memcg = engine.memcg_new(0)
+    sizes = []
+    for item in (0, np.dtype(dtype).itemsize):
+        n = MIB // np.dtype(dtype).itemsize
+        area, address = memory.alloc(MIB, memcg, item)
+        x = np.frombuffer((ctypes.c_char * MIB).from_address(address), dtype)
+        x[:] = np.arange(n) * 3
+        assert memory.evict(area, 0, 256) == 256
+        sizes.append(counters(engine, memcg)["zswap"])
+        assert (x == np.arange(n, dtype=dtype) * 3).all()
+        del x
+        memory.free(area)
+    assert sizes[1] < sizes[0] / 2
