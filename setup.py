@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -61,7 +62,7 @@ class BuildCore(build_ext):
         super().build_extensions()
 
     def probe_headers(self) -> None:
-        """Let the compiler read one header at a time; the first it cannot find ends the build with a line that helps."""
+        """Let the compiler read one header at a time; one it cannot find ends the build with a line that helps."""
         includes = [f"-I{path}" for path in self.compiler.include_dirs]
         for header, package in HEADERS.items():
             command = [*self.compiler.compiler_so, *includes, "-fsyntax-only", "-x", "c", "-"]
@@ -80,6 +81,7 @@ def extensions() -> list[Extension]:
             f"uzswap.core.{path.stem}",
             [str(path)],
             depends=headers,
+            include_dirs=[numpy.get_include()] if path.stem == "handler" else [],
             libraries=["lz4", "zstd", "xxhash", "pthread"],
             extra_compile_args=["-O3", "-std=gnu11"],
         )

@@ -293,7 +293,7 @@ class MemCgroup:
         """Wake who polls a control file, because it changed."""
         with self.tree.changed:
             self._notifications[name] = self._notifications.get(name, 0) + 1
-            self.tree.changed.notify_all()
+            self.tree.wake()
 
     def notifications(self, name: str) -> int:
         """Return how often :meth:`notify` was called for a control file."""

@@ -140,6 +140,10 @@ class Session(Generic[T]):
     def poll(self, timeout: float | None) -> int:
         raise os_error(errno.EOPNOTSUPP, "nothing ever wakes a poll of this file: read it instead")
 
+    def ready(self) -> bool:
+        """Whether a poll would return at once.  Asking takes nothing away."""
+        return False
+
     def close(self) -> None:
         pass
 
@@ -215,6 +219,13 @@ class ControlFile(Generic[T]):
                 pass  # only asked, not held: closing the engine ends the wait
             return self._session.poll(timeout)
 
+    def ready(self) -> bool:
+        """Whether :meth:`poll` would return at once; unlike that, asking does not take the event.
+
+        Who watches many files asks each of them when :attr:`CgroupTree.changes` has moved.
+        """
+        return self._session.ready()
+
     def close(self) -> None:
         """Close the file.  Calling it again does nothing."""
         if not self._closed:
@@ -251,6 +262,9 @@ class EventSession(Session["MemCgroup"]):
             if not self.target.alive():
                 return select.POLLERR | select.POLLPRI
             return select.POLLPRI if self._has_news() else 0
+
+    def ready(self) -> bool:
+        return self._has_news() or not self.target.alive()
 
     def _has_news(self) -> bool:
         return self.target.notifications(self.type.name) != self._seen
@@ -304,6 +318,9 @@ class PressureSession(Session["MemCgroup"]):
         if self._trigger is None:
             return select.POLLERR | select.POLLPRI
         return self._trigger.poll(timeout)
+
+    def ready(self) -> bool:
+        return self._trigger is None or self._trigger.ready()
 
     def close(self) -> None:
         if self._trigger is not None:

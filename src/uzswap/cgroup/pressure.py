@@ -55,9 +55,15 @@ _TRIGGER: Final = re.compile(r"(some|full)[ \t\n\v\f\r]*([0-9]+)[ \t\n\v\f\r]+([
 _CAP_SYS_RESOURCE: Final = 24  # include/uapi/linux/capability.h
 
 
-def has_cap_sys_resource() -> bool:
-    """Tell whether this process may use trigger windows of any length, as the kernel would decide it."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+def has_cap_sys_resource(pid: int | None = None) -> bool:
+    """Tell whether a process, by default this one, may use trigger windows of any length, as the kernel decides it.
+
+    Raises
+    ------
+    OSError
+        There is no such process.
+    """
+    with open(f"/proc/{pid or 'self'}/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
@@ -103,6 +109,10 @@ class Trigger:
             taken, self._event = self._event, False
             return select.POLLPRI if taken else 0
 
+    def ready(self) -> bool:
+        """Whether :meth:`poll` would return at once; asking does not take the event."""
+        return self._event or self._gone
+
     def close(self) -> None:
         """Remove the trigger and wake who waits for it.  Calling it again does nothing."""
         with self._group.monitor.changed:
@@ -117,6 +127,7 @@ class Trigger:
             self._last_event = now
             self.pending = False
             self._group.monitor.changed.notify_all()
+            self._group.monitor.on_event()
 
 
 class Pressure:
@@ -440,6 +451,8 @@ class PressureMonitor:
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns, *, worker: bool = True) -> None:
         self.clock = clock
         self.local = _Local()
+        #: called with the lock held when a trigger fires; may lock a leaf
+        self.on_event: Callable[[], object] = lambda: None
         #: guards everything here; notified when a trigger fires or goes, or the worker has more to do
         self.changed = threading.Condition()
         self._watched: list[Pressure] = []

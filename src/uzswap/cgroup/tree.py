@@ -48,6 +48,8 @@ class CgroupTree:
         Each is called with a cgroup that is about to go, while it is still online and in its place, under the lock.
     changed : threading.Condition
         Notified when a control file that can be polled changed.  Its lock is a leaf.
+    changes : int
+        How often that happened, for who watches many files.
     closed : bool
     """
 
@@ -55,8 +57,10 @@ class CgroupTree:
         self.zswap = zswap
         self.lock = threading.RLock()
         self.changed = threading.Condition()
+        self.changes = 0
         self.on_remove: list[Callable[[MemCgroup], object]] = []
         self.pressure = PressureMonitor()
+        self.pressure.on_event = self.wake
         self.closed = False
         self._last_id = 0
         self.root = MemCgroup(self, None, "", 0, 0)
@@ -164,7 +168,12 @@ class CgroupTree:
             del parent.children[cgroup.name]
             del self._by_index[cgroup.index]
             cgroup.pressure.remove()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody who polls look again."""
         with self.changed:
+            self.changes += 1
             self.changed.notify_all()
 
     def close(self) -> None:
@@ -172,7 +181,7 @@ class CgroupTree:
         self.pressure.close()
         with self.changed:
             self.closed = True
-            self.changed.notify_all()
+            self.wake()
 
 
 def _split(path: str, start: MemCgroup) -> list[str]:

@@ -1,0 +1,144 @@
+"""The other end of the socket: control files of another process, with the same errors as at home."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import socket
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+from uzswap.errors import os_error, reclaim_error
+from uzswap.result import ReclaimResult
+
+__all__ = ["Client", "RemoteFile"]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.connect(self._path)
+        except OSError as error:
+            self.sock.close()
+            raise os_error(error.errno or errno.EIO, f"nobody answers: {error.strerror}", self._path) from error
+
+
+class Client:
+    """A connection to an engine's socket; a context manager, for one thread.
+
+    Every method raises the OSError that the operation itself gave, with its errno and message.
+    """
+
+    def __init__(self, socket_path: str | os.PathLike[str]) -> None:
+        self._connection = _UnixConnection(os.fspath(socket_path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def read(self, path: str) -> str:
+        """Return the text of a file."""
+        return self._request("GET", path)[0].decode()
+
+    def write(self, path: str, data: str | bytes) -> int:
+        """Write to a file as one write; returns the number of bytes."""
+        raw = data.encode() if isinstance(data, str) else data
+        self._request("PUT", path, raw)
+        return len(raw)
+
+    def list(self, path: str) -> list[dict[str, str]]:
+        """Return name, type and mode of what is in a directory."""
+        entries: list[dict[str, str]] = json.loads(self._request("GET", path.rstrip("/") + "/")[0])["entries"]
+        return entries
+
+    def mkdir(self, path: str) -> None:
+        self._request("PUT", path.rstrip("/") + "/")
+
+    def rmdir(self, path: str) -> None:
+        self._request("DELETE", path)
+
+    def open(self, path: str, *, nonblock: bool = False) -> RemoteFile:
+        """Open a file, for what belongs to an open file."""
+        query = {"open": ""} | ({"nonblock": ""} if nonblock else {})
+        return RemoteFile(self, self._request("POST", path, query=query)[1])
+
+    def _request(
+        self, method: str, path: str, body: bytes | None = None, query: dict[str, str] | None = None
+    ) -> tuple[bytes, str]:
+        """Return the body of the answer and where it points to."""
+        # The path as it is, dots and all: it is the tree that says what they mean.
+        target = quote(os.fsencode(path), safe="/") + (f"?{urlencode(query)}" if query else "")
+        try:
+            self._connection.request(method, target, body, {"Content-Type": "text/plain"} if body is not None else {})
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except http.client.HTTPException as error:
+            self._connection.close()
+            raise os_error(errno.EPROTO, f"this is no answer of uzswap's: {error}", path) from error
+        if answer.status >= 400:
+            _raise(content, path)
+        return content, answer.headers.get("Location", "")
+
+
+class RemoteFile:
+    """An open file at the other end; a context manager."""
+
+    def __init__(self, client: Client, location: str) -> None:
+        self._client = client
+        self._location = location
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def read(self) -> str:
+        return self._client.read(self._location)
+
+    def write(self, data: str | bytes) -> int:
+        return self._client.write(self._location, data)
+
+    def poll(self, timeout: float) -> int:
+        """Wait for news, ``timeout`` seconds at most; returns poll(2)'s events."""
+        answer = self._client._request("GET", self._location, query={"poll": str(timeout)})[0]
+        events: int = json.loads(answer)["events"]
+        return events
+
+    def close(self) -> None:
+        """Close the file.  Calling it again does nothing."""
+        if self._location:
+            location, self._location = self._location, ""
+            self._client._request("DELETE", location)
+
+
+def _raise(content: bytes, path: str) -> None:
+    """Raise what an answer tells."""
+    try:
+        told: dict[str, Any] = json.loads(content)
+        number, message, filename = int(told["errno"]), str(told["message"]), str(told["path"])
+    except (ValueError, KeyError, TypeError):
+        text = content.decode(errors="replace")
+        raise os_error(errno.EPROTO, f"this is no answer of uzswap's: {text[:200]!r}", path) from None
+    if "result" in told:
+        error: OSError = reclaim_error(number, message, _result(told["result"]))
+        error.filename = filename
+        raise error
+    raise os_error(number, message, filename)
+
+
+def _result(told: dict[str, Any]) -> ReclaimResult:
+    failed = {key.removeprefix("failed."): told.pop(key) for key in list(told) if key.startswith("failed.")}
+    return ReclaimResult(**told, failed=failed)

@@ -1,0 +1,488 @@
+"""The control tree as a mount: ``z.mount(path)``.
+
+libfuse runs its threads in this process, and each system call on the mount becomes a call of :class:`_Operations`.
+An error keeps its errno all the way.  What is particular:
+
+- *Long writes.*  Each request has a thread of its own, so a reclaim holds up no other file.  When the process that
+  writes gets a signal, the kernel tells libfuse, and the request ends with EINTR between two batches.
+- *Polls.*  A request must not wait, so a poll says what is known now, and the kernel is told when that changes.
+- *Nothing is cached*, neither names nor contents: a cgroup can be made or removed by other ways at any time.
+- *The end.*  libfuse leaves its loop when it is told to, and looks when the next request arrives; unmounting sends one.
+
+libfuse was made to own its process.  It changes the working directory and the handlers of some signals (its
+fuse_daemonize and fuse_set_signal_handlers), which is undone here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import errno
+import itertools
+import logging
+import os
+import select
+import signal
+import stat as st
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from uzswap.cgroup.pressure import has_cap_sys_resource
+from uzswap.control.tree import ControlTree, Directory, File, Node, OpenFile
+from uzswap.errors import os_error
+from uzswap.lifetime import on_fork
+from uzswap.signals import block_all_signals, on_behalf_of
+
+if TYPE_CHECKING:
+    from uzswap.zswap import Zswap
+
+try:
+    import mfusepy
+except ImportError as error:
+    raise ImportError("a mount needs mfusepy: pip install 'uzswap[fuse]'") from error
+except OSError as error:
+    raise ImportError("a mount needs libfuse: on Debian, apt install fuse3 libfuse3-3") from error
+
+__all__ = ["Mount", "is_stale", "take_away"]
+
+_log = logging.getLogger(__name__)
+
+#: what poll(2) says of every regular file (include/linux/poll.h, DEFAULT_POLLMASK)
+_ALWAYS: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+#: fuse_set_signal_handlers (libfuse, lib/fuse_signals.c)
+_LIBFUSE_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+_CLONE_FS: Final = 0x200  # include/uapi/linux/sched.h
+#: requests at a time, where libfuse limits them (10 by default): so many long writes would hold up the rest
+_MOST_REQUESTS: Final = 64
+#: libfuse 3.14 complains on stderr about its own default
+_IDLE_THREADS: Final = 10
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+_libc.signal.restype = ctypes.c_void_p
+_libfuse: Final = mfusepy._libfuse
+for _name in ("fuse_get_session", "fuse_session_fd", "fuse_exit", "fuse_notify_poll", "fuse_pollhandle_destroy"):
+    getattr(_libfuse, _name).argtypes = [ctypes.c_void_p]
+_libfuse.fuse_get_session.restype = ctypes.c_void_p
+
+
+class _Open:
+    """A descriptor on the mount."""
+
+    def __init__(self, node: File, file: OpenFile) -> None:
+        self.node = node
+        self.file = file
+        #: libfuse's handle of a poll that waits; owned by :class:`_Pollers`
+        self.poll_handle: int | None = None
+
+
+class _Pollers:
+    """Tells the kernel when a file that somebody polls has news.  Its thread lives while anybody waits."""
+
+    def __init__(self, zswap: Zswap) -> None:
+        self._tree = zswap.tree
+        self._lock = threading.Lock()
+        self._waiting: set[_Open] = set()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def add(self, opened: _Open, handle: int) -> None:
+        """Take over a poll handle, and report to it when the file has news, once."""
+        with self._lock:
+            self._replace(opened, handle)
+            self._waiting.add(opened)
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="uzswap-poll", daemon=True)
+                self._thread.start()
+        # What happened before it was added has moved the count already: have the thread look at it.
+        self._tree.wake()
+
+    def drop(self, opened: _Open) -> None:
+        with self._lock:
+            self._waiting.discard(opened)
+            self._replace(opened, None)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._tree.wake()
+        if thread is not None:
+            thread.join()
+        with self._lock:
+            for opened in self._waiting:
+                self._replace(opened, None)
+            self._waiting.clear()
+
+    def _replace(self, opened: _Open, handle: int | None) -> None:
+        if opened.poll_handle is not None:
+            _libfuse.fuse_pollhandle_destroy(opened.poll_handle)
+        opened.poll_handle = handle
+
+    def _run(self) -> None:
+        block_all_signals()
+        changed = self._tree.changed
+        seen = -1
+        while True:
+            with changed:
+                while self._tree.changes == seen and not self._closed:
+                    changed.wait()
+                seen = self._tree.changes
+            with self._lock:
+                if self._closed or not self._waiting:
+                    self._thread = None
+                    return
+                for opened in [one for one in self._waiting if one.file.file.ready()]:
+                    self._waiting.discard(opened)
+                    _libfuse.fuse_notify_poll(opened.poll_handle)
+                    self._replace(opened, None)
+
+
+class _Operations(mfusepy.Operations):  # type: ignore[misc]
+    """What libfuse calls, in many threads; ``fh`` numbers what is open, and with it ``path`` is None."""
+
+    use_ns = True
+    # The path of an open file means nothing: its cgroup may be gone, and another may have its name.
+    flag_nopath = True
+    flag_nullpath_ok = True
+
+    def __init__(self, mount: Mount) -> None:
+        self._mount = mount
+        self._tree = mount.tree
+        self._since = time.time_ns()
+        self._uid, self._gid = os.getuid(), os.getgid()
+        self._numbers = itertools.count(1)
+        self.open_files: dict[int, _Open] = {}
+        self.open_directories: dict[int, Directory] = {}
+        self.pollers = _Pollers(mount.tree.zswap)
+
+    def init_with_config(self, conn_info: Any, config_3: Any) -> None:
+        self._mount.started()
+
+    def destroy(self, path: str) -> None:
+        self.pollers.close()
+        for opened in self.open_files.values():
+            opened.file.close()
+        self.open_files.clear()
+
+    # Names
+
+    def getattr(self, path: str | None, fh: int | None = None) -> dict[str, int]:
+        node: Node
+        if path is not None:
+            node = self._tree.lookup(path)
+        else:
+            assert fh is not None
+            node = self.open_directories.get(fh) or self.open_files[fh].node
+        kind, links = (st.S_IFDIR, 2 + node.nr_directories()) if isinstance(node, Directory) else (st.S_IFREG, 1)
+        return {
+            "st_mode": kind | node.mode,
+            "st_nlink": links,
+            "st_uid": self._uid,
+            "st_gid": self._gid,
+            "st_blksize": 4096,
+            "st_atime": self._since,
+            "st_mtime": self._since,
+            "st_ctime": self._since,
+        }
+
+    def opendir(self, path: str) -> int:
+        directory = self._tree.directory(path)
+        number = next(self._numbers)
+        self.open_directories[number] = directory
+        return number
+
+    def releasedir(self, path: str | None, fh: int) -> int:
+        del self.open_directories[fh]
+        return 0
+
+    def readdir(self, path: str | None, fh: int) -> Iterator[tuple[str, int, int]]:
+        yield from ((name, st.S_IFDIR, 0) for name in (".", ".."))
+        for name, node in self.open_directories[fh].nodes():
+            yield name, st.S_IFDIR if isinstance(node, Directory) else st.S_IFREG, 0
+
+    def mkdir(self, path: str, mode: int) -> int:
+        self._tree.mkdir(path)
+        return 0
+
+    def rmdir(self, path: str) -> int:
+        self._tree.rmdir(path)
+        return 0
+
+    # What directories of the kernel's own file systems cannot do either
+
+    def create(self, path: str, mode: int, fi: Any = None) -> int:
+        raise os_error(errno.EACCES, "files cannot be made", path)
+
+    def mknod(self, path: str, mode: int, dev: int) -> int:
+        raise os_error(errno.EPERM, "files cannot be made", path)
+
+    def unlink(self, path: str) -> int:
+        raise os_error(errno.EPERM, "files cannot be removed: remove their cgroup", path)
+
+    def rename(self, old: str, new: str) -> int:
+        raise os_error(errno.EPERM, "nothing can be renamed", old)
+
+    def link(self, target: str, source: str) -> int:
+        raise os_error(errno.EPERM, "links cannot be made", target)
+
+    def symlink(self, target: str, source: str) -> int:
+        raise os_error(errno.EPERM, "links cannot be made", target)
+
+    def chmod(self, path: str, mode: int) -> int:
+        raise os_error(errno.EPERM, "modes are what they are", path)
+
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        raise os_error(errno.EPERM, "everything belongs to the owner of the engine", path)
+
+    # Files
+
+    def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
+        # The shell's > asks for it.  What a write then does is up to the file.
+        return 0
+
+    def utimens(self, path: str | None, times: tuple[int, int] | None = None) -> int:
+        return 0
+
+    def open(self, path: str, flags: int) -> int:
+        node = self._tree.file(path)
+        access = flags & os.O_ACCMODE
+        writing = access != os.O_RDONLY
+        node.check_access(reading=access != os.O_WRONLY, writing=writing)
+        privileged = _caller_is_privileged() if writing and node.type.writes_per_open else None
+        number = next(self._numbers)
+        opened = node.open(nonblock=bool(flags & os.O_NONBLOCK), privileged=privileged)
+        self.open_files[number] = _Open(node, opened)
+        return number
+
+    def release(self, path: str | None, fh: int) -> int:
+        opened = self.open_files.pop(fh)
+        self.pollers.drop(opened)
+        opened.file.close()
+        return 0
+
+    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
+        return self.open_files[fh].file.read(size, offset)
+
+    def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
+        with on_behalf_of(_interrupted):
+            return self.open_files[fh].file.write(data)
+
+    def poll(self, path: str | None, fh: int, ph: int | None, reventsp: Any) -> int:
+        opened = self.open_files[fh]
+        if ph:
+            self.pollers.add(opened, ph)
+        reventsp[0] = _ALWAYS
+        if opened.file.file.ready():
+            reventsp[0] |= opened.file.file.poll(0)
+        return 0
+
+    def statfs(self, path: str) -> dict[str, int]:
+        return {"f_bsize": 4096, "f_frsize": 4096, "f_namemax": 255}
+
+
+def _interrupted() -> bool:
+    """Whether the process that this thread serves got a signal."""
+    return bool(_libfuse.fuse_interrupted())
+
+
+def _caller_is_privileged() -> bool:
+    pid = mfusepy.fuse_get_context()[2]
+    try:
+        return pid != 0 and has_cap_sys_resource(pid)  # 0: it is in a PID namespace that cannot be seen from here
+    except OSError:
+        return False
+
+
+class Mount:
+    """The control tree, mounted.  Made by ``z.mount(path)``; a context manager.
+
+    Parameters
+    ----------
+    zswap
+        The engine.
+    path
+        An empty directory; made, and removed in the end, when there is none.
+    allow_other
+        Let other users in, as far as the modes of the files allow: they can read.  Unless root mounts, it needs
+        ``user_allow_other`` in /etc/fuse.conf.
+
+    Raises
+    ------
+    OSError
+        EBUSY something is mounted there; ENOTDIR, ENOTEMPTY it is no empty directory; EACCES /dev/fuse cannot be used;
+        EIO libfuse could not mount, and has said why on stderr.
+
+    Notes
+    -----
+    Only the owner of the process gets in; everybody else, also root, gets EACCES from the kernel.  Unmounting takes
+    nothing from the engine, and the tree can be mounted again, or in several places.
+    """
+
+    def __init__(self, zswap: Zswap, path: str | os.PathLike[str], *, allow_other: bool = False) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.tree = ControlTree(zswap)
+        self._operations = _Operations(self)
+        self._fuse: int | None = None
+        self._fd = -1
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._ended = False
+        self._lock = threading.Lock()
+        self._made_directory = _prepare(self.path)
+        #: what libfuse takes over, as it was before
+        self._dispositions: dict[int, int | None] = {}
+        self._thread = threading.Thread(target=self._serve, args=(allow_other,), name="uzswap-fuse", daemon=True)
+        self._thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._fuse is not None or self._ended)
+        if self._ended:
+            self._remove_directory()
+            raise os_error(errno.EIO, f"libfuse could not mount ({self._error}), stderr says why", str(self.path))
+        on_fork(self, Mount._forked)
+        # An engine that nobody closed: a mount without a server would be left.
+        atexit.register(self.close)
+
+    def __enter__(self) -> Mount:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Mount {self.path}{'' if self.mounted else ' (unmounted)'}>"
+
+    @property
+    def mounted(self) -> bool:
+        """Whether it is served.  False after :meth:`close`, and when somebody else has unmounted it."""
+        return not self._ended
+
+    def close(self) -> None:
+        """Unmount.  Requests under way are waited for; files that others have open give ENOTCONN afterwards.
+
+        Calling it again does nothing.
+        """
+        with self._lock:
+            if not self._ended:
+                _libfuse.fuse_exit(self._fuse)
+                # Any request will do: the loop looks whether it should end before it waits for the next.
+                with contextlib.suppress(OSError):
+                    os.stat(self.path / ".wake")
+            self._thread.join()
+            self._remove_directory()
+            atexit.unregister(self.close)
+
+    def started(self) -> None:
+        """Called by libfuse's first request, when all is set up."""
+        for number, handler in self._dispositions.items():
+            _libc.signal(number, handler)
+        fuse = _libfuse.fuse_get_context().contents.fuse
+        self._fd = _libfuse.fuse_session_fd(_libfuse.fuse_get_session(fuse))
+        with self._changed:
+            self._fuse = fuse
+            self._changed.notify_all()
+
+    def _serve(self, allow_other: bool) -> None:
+        options: dict[str, Any] = {"allow_other": True} if allow_other else {}
+        if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
+            options |= {"max_threads": _MOST_REQUESTS, "max_idle_threads": _IDLE_THREADS}
+        block_all_signals()
+        # The working directory that libfuse changes to / shall be this thread's, and its threads', alone.
+        _libc.unshare(_CLONE_FS)
+        self._dispositions = {number: _disposition(number) for number in _LIBFUSE_SIGNALS}
+        try:
+            mfusepy.FUSE(
+                self._operations,
+                str(self.path),
+                foreground=True,
+                fsname="uzswap",
+                subtype="uzswap",
+                default_permissions=True,
+                direct_io=True,
+                attr_timeout=0,
+                entry_timeout=0,
+                negative_timeout=0,
+                **options,
+            )
+        except BaseException as error:  # whatever it is, the engine lives on
+            self._error = error
+            if self._fuse is not None:
+                _log.exception("%s: the mount is not served any more; mount it again", self.path)
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _remove_directory(self) -> None:
+        if self._made_directory:
+            self._made_directory = False
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def _forked(self) -> None:
+        """In a forked child: its copy of the descriptor would keep the mount hanging when the parent is dead."""
+        atexit.unregister(self.close)
+        os.close(self._fd)
+
+
+def _disposition(number: int) -> int | None:
+    """Return the C handler of a signal.  Asking without changing takes sigaction, whose structure is the platform's."""
+    buffer = ctypes.create_string_buffer(256)  # more than any struct sigaction; the handler is its first member
+    if _libc.sigaction(number, None, buffer):
+        raise OSError(ctypes.get_errno(), "sigaction")
+    return ctypes.c_void_p.from_buffer(buffer).value
+
+
+def _prepare(path: Path) -> bool:
+    """Make sure that a path can be mounted on; returns whether the directory was made for it."""
+    if is_stale(path):
+        _log.warning("%s: the process that had mounted this is gone; taking it over", path)
+        take_away(path)
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise os_error(errno.EACCES, "a mount needs /dev/fuse: modprobe fuse, or give the container the device")
+    try:
+        if os.path.ismount(path):
+            raise os_error(errno.EBUSY, "something is mounted here: choose another directory, or unmount it", str(path))
+        if any(path.iterdir()):
+            raise os_error(
+                errno.ENOTEMPTY, "a mount would hide what is in this directory: choose an empty one", str(path)
+            )
+    except FileNotFoundError:
+        path.mkdir(mode=0o700)
+        return True
+    return False
+
+
+def is_stale(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a mount whose server is gone."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def take_away(path: str | os.PathLike[str]) -> None:
+    """Unmount what somebody left behind, also while it is in use.
+
+    Raises
+    ------
+    OSError
+        EPERM: it belongs to somebody else.
+    """
+    said = []
+    for command in (["fusermount3", "-u", "-z"], ["umount", "-l"]):
+        try:
+            done = subprocess.run([*command, "--", os.fspath(path)], capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            said.append(str(error))
+            continue
+        if not done.returncode:
+            return
+        said.append(done.stderr.strip())
+    raise os_error(errno.EPERM, f"this stale mount cannot be unmounted: {'; '.join(said)}", os.fspath(path))

@@ -1,0 +1,135 @@
+"""Prometheus metrics, made from the table of control files: every number of every cgroup, and of the engine.
+
+A metric is named after its file and key, with its unit at the end: ``uzswap_memory_current_bytes{cgroup="/jobs/a"}``,
+``uzswap_memory_stat_zswpwb_pages_total``, ``uzswap_zswap_debug_pool_total_size_bytes``.  ``max`` is +Inf.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from uzswap.cgroup.files import ENGINE_FILES, FILES
+from uzswap.cgroup.open_file import FileType
+from uzswap.cgroup.stat import Stat
+
+if TYPE_CHECKING:
+    from uzswap.zswap import Zswap
+
+try:
+    from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError("metrics need prometheus-client: pip install 'uzswap[metrics]'") from error
+
+__all__ = ["ZswapCollector", "exposition"]
+
+_NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_]+")
+_FLAGS: Final = {"Y": 1.0, "N": 0.0, "max": float("inf")}
+#: units that Prometheus has its own name for; a kB is 1024 bytes, as in /proc/meminfo
+_UNITS: Final = {"kB": ("bytes", 1024.0), "percent": ("percent", 1.0), "bool": ("", 1.0)}
+_PRESSURE: Final = Stat("total", "seconds", True, "time in which some, or all, threads waited for memory")
+
+
+def exposition(zswap: Zswap, accept: str = "") -> tuple[bytes, str]:
+    """Return the metrics of an engine as text and its content type, in the format that ``accept`` asks for."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ZswapCollector(zswap))
+    encoder, content_type = choose_encoder(accept)
+    return encoder(registry), content_type
+
+
+class ZswapCollector(Collector):
+    """Reads every file at every scrape; register it with a registry to have an engine beside other metrics.
+
+    Parameters
+    ----------
+    zswap
+        The engine.
+    labels
+        Put on every sample, to tell several engines of a process apart.
+    """
+
+    def __init__(self, zswap: Zswap, labels: dict[str, str] | None = None) -> None:
+        self._zswap = zswap
+        self._labels = labels or {}
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: what there is turns up when it is collected."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield a metric for each number of each file, with a sample for each cgroup that has the file."""
+        cgroups = list(self._zswap.root.preorder())
+        for row in FILES.values():
+            families = _Families(row, [*self._labels, "cgroup"])
+            for cgroup in cgroups:
+                if row.reader is None or (cgroup.parent is None and not row.on_root):
+                    continue
+                try:
+                    text = row.read(cgroup, cgroup)
+                except OSError:  # removed meanwhile
+                    continue
+                families.add(text, [*self._labels.values(), cgroup.path])
+            yield from families.made.values()
+        for engine_row in ENGINE_FILES.values():
+            families = _Families(engine_row, list(self._labels))
+            families.add(engine_row.read(self._zswap, self._zswap.root), list(self._labels.values()))
+            yield from families.made.values()
+
+
+class _Families:
+    """The metrics of one file."""
+
+    def __init__(self, row: FileType[Any], labels: list[str]) -> None:
+        self._row = row
+        self._labels = labels
+        self._keys = {key.name: key for key in row.keys}
+        self.made: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+
+    def add(self, text: str, labels: list[str]) -> None:
+        """Add a sample for each number in the text of the file."""
+        row = self._row
+        if row.kind in ("value", "limit", "flag"):
+            whole = Stat("", row.unit, row.kind == "value" and row.name.startswith("zswap/debug"), row.help)
+            self._sample(whole, text.strip(), labels)
+        elif row.kind == "flat_keyed":
+            for line in text.splitlines():
+                key, value = line.split()[:2]
+                self._sample(self._stat(key.rstrip(":")), value, labels)
+        elif row.name == "memory.pressure":
+            for line in text.splitlines():
+                state, *_, total = line.split()
+                self._sample(_PRESSURE, str(int(total.partition("=")[2]) / 1e6), labels, ("state", state))
+        elif row.name == "memory.numa_stat":
+            for line in text.splitlines():
+                key, *nodes = line.split()
+                for node in nodes:
+                    name, _, value = node.partition("=")
+                    self._sample(self._stat(key), value, labels, ("node", name.removeprefix("N")))
+
+    def _stat(self, key: str) -> Stat:
+        stat = self._keys.get(key)
+        return stat or Stat(key, self._row.unit or "entries", help=self._row.help)
+
+    def _sample(self, stat: Stat, text: str, labels: list[str], extra: tuple[str, str] | None = None) -> None:
+        unit, factor = _UNITS.get(stat.unit, (stat.unit, 1.0))
+        name = self._name(stat.name, unit)
+        family = self.made.get(name)
+        if family is None:
+            kind = CounterMetricFamily if stat.counter and not _is_level(stat) else GaugeMetricFamily
+            names = [*self._labels, *([extra[0]] if extra else [])]
+            family = self.made[name] = kind(name, stat.help or f"{stat.name} of {self._row.name}", labels=names)
+        value = _FLAGS[text] if text in _FLAGS else float(text)
+        family.add_metric([*labels, *([extra[1]] if extra else [])], value * factor)
+
+    def _name(self, key: str, unit: str) -> str:
+        parts = [self._row.name.replace("uzswap.", ""), key.replace("uzswap.", "")]
+        name = _NO_NAME.sub("_", "_".join(["uzswap", *filter(None, parts)])).lower()
+        return name if not unit or name.endswith(f"_{unit}") else f"{name}_{unit}"
+
+
+def _is_level(stat: Stat) -> bool:
+    return stat.unit in ("bool", "percent")

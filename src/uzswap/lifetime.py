@@ -1,0 +1,106 @@
+"""When an engine may be used: not after it was closed, and not in a forked child.
+
+Closing frees memory that a call in another thread may be reading, so it waits for the calls under way.  After a fork
+the child has the engine's memory but none of its threads, and its lock as some other thread left it: nothing in it can
+be used, or even freed, safely.  The child gets a clear error instead, and the parent's swap file is left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, NoReturn, Self, TypeVar
+
+from uzswap.errors import os_error
+
+__all__ = ["ForkedEngine", "ForkedLifetime", "Lifetime", "on_fork"]
+
+Owner = TypeVar("Owner")
+
+_CLOSED: Final = "the engine is closed: make a new one"
+_FORKED: Final = "the engine belongs to the parent process: make a new one after the fork"
+
+
+class Lifetime:
+    """A context manager around each call; :meth:`end` keeps new calls out and waits for those under way.
+
+    Calls nest: who is inside may enter again until it has left.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
+        self._inside: dict[int, int] = {}
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        thread = threading.get_ident()
+        with self._lock:
+            depth = self._inside.get(thread, 0)
+            if self._ended and not depth:
+                raise os_error(errno.EBADF, _CLOSED)
+            self._inside[thread] = depth + 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread = threading.get_ident()
+        with self._lock:
+            self._inside[thread] -= 1
+            if not self._inside[thread]:
+                del self._inside[thread]
+                if self._ended:
+                    self._left.notify_all()
+
+    def require_outside(self) -> None:
+        """Raise EBUSY in a thread that is inside: it would wait for itself."""
+        if threading.get_ident() in self._inside:
+            raise os_error(errno.EBUSY, "the engine cannot be closed from within one of its own calls")
+
+    def end(self) -> None:
+        """Keep new calls out, and wait until nobody is inside."""
+        with self._left:
+            self._ended = True
+            self._left.wait_for(lambda: not self._inside)
+
+
+class ForkedLifetime(Lifetime):
+    """The lifetime of an engine in a forked child: over.  It touches no lock of the parent's."""
+
+    def __enter__(self) -> NoReturn:
+        raise RuntimeError(_FORKED)
+
+
+class ForkedEngine:
+    """Stands where the data plane was, in a forked child."""
+
+    closed = True
+
+    def __init__(self, engine: object) -> None:
+        # Kept and not freed: its memory may be in any state, and goes with the process.
+        _abandoned.append(engine)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(_FORKED)
+
+
+_abandoned: list[object] = []
+_owners: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
+
+
+def on_fork(owner: Owner, callback: Callable[[Owner], None]) -> None:
+    """Have ``callback(owner)`` called in every child that this process forks while the owner lives."""
+    _owners[owner] = callback
+
+
+def _after_fork_in_child() -> None:
+    for owner, callback in list(_owners.items()):
+        callback(owner)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

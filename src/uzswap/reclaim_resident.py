@@ -1,0 +1,205 @@
+"""Ordinary reclaim: front-ends give up resident memory, which goes to zswap, or to the device where zswap refuses it.
+
+The shape is the kernel's (mm/vmscan.c): priorities from 12, where a 4096th of each cgroup is looked at, down to 0,
+where all of it is; ``memory.min`` is never touched, ``memory.low`` only when nothing else is left; the dynamic shrinker
+runs beside.  All resident memory is anonymous, so ``swappiness=0`` leaves nothing to take.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from uzswap.errors import reclaim_error
+from uzswap.result import ReclaimResult
+from uzswap.signals import hold_back_signals
+from uzswap.units import PAGE_SIZE
+from uzswap.walks.cursor import Cursors
+
+if TYPE_CHECKING:
+    from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.cgroup.reclaim import ReclaimRequest
+    from uzswap.resident import ResidentOwner
+    from uzswap.zswap import Zswap
+
+__all__ = ["MAX_RECLAIM_RETRIES", "Kind", "ResidentReclaim"]
+
+MAX_RECLAIM_RETRIES: Final = 16  # mm/internal.h
+DEF_PRIORITY: Final = 12  # include/linux/mmzone.h
+SWAP_CLUSTER_MAX: Final = 32  # include/linux/swap.h, pages
+#: Asked of a front-end at once: large enough to be compressed in batches, small enough to look for signals in between.
+SHRINK_BYTES: Final = 4 << 20
+
+
+class Kind(StrEnum):
+    """On whose behalf: the last part of the pgscan_* and pgsteal_* counters."""
+
+    PROACTIVE = "proactive"
+    DIRECT = "direct"
+    KSWAPD = "kswapd"  # in the background
+
+
+def _never() -> bool:
+    return False
+
+
+class _Scan:
+    """One attempt: what is wanted, what was freed, and why something was left alone (struct scan_control)."""
+
+    def __init__(self, target: MemCgroup, want: int, kind: Kind, anonymous: bool, stop: Callable[[], bool]) -> None:
+        self.target = target
+        self.want = want
+        self.kind = kind
+        self.anonymous = anonymous
+        self.stop = stop
+        self.freed = 0
+        self.low_reclaim = False
+        self.low_skipped = False
+
+    @property
+    def over(self) -> bool:
+        return self.freed >= self.want or self.stop()
+
+
+class ResidentReclaim:
+    """Reclaim of resident memory in one engine; may run in several threads at once."""
+
+    def __init__(self, zswap: Zswap) -> None:
+        self._zswap = zswap
+        self._cursors = Cursors(zswap.tree)
+
+    def once(
+        self,
+        target: MemCgroup,
+        nbytes: int,
+        kind: Kind,
+        *,
+        swappiness: int | str | None = None,
+        stop: Callable[[], bool] = _never,
+    ) -> int:
+        """try_to_free_mem_cgroup_pages(): make one attempt to free ``nbytes``; return how many were freed."""
+        scan = _Scan(target, max(nbytes, SWAP_CLUSTER_MAX * PAGE_SIZE), kind, swappiness != 0, stop)
+        while True:
+            for priority in range(DEF_PRIORITY, -1, -1):
+                self._shrink_subtree(scan, priority)
+                if scan.over:
+                    return scan.freed
+            if scan.freed or scan.low_reclaim or not scan.low_skipped:
+                return scan.freed
+            scan.low_reclaim = True
+
+    def proactive(
+        self, memcg: MemCgroup, request: ReclaimRequest, cancel: Callable[[], bool] | None = None
+    ) -> ReclaimResult:
+        """``memory.reclaim`` without a source (SPEC 6.3).
+
+        Raises
+        ------
+        ReclaimError
+            EAGAIN less could be freed than asked for; EINTR a signal came, or ``cancel()`` was true.
+        """
+        started = time.monotonic()
+        want = request.nbytes - request.nbytes % PAGE_SIZE
+        freed = outcome = 0
+        retries = MAX_RECLAIM_RETRIES
+        with hold_back_signals() as signals:
+
+            def stop() -> bool:
+                return self._zswap.closing or (cancel is not None and cancel()) or signals.pending()
+
+            while freed < want:
+                if stop():
+                    outcome = errno.EINTR
+                    break
+                share = (want - freed) // PAGE_SIZE // 4 * PAGE_SIZE
+                progress = self.once(memcg, share, Kind.PROACTIVE, swappiness=request.swappiness, stop=stop)
+                freed += progress
+                if not progress:
+                    if retries == 0:
+                        outcome = errno.EAGAIN
+                        break
+                    retries -= 1
+            result = ReclaimResult(request.nbytes, reclaimed=freed, seconds=time.monotonic() - started)
+            if outcome:
+                why = "reclaim was interrupted" if outcome == errno.EINTR else "less could be reclaimed than asked for"
+                raise reclaim_error(outcome, f"{memcg.path}: {why}, {freed} of {request.nbytes} bytes freed", result)
+        return result
+
+    def shrink_to(
+        self, memcg: MemCgroup, name: str, kind: Kind, *, more: int = 0, stop: Callable[[], bool] = _never
+    ) -> bool:
+        """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop."""
+        retries = MAX_RECLAIM_RETRIES
+        while (excess := memcg.usage() + more - memcg.limits[name]) > 0:
+            if stop() or not self._anything_to_take(memcg):
+                return False
+            if not self.once(memcg, excess, kind, stop=stop):
+                if retries == 0:
+                    return False
+                retries -= 1
+        return True
+
+    def _anything_to_take(self, target: MemCgroup) -> bool:
+        """Whether a retry can find more than nothing."""
+        if self._zswap.parameters.shrinker_enabled:
+            return True
+        return any(owner.resident_bytes for memcg in target.preorder() for owner in memcg.members)
+
+    def _shrink_subtree(self, scan: _Scan, priority: int) -> None:
+        """shrink_node_memcgs()"""
+        for memcg in self._in_turn(scan.target):
+            try:
+                self._shrink_memcg(scan, memcg, priority)
+            except (OSError, ValueError):
+                # Removed while we were at it; an error of its own is its to raise.
+                if memcg.online:
+                    raise
+            self._cursors.set(scan.target, memcg)
+            if scan.over:
+                return
+
+    def _in_turn(self, target: MemCgroup) -> Iterator[MemCgroup]:
+        """Yield the subtree once round, from behind the cgroup that was served last."""
+        subtree = list(target.preorder())
+        cursor = self._cursors.get(target)
+        first = next((i + 1 for i, memcg in enumerate(subtree) if cursor and memcg.id == cursor.cgroup), 0)
+        yield from subtree[first:]
+        yield from subtree[:first]
+
+    def _shrink_memcg(self, scan: _Scan, memcg: MemCgroup, priority: int) -> None:
+        minimum, low = memcg.effective_protection(scan.target)
+        usage = memcg.usage()
+        if minimum and usage <= minimum:
+            return
+        if low and usage <= low:
+            if not scan.low_reclaim:
+                scan.low_skipped = True
+                return
+            memcg.count_event("low")
+        protection = minimum
+        if low > minimum and not scan.low_reclaim:
+            scan.low_skipped = True
+            protection = low
+        if scan.anonymous:
+            for owner in memcg.members:
+                resident = owner.resident_bytes
+                unprotected = resident - resident * protection // (max(usage, protection) + 1)
+                self._shrink_owner(scan, memcg, owner, unprotected >> priority)
+                if scan.over:
+                    return
+        self._zswap.shrinker.shrink(memcg, priority)
+
+    def _shrink_owner(self, scan: _Scan, memcg: MemCgroup, owner: ResidentOwner, quota: int) -> None:
+        quota = min(max(quota, SWAP_CLUSTER_MAX * PAGE_SIZE), owner.resident_bytes)
+        while quota > 0 and not scan.over:
+            done = owner.reclaim(min(quota, scan.want - scan.freed, SHRINK_BYTES))
+            if done.scanned_pages:
+                memcg.count_event(f"pgscan_{scan.kind}", done.scanned_pages)
+            if done.freed_bytes <= 0:
+                return
+            memcg.count_event(f"pgsteal_{scan.kind}", -(-done.freed_bytes // PAGE_SIZE))
+            scan.freed += done.freed_bytes
+            quota -= done.freed_bytes

@@ -1,0 +1,171 @@
+"""Front-ends that own uncompressed memory, and the charge they pay for it.
+
+A front-end (:class:`uzswap.Store`) is a member of a cgroup.  It charges what it holds uncompressed, and is asked to
+swap some of it out when its cgroup has to shrink.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from uzswap.errors import InvalidArgumentError
+from uzswap.reclaim_resident import Kind
+from uzswap.signals import hold_back_signals
+from uzswap.units import format_size
+from uzswap.walks.relief import room_below
+from uzswap.worker import Worker
+from uzswap.writeback import Request
+
+if TYPE_CHECKING:
+    from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.zswap import Zswap
+
+__all__ = ["Reclaimed", "ResidentOwner", "Residents"]
+
+
+class Reclaimed(NamedTuple):
+    """What a front-end did when it was asked to give up memory."""
+
+    #: pages of 4096 bytes that were looked at
+    scanned_pages: int
+    #: resident bytes that were given up (and uncharged)
+    freed_bytes: int
+
+
+class ResidentOwner(Protocol):
+    """A front-end.
+
+    ``reclaim`` is called from any thread, also from within the owner's own call to :meth:`Zswap.charge`, and from
+    another owner's.  So it must not wait for a lock that is held across a charge: an owner that is busy gives up
+    nothing.
+    """
+
+    @property
+    def cgroup(self) -> MemCgroup: ...
+
+    @property
+    def resident_bytes(self) -> int:
+        """What it holds uncompressed now."""
+        ...
+
+    def reclaim(self, nbytes: int) -> Reclaimed:
+        """Swap out about ``nbytes`` of what was not used for longest, and uncharge it."""
+        ...
+
+
+class Residents:
+    """Charges of all front-ends of an engine, and the background reclaim that ``memory.high`` sets off."""
+
+    def __init__(self, zswap: Zswap) -> None:
+        self._zswap = zswap
+        self._lock = threading.Lock()
+        self._owners: dict[int, ResidentOwner] = {}
+        self._over_high: dict[int, MemCgroup] = {}
+        self.high_work = Worker("uzswap-high", self._reclaim_high)
+
+    def register(self, owner: ResidentOwner) -> None:
+        """Make an owner a member of its cgroup.
+
+        Raises
+        ------
+        OSError
+            ENODEV when the cgroup was removed; EINVAL when the owner is registered already.
+        """
+        with self._lock:
+            if id(owner) in self._owners:
+                raise InvalidArgumentError(f"{owner!r} is registered already")
+            owner.cgroup.attach(owner)
+            self._owners[id(owner)] = owner
+
+    def unregister(self, owner: ResidentOwner) -> None:
+        """Undo :meth:`register`.  What is still charged stays charged: uncharge it first."""
+        with self._lock:
+            if self._owners.pop(id(owner), None) is not None:
+                owner.cgroup.detach(owner)
+
+    def owners(self) -> list[ResidentOwner]:
+        with self._lock:
+            return list(self._owners.values())
+
+    def charge(self, memcg: MemCgroup, nbytes: int) -> None:
+        """Charge resident memory before it is taken into use.
+
+        Above ``memory.max`` of the cgroup or an ancestor, memory of that one's subtree is reclaimed first; above
+        ``memory.high`` it is reclaimed in the background.
+
+        Raises
+        ------
+        MemoryError
+            Nothing more can go.  Nothing is charged; ``memory.events`` has counted ``max`` and ``oom``.
+        """
+        if nbytes < 0:
+            raise InvalidArgumentError(f"a charge cannot be negative: {nbytes}")
+        core, tree = self._zswap.core, self._zswap.tree
+        over_max, over_high = core.charge(memcg.index, nbytes)
+        while over_max >= 0:
+            limited = tree.by_index(over_max)
+            limited.count_event("max")
+            with memcg.pressure.stall():
+                fits = self._make_room(limited, nbytes)
+            if not fits:
+                limited.count_event("oom")
+                raise MemoryError(
+                    f"{limited.path}: {format_size(nbytes)} more do not fit below memory.max = "
+                    f"{format_size(limited.limits['memory.max'])}, and nothing more can be reclaimed: "
+                    "raise the limit, or free something"
+                )
+            over_max, over_high = core.charge(memcg.index, nbytes)
+        if over_high >= 0:
+            self.over_high(tree.by_index(over_high))
+
+    def over_high(self, memcg: MemCgroup) -> None:
+        """Have a cgroup brought back to its memory.high in the background."""
+        with self._lock:
+            self._over_high[memcg.index] = memcg
+        self.high_work.wake()
+
+    def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
+        self._zswap.core.uncharge(memcg.index, nbytes)
+
+    def enforce(self, memcg: MemCgroup, name: str) -> None:
+        """Reclaim at once after a limit was written below what is in use (SPEC 7.2).
+
+        It never fails: what cannot go stays, and a signal ends it early.  ``memory.max`` that cannot be met counts as
+        an ``oom`` event; nobody is killed.
+        """
+        with hold_back_signals() as signals, memcg.pressure.stall():
+            if name == "memory.high":
+                self._zswap.reclaimer.shrink_to(memcg, name, Kind.DIRECT, stop=signals.pending)
+            elif name == "memory.max" and not self._make_room(memcg, 0, signals.pending) and not signals.pending():
+                memcg.count_event("oom")
+
+    def _make_room(self, limited: MemCgroup, more: int, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Bring a cgroup so far below memory.max that ``more`` bytes fit; False when nothing more can go.
+
+        When the front-ends have nothing left to give, zswap itself is written back.  The kernel does that only where
+        shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does ``v5``.
+        """
+        zswap = self._zswap
+        while not zswap.reclaimer.shrink_to(limited, "memory.max", Kind.DIRECT, more=more, stop=stop):
+            limit = limited.limits["memory.max"]
+            excess = limited.usage() + more - limit
+            if excess <= 0 or stop() or zswap.swap is None or zswap.walk.name == "v5":
+                return excess <= 0
+            with Request(zswap, limited, excess + room_below(limit), cancel=stop) as request:
+                zswap.walk.run(request)
+            if not request.written:
+                return False
+        return True
+
+    def _reclaim_high(self) -> None:
+        """Bring every cgroup that was found above memory.high back to it."""
+        while True:
+            with self._lock:
+                if not self._over_high:
+                    return
+                _, memcg = self._over_high.popitem()
+            if memcg.online:
+                memcg.count_event("high")
+                self._zswap.reclaimer.shrink_to(memcg, "memory.high", Kind.KSWAPD, stop=self._zswap.is_closing)

@@ -1,0 +1,118 @@
+"""The command as a user runs it: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uzswap import Store, __version__
+from uzswap.cli import demo, probes
+from uzswap.cli.doctor import examine
+from uzswap.cli.main import run
+from uzswap.cli.probes import Level
+
+
+def uzswap(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", "from uzswap.cli.main import main; main()", *arguments]
+    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_version() -> None:
+    result = uzswap("--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"uzswap, version {__version__}\n", "")
+
+
+def test_help_names_the_commands() -> None:
+    bare, asked = uzswap(), uzswap("--help")
+    assert bare.returncode == asked.returncode == 0
+    assert bare.stdout == asked.stdout
+    assert re.search(r"^  demo ", asked.stdout, re.MULTILINE)
+    assert re.search(r"^  doctor ", asked.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["dmeo"], "dmeo"),
+        (["--frobnicate"], "--frobnicate"),
+        (["demo", "--size", "much"], "much"),
+        (["demo", "--size", "-1"], "-1"),
+        (["demo", "--size", "4K"], "4K"),
+        (["demo", "--size"], "--size"),
+        (["demo", "--walk", "random"], "random"),
+        (["demo", "extra"], "extra"),
+        (["doctor", "extra"], "extra"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_2(arguments: list[str], named: str) -> None:
+    result = uzswap(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert re.fullmatch(r"uzswap: .+\n", result.stderr)
+    assert named in result.stderr
+
+
+def test_an_error_of_the_system_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    result = uzswap("demo", "--size", "1M", "--swap", str(tmp_path / "missing" / "swap"))
+    assert result.returncode == 1
+    assert re.fullmatch(r"uzswap: .*missing.*\n", result.stderr)
+
+
+@pytest.mark.parametrize("walk", ["fair", "coldest", "v5"])
+def test_demo_verifies_everything(walk: str, tmp_path: Path) -> None:
+    swap = tmp_path / "swap"
+    result = uzswap("demo", "--size", "2M", "--walk", walk, "--swap", str(swap))
+    assert result.stderr == ""
+    assert result.returncode == 0
+    assert re.search(r"^ +\d+ objects, .*: all identical$", result.stdout, re.MULTILINE)
+    # The second tenant's bytes went to the disk although the first one's were kept from it.
+    assert "EINVAL" in result.stdout
+
+
+def test_demo_fails_when_an_object_differs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Forgetful(Store[str, bytes]):
+        def __getitem__(self, key: str) -> bytes:
+            return bytes(len(super().__getitem__(key)))
+
+    monkeypatch.setattr(demo, "Store", Forgetful)
+    assert run(["demo", "--size", "1M"]) == 1
+    assert re.search(r"^ +/.* differs$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_doctor_prints_every_probe() -> None:
+    result = uzswap("doctor")
+    findings = examine()
+    assert result.stderr == ""
+    assert result.returncode == int(any(f.required and f.level is Level.MISSING for f in findings))
+    for finding in findings:
+        assert finding.what in result.stdout
+        assert finding.fix in result.stdout
+
+
+def test_doctor_has_a_remedy_for_all_that_is_missing() -> None:
+    assert [finding for finding in examine() if finding.level is Level.MISSING and not finding.fix] == []
+
+
+def test_doctor_leaves_nothing_behind() -> None:
+    descriptors, groups = os.listdir("/proc/self/fd"), _scratch_groups()
+    examine()
+    assert os.listdir("/proc/self/fd") == descriptors
+    assert _scratch_groups() == groups
+
+
+def _scratch_groups() -> list[Path]:
+    return list(Path("/sys/fs/cgroup").glob("**/uzswap-doctor-*"))
+
+
+def test_doctor_says_when_there_is_no_place_for_a_swap_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A capacity that no file system takes.
+    finding = probes.swap_file((1 << 63) - 4096)[0]
+    assert finding.level is Level.MISSING
+    assert finding.required
+    assert finding.fix
