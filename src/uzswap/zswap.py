@@ -468,7 +468,7 @@ class Zswap:
     def _check_tree(self) -> list[str]:
         """Compare what the data plane counts in each cgroup with its children, its front-ends, and its own settings."""
         wrong = []
-        levels = COUNTERS[: COUNTERS.index("disk") + 1]
+        levels = COUNTERS[: COUNTERS.index("swapcached") + 1]
         with self.tree.lock:
             for memcg in self.root.preorder():
                 mine = self.core.counters(memcg.index)

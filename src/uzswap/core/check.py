@@ -12,12 +12,15 @@ from cython.cimports.uzswap.core.device import (
     record_bytes,
 )
 from cython.cimports.uzswap.core.entries import (
+    C_CLEAN,
     C_DISK,
     C_INCOMP,
     C_SWAP,
+    C_SWAPCACHED,
     C_ZSWAP,
     C_ZSWAPPED,
     CHUNK_ENTRIES,
+    CLEAN,
     FREE,
     G_STORED,
     GOING_TO_DISK,
@@ -36,7 +39,7 @@ from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mut
 from cython.cimports.uzswap.core.pool import pool_check
 from cython.cimports.uzswap.core.state import whole_pages
 
-LEVELS = ("resident", "zswap", "zswapped", "zswap_incomp", "swap", "disk")
+LEVELS = ("resident", "zswap", "zswapped", "zswap_incomp", "swap", "disk", "clean copies", "swapcached")
 
 
 def check_core(c, wrong):
@@ -48,10 +51,11 @@ def check_core(c, wrong):
     levels = cython.cast(cython.pointer(int64_t), calloc(nr_memcgs * NR_LEVELS, cython.sizeof(int64_t)))
     refs = cython.cast(cython.pointer(int64_t), calloc(nr_memcgs, cython.sizeof(int64_t)))
     stored = cython.cast(cython.pointer(int64_t), calloc(nr_memcgs, cython.sizeof(int64_t)))
+    on_clean = cython.cast(cython.pointer(int64_t), calloc(nr_memcgs, cython.sizeof(int64_t)))
     on_lru = cython.cast(cython.pointer(int64_t), calloc(nr_memcgs * NR_NODES, cython.sizeof(int64_t)))
     live = cython.cast(cython.pointer(int64_t), calloc(d.nr + 1, cython.sizeof(int64_t)))
     try:
-        if not (levels and refs and stored and on_lru and live):
+        if not (levels and refs and stored and on_clean and on_lru and live):
             raise MemoryError
         totals: int64_t[NR_LEVELS]
         codec_entries: int64_t[NR_CODECS]
@@ -89,7 +93,11 @@ def check_core(c, wrong):
                 lengths[C_ZSWAPPED] = pages
                 if length == e.size_1 + 1:
                     lengths[C_INCOMP] = pages
-                if not e.flags & WRITING:
+                if e.flags & CLEAN:
+                    lengths[C_CLEAN] = length
+                    lengths[C_SWAPCACHED] = pages
+                    on_clean[owner] += 1
+                elif not e.flags & WRITING:
                     on_lru[owner * NR_NODES + e.node] += 1
             elif e.state == ON_DISK:
                 lengths[C_DISK] = length
@@ -132,14 +140,23 @@ def check_core(c, wrong):
             for k in range(1, NR_LEVELS):
                 if g.state == MEMCG_ONLINE and g.counters[k] != levels[m * NR_LEVELS + k]:
                     wrong.append(f"memcg {m}: {LEVELS[k]} is {levels[m * NR_LEVELS + k]}, {g.counters[k]} counted")
+            n: int64_t = 0
+            i = g.clean.head
+            while i and n <= g.clean.length:
+                if not t.entries[i].flags & CLEAN or owner_of(t, cython.address(t.entries[i])) != m:
+                    wrong.append(f"memcg {m}: entry {i} does not belong on the list of clean copies")
+                i = t.entries[i].next
+                n += 1
+            if n != g.clean.length or n != on_clean[m]:
+                wrong.append(f"memcg {m}: {n} clean copies, {g.clean.length} counted, {on_clean[m]} should be")
             for node in range(NR_NODES):
                 lru = cython.address(g.lru[node])
-                n: int64_t = 0
+                n = 0
                 previous: uint32_t = 0
                 i = lru.head
                 while i and n <= lru.length:
                     e = cython.address(t.entries[i])
-                    if e.prev != previous or e.state != IN_POOL or e.flags & WRITING or e.node != node:
+                    if e.prev != previous or e.state != IN_POOL or e.flags & (WRITING | CLEAN) or e.node != node:
                         wrong.append(f"memcg {m} node {node}: entry {i} does not belong on the LRU")
                     if owner_of(t, e) != m:
                         wrong.append(f"memcg {m} node {node}: entry {i} is another memcg's")
@@ -184,6 +201,7 @@ def check_core(c, wrong):
         free(levels)
         free(refs)
         free(stored)
+        free(on_clean)
         free(on_lru)
         free(live)
         pthread_mutex_unlock(cython.address(c.lock))

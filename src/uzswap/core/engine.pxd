@@ -5,6 +5,7 @@ from uzswap.core.state cimport Core, Stream
 cdef class Engine:
     cdef Core *core
     cdef object __weakref__
+    cdef object memory          # a weak reference to its paged memory, or None
     cdef Core *_open(self) except NULL
     cdef Memcg *_memcg(self, uint32_t memcg) except NULL
     cdef int _node(self, int node) except -1

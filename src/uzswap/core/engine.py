@@ -9,6 +9,7 @@ from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.check import check_core
+from cython.cimports.uzswap.core.clean import clean_drop
 from cython.cimports.uzswap.core.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
 from cython.cimports.uzswap.core.device import RESERVE, SEGMENT_BYTES, device_init
 from cython.cimports.uzswap.core.entries import (
@@ -40,6 +41,7 @@ from cython.cimports.uzswap.core.entries import (
 )
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.state import (
+    Charge,
     Core,
     born_units,
     codec_slot,
@@ -75,6 +77,8 @@ COUNTERS = (
     "zswap_incomp",
     "swap",
     "disk",
+    "uzswap.clean_copies",
+    "swapcached",
     "zswpin",
     "zswpout",
     "zswpwb",
@@ -108,7 +112,7 @@ MAX_ENTRY = MAX_ENTRY_BYTES
 NO_LIMIT = 1 << 62
 REFUSED = 0
 ZERO, SAME, ZSWAP, DISK = IS_ZERO, IS_SAME, IN_POOL, ON_DISK
-ZSWAP_MAX, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX = range(5)
+ZSWAP_MAX, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX, RESIDENT_MAX = range(6)
 SKIP_LIMIT, REFUSE = STORE_SKIP_LIMIT, STORE_REFUSE
 DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POOL_FULL, STORE_OVER_SWAP
 STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
@@ -152,8 +156,9 @@ class Engine:
     def close(self):
         """Free everything.  No other method may be running."""
         if self.core != cython.NULL:
-            core_destroy(self.core)
-            free(self.core)
+            if not self.core.abandoned:
+                core_destroy(self.core)
+                free(self.core)
             self.core = cython.NULL
 
     @property
@@ -198,6 +203,10 @@ class Engine:
             raise ValueError("the root memcg cannot be removed")
         self._memcg(memcg)
         c = self.core
+        memory = self.memory() if self.memory is not None else None
+        if memory is not None:
+            memory.remove_memcg(memcg)
+            return
         with cython.nogil:
             pthread_mutex_lock(cython.address(c.lock))
             if c.t.memcgs[memcg].state == MEMCG_ONLINE:
@@ -216,6 +225,8 @@ class Engine:
             g.swap_high = value
         elif which == 4:
             g.swap_max = value
+        elif which == 5:
+            g.resident_max = value
         else:
             raise ValueError(f"limit {which}")
 
@@ -313,13 +324,19 @@ class Engine:
     def charge(self, memcg: uint32_t, nbytes: int64_t):
         self._memcg(memcg)
         c = self.core
-        over_max: uint32_t = 0
-        over_high: uint32_t = 0
+        met: Charge
         with cython.nogil:
-            gone = core_charge(c, memcg, nbytes, 0, cython.address(over_max), cython.address(over_high))
+            gone = core_charge(c, memcg, nbytes, 0, cython.address(met))
         if gone:
             raise ValueError(f"memcg {memcg} is not online")
-        return (-1 if over_max == NO_MEMCG else over_max), (-1 if over_high == NO_MEMCG else over_high)
+        return (-1 if met.over_max == NO_MEMCG else met.over_max), (-1 if met.over_high == NO_MEMCG else met.over_high)
+
+    def drop_clean(self, memcg: uint32_t, nbytes: int64_t):
+        self._memcg(memcg)
+        c = self.core
+        with cython.nogil:
+            freed = clean_drop(c, memcg, nbytes)
+        return freed
 
     def uncharge(self, memcg: uint32_t, nbytes: int64_t):
         self._memcg(memcg)

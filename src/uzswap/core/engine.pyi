@@ -14,7 +14,8 @@ from typing_extensions import Buffer
 Handles: TypeAlias = NDArray[np.uint64]
 
 #: Names of the per-memcg counters, in the order of :meth:`Engine.counters`.  Bytes unless said otherwise.
-#: Levels: resident zswap zswapped zswap_incomp swap disk (compressed bytes on the device).
+#: Levels: resident zswap zswapped zswap_incomp swap disk (compressed bytes on the device) uzswap.clean_copies
+#: (compressed bytes in the pool whose page is in memory too) swapcached (those pages).
 #: Events, in pages of 4096 bytes (a larger entry counts as several): zswpin zswpout zswpwb pswpin pswpout swpin_zero
 #: swpout_zero uzswap.same_filled pgfault pgmajfault workingset_refault_anon; in compressed bytes: zswpwb_proactive_b.
 COUNTERS: Final[tuple[str, ...]]
@@ -41,6 +42,7 @@ MEMORY_HIGH: Final[int]  # bytes
 MEMORY_MAX: Final[int]
 SWAP_HIGH: Final[int]
 SWAP_MAX: Final[int]
+RESIDENT_MAX: Final[int]  # resident bytes alone, compressed ones not counted
 
 # store(flags=), both about the first folio of the call only
 SKIP_LIMIT: Final[int]  # do not test memory.zswap.max (room was just made)
@@ -164,6 +166,7 @@ class Engine:
     def charge(self, memcg: int, nbytes: int) -> tuple[int, int]: ...  # (memcg over memory.max, nothing charged; or -1,
     #                                                                    memcg over memory.high, or -1)
     def uncharge(self, memcg: int, nbytes: int) -> None: ...
+    def drop_clean(self, memcg: int, nbytes: int) -> int: ...  # clean copies of the subtree, oldest first; bytes freed
 
     # parameters
     def set_enabled(self, enabled: bool) -> None: ...

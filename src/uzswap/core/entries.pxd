@@ -22,6 +22,7 @@ cdef enum:
     WRITING = 4                 # a copy of its bytes is on its way to the device; off the LRU
     FAILED = 8                  # its last writeback failed, at the time of its stamp
     DOOMED = 16                 # being freed
+    CLEAN = 32                  # its page is in memory too, as it was loaded; off the LRU, on Memcg.clean
 
     # MemcgState
     MEMCG_FREE = 0
@@ -36,40 +37,42 @@ cdef enum:
     C_INCOMP = 3
     C_SWAP = 4
     C_DISK = 5
-    NR_LEVELS = 6
+    C_CLEAN = 6             # compressed bytes of clean copies
+    C_SWAPCACHED = 7        # the pages in memory that have one
+    NR_LEVELS = 8
     # events
-    C_ZSWPIN = 6
-    C_ZSWPOUT = 7
-    C_ZSWPWB = 8
-    C_PROACTIVE_B = 9
-    C_PSWPIN = 10
-    C_PSWPOUT = 11
-    C_SWPIN_ZERO = 12
-    C_SWPOUT_ZERO = 13
-    C_SAME_FILLED = 14
-    C_PGFAULT = 15
-    C_PGMAJFAULT = 16
-    C_REFAULT = 17
-    NR_COUNTERS = 18
+    C_ZSWPIN = 8
+    C_ZSWPOUT = 9
+    C_ZSWPWB = 10
+    C_PROACTIVE_B = 11
+    C_PSWPIN = 12
+    C_PSWPOUT = 13
+    C_SWPIN_ZERO = 14
+    C_SWPOUT_ZERO = 15
+    C_SAME_FILLED = 16
+    C_PGFAULT = 17
+    C_PGMAJFAULT = 18
+    C_REFAULT = 19
+    NR_COUNTERS = 20
 
     # engine-wide only, after those above
-    G_POOL_LIMIT_HIT = 18
-    G_RECLAIM_FAIL = 19
-    G_ALLOC_FAIL = 20
-    G_KMEMCACHE_FAIL = 21
-    G_COMPRESS_FAIL = 22
-    G_COMPRESS_POOR = 23
-    G_DECOMPRESS_FAIL = 24
-    G_WRITTEN_BACK = 25
-    G_STORED = 26
-    G_STORED_INCOMP = 27
-    G_CHECKSUM_FAIL = 28
-    G_IO_ERROR = 29
-    NR_GLOBALS = 30
+    G_POOL_LIMIT_HIT = 20
+    G_RECLAIM_FAIL = 21
+    G_ALLOC_FAIL = 22
+    G_KMEMCACHE_FAIL = 23
+    G_COMPRESS_FAIL = 24
+    G_COMPRESS_POOR = 25
+    G_DECOMPRESS_FAIL = 26
+    G_WRITTEN_BACK = 27
+    G_STORED = 28
+    G_STORED_INCOMP = 29
+    G_CHECKSUM_FAIL = 30
+    G_IO_ERROR = 31
+    NR_GLOBALS = 32
 
 cdef struct Entry:
     uint64_t data               # pool address, byte offset on the device, or the word
-    uint64_t stamp              # order of store or last rotation over the whole engine
+    uint64_t stamp              # order of store or last rotation over the whole engine; CLEAN: whose copy it is
     uint32_t gen                # sequence number of the allocation: the upper half of the handle; 0 when free
     uint32_t memcg              # owner when it was stored; owner_of() gives today's
     uint32_t prev
@@ -103,10 +106,12 @@ cdef struct Memcg:
     uint8_t state
     uint8_t writeback
     Lru lru[NR_NODES]
+    Lru clean                   # oldest copy first
     int64_t counters[NR_COUNTERS]
     int64_t zswap_max           # in pages
     int64_t memory_high
     int64_t memory_max
+    int64_t resident_max
     int64_t swap_high
     int64_t swap_max
     int64_t memory_peak
@@ -151,6 +156,10 @@ cdef uint32_t owner_of(Table *t, const Entry *e) noexcept nogil
 
 cdef void lru_add_tail(Table *t, uint32_t index, uint32_t memcg) noexcept nogil
 cdef void lru_del(Table *t, uint32_t index, uint32_t memcg) noexcept nogil
+cdef void lru_link(Table *t, Lru *lru, uint32_t index) noexcept nogil
+cdef void lru_unlink(Table *t, Lru *lru, uint32_t index) noexcept nogil
+cdef void lru_splice(Table *t, Lru *mine, Lru *theirs) noexcept nogil
+cdef int in_subtree(Table *t, uint32_t m, uint32_t root) noexcept nogil
 cdef void lru_rotate(Table *t, uint32_t index, uint32_t memcg) noexcept nogil
 
 cdef uint32_t memcg_alloc(Table *t, uint32_t parent) noexcept nogil

@@ -2,7 +2,8 @@
 
 Invariants, held whenever the engine lock is free:
 
-* an entry is on the LRU of (owner, node) exactly when it is IN_POOL and not WRITING;
+* an entry is on the LRU of (owner, node) exactly when it is IN_POOL and neither WRITING nor CLEAN, and on the owner's
+  list of clean copies exactly when it is CLEAN;
 * a level of a memcg is the sum over the entries owned by its subtree; what the root itself owns is in ``totals`` only,
   as in the kernel, where pages of the root cgroup are not charged;
 * ``Memcg.refs`` counts the entries that name it, its children and itself while online, so a removed memcg's record
@@ -172,9 +173,14 @@ def owner_of(t, e):
 
 def lru_add_tail(t, index, memcg):
     e = cython.address(t.entries[index])
-    lru = cython.address(t.memcgs[memcg].lru[e.node])
     t.last_stamp += 1
     e.stamp = t.last_stamp
+    lru_link(t, cython.address(t.memcgs[memcg].lru[e.node]), index)
+
+
+def lru_link(t, lru, index):
+    """At the tail."""
+    e = cython.address(t.entries[index])
     e.prev = lru.tail
     e.next = 0
     if lru.tail:
@@ -186,8 +192,11 @@ def lru_add_tail(t, index, memcg):
 
 
 def lru_del(t, index, memcg):
+    lru_unlink(t, cython.address(t.memcgs[memcg].lru[t.entries[index].node]), index)
+
+
+def lru_unlink(t, lru, index):
     e = cython.address(t.entries[index])
-    lru = cython.address(t.memcgs[memcg].lru[e.node])
     if e.prev:
         t.entries[e.prev].next = e.next
     else:
@@ -224,7 +233,7 @@ def memcg_alloc(t, parent):
     g.refs = 1
     g.state = MEMCG_ONLINE
     g.writeback = 1
-    g.zswap_max = g.memory_high = g.memory_max = g.swap_high = g.swap_max = UNLIMITED
+    g.zswap_max = g.memory_high = g.memory_max = g.resident_max = g.swap_high = g.swap_max = UNLIMITED
     if parent != NO_MEMCG:
         t.memcgs[parent].refs += 1
     return m
@@ -255,25 +264,39 @@ def memcg_offline(t, m):
     node: cython.int
     k: cython.int
     for node in range(NR_NODES):
-        mine = cython.address(g.lru[node])
-        theirs = cython.address(p.lru[node])
-        if mine.length == 0:
-            continue
-        t.entries[mine.tail].next = theirs.head
-        if theirs.head:
-            t.entries[theirs.head].prev = mine.tail
-        else:
-            theirs.tail = mine.tail
-        theirs.head = mine.head
-        theirs.length += mine.length
-        mine.head = mine.tail = mine.length = 0
+        lru_splice(t, cython.address(g.lru[node]), cython.address(p.lru[node]))
+    lru_splice(t, cython.address(g.clean), cython.address(p.clean))
     p.stored += g.stored
     g.stored = 0
     if g.parent == ROOT:
+        # Resident memory is the exception: the root shows its own, so it keeps what becomes its own.
         for k in range(NR_LEVELS):
-            p.counters[k] -= g.counters[k]
+            if k != C_RESIDENT:
+                p.counters[k] -= g.counters[k]
     g.state = MEMCG_DEAD
     memcg_unref(t, m)
+
+
+def lru_splice(t, mine, theirs):
+    """All of one list, to the head of another."""
+    if mine.length == 0:
+        return
+    t.entries[mine.tail].next = theirs.head
+    if theirs.head:
+        t.entries[theirs.head].prev = mine.tail
+    else:
+        theirs.tail = mine.tail
+    theirs.head = mine.head
+    theirs.length += mine.length
+    mine.head = mine.tail = mine.length = 0
+
+
+def in_subtree(t, m, root):
+    while m != root:
+        if m == ROOT:
+            return 0
+        m = t.memcgs[m].parent
+    return 1
 
 
 def writeback_allowed(t, m):

@@ -100,5 +100,6 @@ cdef extern from *:
     int ctz "__builtin_ctz" (unsigned x) nogil
     int popcount "__builtin_popcount" (unsigned x) nogil
     int posix_memalign(void **p, size_t align, size_t nbytes) nogil
+    char *strndup(const char *s, size_t n) nogil
     int64_t pread(int fd, void *buf, size_t n, int64_t off) nogil
     int64_t pwrite(int fd, const void *buf, size_t n, int64_t off) nogil

@@ -1,62 +1,78 @@
 """The boundary of paged memory: see memory.pyi."""
 
+import weakref
 from collections import namedtuple
 
 import cython
+from cython.cimports.libc.errno import EIO
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.uzswap.core.engine import Engine
-from cython.cimports.uzswap.core.entries import IN_POOL, ON_DISK, entry_at
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
-from cython.cimports.uzswap.core.pager import (
-    KEEP,
-    area_free,
-    bring_range,
-    drop_range,
-    evict_from,
-    evict_range,
-    pager_start,
-    pager_stop,
-    unkeep_range,
-    wait_events,
-)
+from cython.cimports.uzswap.core.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at, memcg_offline
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, strndup
+from cython.cimports.uzswap.core.page_in import KEEP
+from cython.cimports.uzswap.core.page_out import evict_from
+from cython.cimports.uzswap.core.pager import pager_start, pager_stop, wait_events
 from cython.cimports.uzswap.core.pagetable import (
     E_HIGH,
     E_MAX,
     E_OOM,
     E_POOL_FULL,
+    H_NORMAL,
+    H_RANDOM,
+    H_SEQUENTIAL,
+    LABEL_BYTES,
     P_COMING,
     P_GOING,
     P_LOST,
     P_RESIDENT,
     PAGE_BYTES,
     Pager,
+    address_of,
     area_new,
     memcg_of,
+    pages_reparent,
     table_close,
     table_open,
     work_get,
     work_put,
 )
+from cython.cimports.uzswap.core.ranges import (
+    area_free,
+    bring_range,
+    cool_range,
+    drop_range,
+    evict_own,
+    evict_range,
+    unkeep_range,
+)
 
 HIGH, MAX, OOM, POOL_FULL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL
 
-AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero lost faults loads")
-MemoryInfo = namedtuple("MemoryInfo", "user_mode_only can_move can_poison threads areas resident faults evicted")
+NORMAL, SEQUENTIAL, RANDOM = H_NORMAL, H_SEQUENTIAL, H_RANDOM
+
+AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero lost clean_copies faults loads")
+MemoryInfo = namedtuple(
+    "MemoryInfo",
+    "user_mode_only can_move can_poison threads workers areas resident faults evicted evicted_clean read_ahead broken",
+)
+Counts = namedtuple("Counts", "high max oom stall_ns")
 
 
 @cython.cclass
 class Memory:
-    def __cinit__(self, engine: Engine, user_mode_only: cython.bint = False):
+    def __cinit__(self, engine: Engine, user_mode_only: cython.bint = False, old_kernel: cython.bint = False):
         self.pager = cython.NULL
         self.engine = engine
         core = engine._open()
+        if engine.memory is not None and engine.memory() is not None:
+            raise ValueError("the engine has paged memory already")
         p = cython.cast(cython.pointer(Pager), calloc(1, cython.sizeof(Pager)))
         if p == cython.NULL:
             raise MemoryError
         p.c = core
         with cython.nogil:
-            error = table_open(p, user_mode_only)
+            error = table_open(p, user_mode_only, old_kernel)
             if not error:
                 error = pager_start(p)
             if error:
@@ -65,6 +81,7 @@ class Memory:
         if error:
             raise OSError(-error, "userfaultfd")
         self.pager = p
+        engine.memory = weakref.ref(self)
 
     def __dealloc__(self):
         self.close()
@@ -75,6 +92,11 @@ class Memory:
         if p == cython.NULL:
             return
         self.pager = cython.NULL
+        self.engine.memory = None
+        if p.broken:
+            # Threads may hang in there for good: nothing of it can be freed.
+            p.c.abandoned = 1
+            return
         with cython.nogil:
             pager_stop(p)
             table_close(p)
@@ -83,6 +105,8 @@ class Memory:
     def _open(self):
         if self.pager == cython.NULL:
             raise ValueError("the engine is closed")
+        if self.pager.broken:
+            raise OSError(EIO, "a thread that serves page faults was killed")
         return self.pager
 
     def _work(self):
@@ -170,7 +194,7 @@ class Memory:
         self.engine._memcg(memcg)
         w = self._work()
         with cython.nogil:
-            gone = evict_from(self.pager, w, memcg, pages)
+            gone = evict_from(self.pager, w, memcg, pages, 0)
         self._done(w)
         return gone
 
@@ -181,6 +205,7 @@ class Memory:
         t = cython.address(p.c.t)
         i: uint64_t
         zswap: int64_t = 0
+        clean: int64_t = 0
         disk: int64_t = 0
         zero: int64_t = 0
         lost: int64_t = 0
@@ -195,6 +220,8 @@ class Memory:
                 e = entry_at(t, page.handle) if page.handle else cython.NULL
                 if page.state == P_RESIDENT or page.state == P_COMING or page.state == P_GOING:
                     resident += 1
+                    if e != cython.NULL and e.flags & CLEAN and e.stamp == address_of(p, i):
+                        clean += cython.cast(int64_t, e.length_1) + 1
                 elif page.state == P_LOST:
                     lost += 1
                 elif e == cython.NULL:
@@ -208,19 +235,25 @@ class Memory:
             pthread_mutex_unlock(cython.address(p.c.lock))
             pthread_mutex_unlock(cython.address(p.lock))
         address = cython.cast(cython.size_t, p.base) + a.first * PAGE_BYTES
-        return AreaInfo(address, a.pages, memcg, resident, zswap, disk, zero, lost, a.faults, a.loads)
+        return AreaInfo(address, a.pages, memcg, resident, zswap, disk, zero, lost, clean, a.faults, a.loads)
 
     def info(self):
-        p = self._open()
+        p = self.pager
+        if p == cython.NULL:
+            raise ValueError("the engine is closed")
         return MemoryInfo(
             bool(p.user_only),
             bool(p.can_move),
             bool(p.can_poison),
-            p.nr_threads,
+            p.nr_servers,
+            p.nr_workers,
             p.live_areas,
             p.resident,
             p.faults,
             p.evicted,
+            p.evicted_clean,
+            p.read_ahead,
+            bool(p.broken),
         )
 
     def wait_events(self):
@@ -239,3 +272,89 @@ class Memory:
             p.memcgs[memcg].events = 0
             pthread_mutex_unlock(cython.address(p.lock))
         return events
+
+    def reclaim_own(self, memcg: uint32_t, pages: int64_t):
+        """Evict up to `pages` of the oldest resident pages of this memcg's own arrays.  How many went."""
+        self.engine._memcg(memcg)
+        w = self._work()
+        with cython.nogil:
+            gone = evict_own(self.pager, w, memcg, pages)
+        self._done(w)
+        return gone
+
+    def own_pages(self, memcg: uint32_t):
+        """Resident pages of this memcg's own arrays that may go: those on its lists."""
+        self.engine._memcg(memcg)
+        p = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            pages: int64_t = p.memcgs[memcg].inactive.length + p.memcgs[memcg].active.length
+            pthread_mutex_unlock(cython.address(p.lock))
+        return pages
+
+    def take_counts(self, memcg: uint32_t):
+        """How often faults met the limits of a memcg since the last call, and how long they waited."""
+        p = self._open()
+        self.engine._memcg(memcg)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            m = cython.address(p.memcgs[memcg])
+            high = m.nr_high
+            most = m.nr_max
+            oom = m.nr_oom
+            stall = m.stall_ns
+            m.nr_high = m.nr_max = m.nr_oom = 0
+            m.events = 0
+            m.stall_ns = 0
+            pthread_mutex_unlock(cython.address(p.lock))
+        return Counts(high, most, oom, stall)
+
+    def remove_memcg(self, memcg: uint32_t):
+        """Engine.memcg_remove() with the memcg's arrays, which become its parent's in the same moment."""
+        p = self._open()
+        t = cython.address(p.c.t)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            pthread_mutex_lock(cython.address(p.c.lock))
+            if t.memcgs[memcg].state == MEMCG_ONLINE:
+                parent = t.memcgs[memcg].parent
+                memcg_offline(t, memcg)
+                pages_reparent(p, memcg, parent)
+            pthread_mutex_unlock(cython.address(p.c.lock))
+            pthread_mutex_unlock(cython.address(p.lock))
+
+    def hint(self, area: uint32_t, kind: cython.int):
+        """NORMAL, SEQUENTIAL: read ahead from the first fault on, or RANDOM: never."""
+        self._range(area, 0, 0)
+        if kind not in (H_NORMAL, H_SEQUENTIAL, H_RANDOM):
+            raise ValueError(f"hint {kind}")
+        self.pager.areas[area].hint = kind
+
+    def name(self, area: uint32_t, label: bytes):
+        """What the array is, for the line that says that bytes of it are lost."""
+        self._range(area, 0, 0)
+        p = self.pager
+        copy = strndup(label, LABEL_BYTES)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            free(p.areas[area].label)
+            p.areas[area].label = copy
+            pthread_mutex_unlock(cython.address(p.lock))
+
+    def name_memcg(self, memcg: uint32_t, label: bytes):
+        """The path of a memcg, for the same."""
+        p = self._open()
+        self.engine._memcg(memcg)
+        copy = strndup(label, LABEL_BYTES)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            free(p.memcgs[memcg].label)
+            p.memcgs[memcg].label = copy
+            pthread_mutex_unlock(cython.address(p.lock))
+
+    def cool(self, area: uint32_t, first: uint64_t, pages: uint64_t):
+        """Make what is resident of a range the next to be evicted."""
+        at: uint64_t = self._range(area, first, pages)
+        p = self.pager
+        with cython.nogil:
+            cool_range(p, at, pages)

@@ -13,6 +13,11 @@ MAX: Final[int]  # memory.max made a fault wait for eviction
 OOM: Final[int]  # nothing more could go: the fault was served over the limit
 POOL_FULL: Final[int]  # the pool limit refused pages: wake the shrink worker
 
+# hint()
+NORMAL: Final[int]
+SEQUENTIAL: Final[int]
+RANDOM: Final[int]
+
 class AreaInfo(NamedTuple):
     address: int
     pages: int
@@ -22,6 +27,7 @@ class AreaInfo(NamedTuple):
     disk: int
     zero: int  # never touched, or all one word: no bytes anywhere
     lost: int
+    clean_copies: int  # compressed bytes in the pool of pages that are resident
     faults: int
     loads: int  # pages that were brought back
 
@@ -29,14 +35,26 @@ class MemoryInfo(NamedTuple):
     user_mode_only: bool  # system calls into the memory fail with EFAULT where a page is not resident
     can_move: bool  # UFFDIO_MOVE
     can_poison: bool
-    threads: int
+    threads: int  # that serve faults
+    workers: int  # that read ahead and evict
     areas: int  # alive
     resident: int  # pages
     faults: int
     evicted: int  # pages
+    evicted_clean: int  # of these, by a copy that was still good
+    read_ahead: int  # pages
+    broken: bool  # a thread was killed: see Memory
+
+class Counts(NamedTuple):
+    high: int  # faults that met memory.high
+    max: int  # evictions that faults waited for
+    oom: int
+    stall_ns: int  # time that faults waited for evictions and for the device
 
 class Memory:
-    def __init__(self, engine: Engine, user_mode_only: bool = False) -> None: ...  # OSError: userfaultfd is refused
+    #: One an engine.  OSError: userfaultfd is refused.  old_kernel: nothing is used that kernels before 6.8 lack.
+    #: When one of its threads is killed all that is not resident is SIGBUS, and every method an OSError (EIO).
+    def __init__(self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False) -> None: ...
     def close(self) -> None: ...  # no area may be in use; before Engine.close()
     def alloc(self, nbytes: int, memcg: int, item: int = 0) -> tuple[int, int]: ...  # number, address (page-aligned);
     #   item: size of the array's numbers in bytes, for a byte shuffle before compression where a sample says it pays
@@ -50,3 +68,11 @@ class Memory:
     def info(self) -> MemoryInfo: ...
     def wait_events(self) -> int: ...  # sleeps; 0 when the memory is being closed
     def take_events(self, memcg: int) -> int: ...
+    def reclaim_own(self, memcg: int, pages: int) -> int: ...  # as reclaim(), without the memcg's children
+    def own_pages(self, memcg: int) -> int: ...  # that reclaim_own() could evict
+    def take_counts(self, memcg: int) -> Counts: ...  # since the last call; take_events() is then empty too
+    def remove_memcg(self, memcg: int) -> None: ...  # what Engine.memcg_remove() does when there is paged memory
+    def hint(self, area: int, kind: int) -> None: ...  # NORMAL, SEQUENTIAL (reads ahead at once), RANDOM (never)
+    def name(self, area: int, label: bytes) -> None: ...  # what the array is, where a message names it
+    def name_memcg(self, memcg: int, label: bytes) -> None: ...
+    def cool(self, area: int, first: int, pages: int) -> None: ...  # what is resident of it goes next

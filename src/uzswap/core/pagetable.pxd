@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from uzswap.core.libc_ext cimport pthread_mutex_t
-from uzswap.core.state cimport Core
+from uzswap.core.state cimport Charge, Core
 from uzswap.core.swap_in cimport Load
 from uzswap.core.swap_out cimport Store
 from uzswap.core.uffd cimport pthread_cond_t, pthread_t
@@ -10,12 +10,13 @@ cdef enum:
     BATCH_PAGES = 64        # evicted, or brought in, at once
     NR_BATCHES = 16
     NR_TRACKERS = 8
-    MOST_THREADS = 8
-    NO_BATCH = 0xFF
+    MOST_THREADS = 8        # that serve faults
+    MOST_WORKERS = 4        # that read ahead and evict
+    LABEL_BYTES = 192       # of a label, at most
 
     # Page.state
     P_NONE = 0              # never touched, or dropped: reads as zero
-    P_RESIDENT = 1
+    P_RESIDENT = 1          # with a handle: it may have a clean copy
     P_SWAPPED = 2
     P_COMING = 3            # being brought in
     P_GOING = 4             # being evicted
@@ -26,6 +27,11 @@ cdef enum:
     P_LISTED = 2            # on a list at all
     P_KEPT = 4              # resident() holds it
     P_STUCK = 8             # the kernel would not let it go (pinned, mlocked, shared after fork): retried with back-off
+
+    # Area.hint
+    H_NORMAL = 0
+    H_SEQUENTIAL = 1        # read ahead from the first fault on
+    H_RANDOM = 2            # never
 
     # Batch.state
     B_EMPTY = 0
@@ -57,10 +63,15 @@ cdef struct Area:
     uint8_t used
     uint8_t item            # item size of the array, for the byte shuffle; 0 for none
     uint8_t filter_on       # what the last sample said
+    uint8_t hint
+    uint8_t punched         # the program unmapped or moved some of it, or lost pages are mapped over
     uint32_t filter_left    # batches until the next sample
+    uint32_t unkept         # runs that came in without keeping copies, since one did
+    int clean_score         # whether keeping copies has paid: see page_in.py
     uint64_t resident
     uint64_t faults
     uint64_t loads
+    char *label             # what the array is, likewise; NULL when nobody said
 
 cdef struct PageList:
     uint32_t head           # oldest
@@ -72,12 +83,24 @@ cdef struct MemcgPages:
     PageList active
     uint32_t evictions
     uint32_t events         # E_* since they were last taken
+    uint32_t nr_high        # how often, since they were last taken
+    uint32_t nr_max
+    uint32_t nr_oom
+    uint32_t next_shrinking # in the queue of memcgs that workers evict from
+    int shrinking
+    char *label             # its path, where a message has to name it
+    int64_t stall_ns        # time for which faults waited for reclaim or the device, since it was last taken
 
 cdef struct Tracker:
-    uint64_t up             # where an ascending stream would fault next
+    uint64_t up             # where an ascending stream goes on
     uint64_t down
-    uint32_t window
+    uint64_t seen           # the page of the stream's last fault
     uint64_t used
+    uint32_t area
+    uint32_t window
+    int direction           # 0 until it is known
+    int is_write
+    int queued              # workers read ahead for it
 
 cdef struct Batch:
     uint8_t state
@@ -93,10 +116,12 @@ cdef struct Work:
     Work *next
     Load load
     Store store
+    Charge charge
     uint64_t handles[BATCH_PAGES]
+    uint64_t owners[BATCH_PAGES]    # addresses of pages
+    uint64_t kept[BATCH_PAGES]      # of pages that came in: the handles of their clean copies, or 0
     uint32_t picks[BATCH_PAGES]
     int result[BATCH_PAGES] # of bringing a page in: 0, -1 try again, or the errno with which it was lost
-    uint32_t over_high
     char *scratch           # BATCH_PAGES pages
 
 cdef struct Pager:
@@ -108,8 +133,11 @@ cdef struct Pager:
     int stop_read
     int stop_write
     pthread_mutex_t lock
-    pthread_cond_t changed
-    pthread_cond_t told
+    pthread_cond_t changed      # the state of a page or a batch
+    pthread_cond_t told         # events
+    pthread_cond_t work         # something for workers
+    pthread_mutex_t watching
+    pthread_cond_t watch        # for the keeper, with `watching`
     char *base
     uint64_t nr_pages
     Page *pages
@@ -118,7 +146,8 @@ cdef struct Pager:
     uint32_t next_area
     uint32_t free_area
     uint32_t live_areas
-    Range *ranges           # free address space, sorted
+    int strays                  # accesses outside arrays have left poison
+    Range *ranges               # free address space, sorted
     uint32_t nr_ranges
     uint32_t max_ranges
     MemcgPages *memcgs
@@ -130,25 +159,40 @@ cdef struct Pager:
     Work *works
     Tracker trackers[NR_TRACKERS]
     uint64_t ticks
+    int nr_queued               # trackers
+    uint32_t first_shrinking
+    uint32_t last_shrinking
     uint32_t reclaim_cursor
-    pthread_t threads[MOST_THREADS]
-    int nr_threads
+    pthread_t keeper
+    pthread_t threads[MOST_THREADS + MOST_WORKERS]
+    int thread_ids[MOST_THREADS + MOST_WORKERS]
+    int nr_servers
+    int nr_workers
+    int started                 # 1, or the -errno with which it failed
     uint32_t events
+    int waiting                 # threads in wait_events()
     int closing
+    int broken                  # a thread was killed: nothing is served any more
     int64_t resident
     int64_t faults
     int64_t evicted
-    int64_t moved_back
+    int64_t evicted_clean       # of these, with a copy that was still good
+    int64_t read_ahead
 
-cdef int table_open(Pager *p, int want_user_only) noexcept nogil
+cdef int table_open(Pager *p, int want_user_only, int old_kernel) noexcept nogil
 cdef void table_close(Pager *p) noexcept nogil
 cdef uint32_t area_new(Pager *p, uint64_t nbytes, uint32_t memcg) noexcept nogil
 cdef void area_put(Pager *p, uint32_t a) noexcept nogil
 cdef void list_add(Pager *p, uint32_t page) noexcept nogil
+cdef void list_add_oldest(Pager *p, uint32_t page) noexcept nogil
 cdef void list_del(Pager *p, uint32_t page) noexcept nogil
 cdef void balance(Pager *p, MemcgPages *m) noexcept nogil
 cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef int range_take(Pager *p, uint64_t n, uint64_t *first) noexcept nogil
 cdef int range_put(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
+cdef void splice(Pager *p, PageList *mine, PageList *theirs) noexcept nogil
+cdef void make_fresh(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef uint64_t address_of(const Pager *p, uint64_t page) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil

@@ -18,6 +18,7 @@ from cython.cimports.uzswap.core.entries import MEMCG_DEAD
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTDUMP,
     MADV_DONTFORK,
+    MADV_DONTNEED,
     MADV_NOHUGEPAGE,
     madvise,
     munmap,
@@ -32,8 +33,10 @@ from cython.cimports.uzswap.core.uffd import (
     UZ_FEATURE_POISON,
     pthread_cond_destroy,
     pthread_cond_init,
+    uz_map_again,
     uz_uffd_open,
     uz_uffd_register,
+    uz_uffd_unregister,
 )
 
 # Address space for arrays, in times the machine's memory: an array may be much larger than memory, and address space is
@@ -46,14 +49,18 @@ MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 INACTIVE_RATIO = cython.declare(uint32_t, 1)
 
 
-def table_open(p, want_user_only):
-    """0 or -errno; on failure table_close() cleans up."""
+def table_open(p, want_user_only, old_kernel):
+    """0 or -errno; on failure table_close() cleans up.
+
+    With old_kernel nothing is used that kernels before 6.8 lack.
+    """
+    use: uint64_t = 0 if old_kernel else UZ_FEATURE_MOVE | UZ_FEATURE_POISON
     features: uint64_t = 0
     n: uint64_t = RESERVE_TIMES * (uz_ram_bytes() // PAGE_BYTES)
     memory: cython.p_void = cython.NULL
     ends: cython.int[2]
     p.fd = p.stop_read = p.stop_write = -1
-    p.fd = uz_uffd_open(want_user_only, cython.address(p.user_only), cython.address(features))
+    p.fd = uz_uffd_open(want_user_only, use, cython.address(p.user_only), cython.address(features))
     if p.fd < 0:
         return p.fd
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
@@ -85,31 +92,40 @@ def table_open(p, want_user_only):
     madvise(p.base, n * PAGE_BYTES, MADV_NOHUGEPAGE)
     madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_DONTFORK)
     madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_NOHUGEPAGE)
-    failed = uz_uffd_register(p.fd, p.base, n * PAGE_BYTES)
-    if not failed:
-        failed = uz_uffd_register(p.fd, p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
+    failed = uz_uffd_register(p.fd, p.base, n * PAGE_BYTES, not p.can_move)
+    if not failed and p.can_move:
+        failed = uz_uffd_register(p.fd, p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, 0)
     if failed:
         return failed
     p.max_areas = MAX_AREAS
     p.next_area = 1
     pthread_mutex_init(cython.address(p.lock), cython.NULL)
+    pthread_mutex_init(cython.address(p.watching), cython.NULL)
     pthread_cond_init(cython.address(p.changed), cython.NULL)
     pthread_cond_init(cython.address(p.told), cython.NULL)
+    pthread_cond_init(cython.address(p.work), cython.NULL)
+    pthread_cond_init(cython.address(p.watch), cython.NULL)
     p.initialised = 1
     return range_put(p, 1, n - 1)
 
 
 def table_close(p):
-    # The reservation goes before the descriptor: a registered page whose descriptor is closed reads as zero.
+    m: uint32_t
+    # The reservation goes before the descriptor: a registered page whose descriptor is closed reads as zero.  It is
+    # unregistered first, or unmapping would wait for somebody to read of it.
     if p.base != cython.NULL:
+        uz_uffd_unregister(p.fd, p.base, p.nr_pages * PAGE_BYTES)
         munmap(p.base, p.nr_pages * PAGE_BYTES)
     if p.staging != cython.NULL:
+        uz_uffd_unregister(p.fd, p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
         munmap(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
     if p.pages != cython.NULL:
         munmap(p.pages, p.nr_pages * cython.sizeof(Page))
     if p.areas != cython.NULL:
         munmap(p.areas, MAX_AREAS * cython.sizeof(Area))
     if p.memcgs != cython.NULL:
+        for m in range(p.c.t.next_memcg):
+            free(p.memcgs[m].label)
         munmap(p.memcgs, p.memcgs_bytes)
     free(p.zeros)
     free(p.ranges)
@@ -125,8 +141,11 @@ def table_close(p):
         close(p.stop_write)
     if p.initialised:
         pthread_mutex_destroy(cython.address(p.lock))
+        pthread_mutex_destroy(cython.address(p.watching))
         pthread_cond_destroy(cython.address(p.changed))
         pthread_cond_destroy(cython.address(p.told))
+        pthread_cond_destroy(cython.address(p.work))
+        pthread_cond_destroy(cython.address(p.watch))
 
 
 # Address space
@@ -204,12 +223,15 @@ def area_new(p, nbytes, memcg):
     else:
         range_put(p, first, n + 1)
         return 0
+    if p.strays:
+        make_fresh(p, first, n)
     area = cython.address(p.areas[a])
     memset(area, 0, cython.sizeof(Area))
     area.first = first
     area.pages = n
     area.memcg = memcg
     area.used = 1
+    area.clean_score = 1
     i: uint64_t
     for i in range(n):
         page = cython.address(p.pages[first + i])
@@ -225,11 +247,33 @@ def area_put(p, a):
     i: uint64_t
     for i in range(area.pages):
         p.pages[area.first + i].area = 0
-    range_put(p, area.first, area.pages + 1)
+    if not area.punched:
+        # Where it was punched somebody else may have memory of his own now.
+        range_put(p, area.first, area.pages + 1)
+    free(area.label)
+    area.label = cython.NULL
     area.used = 0
     area.next_free = p.free_area
     p.free_area = a
     p.live_areas -= 1
+
+
+def make_fresh(p, first, n):
+    """Clear what accesses to free address space have left there."""
+    at = p.base + first * PAGE_BYTES
+    nbytes = n * PAGE_BYTES
+    if p.can_poison:
+        madvise(at, nbytes, MADV_DONTNEED)
+        return
+    uz_map_again(at, nbytes)
+    madvise(at, nbytes, MADV_DONTFORK)
+    madvise(at, nbytes, MADV_DONTDUMP)
+    madvise(at, nbytes, MADV_NOHUGEPAGE)
+    uz_uffd_register(p.fd, at, nbytes, not p.can_move)
+
+
+def address_of(p, page):
+    return cython.cast(uint64_t, cython.cast(cython.size_t, p.base)) + page * PAGE_BYTES
 
 
 def memcg_of(p, a):
@@ -256,6 +300,21 @@ def list_add(p, page):
     to.tail = page
     to.length += 1
     x.flags |= P_LISTED
+
+
+def list_add_oldest(p, page):
+    """Put a page where it is the next to go."""
+    x = cython.address(p.pages[page])
+    to = cython.address(p.memcgs[memcg_of(p, x.area)].inactive)
+    x.flags = (x.flags | P_LISTED) & ~P_ACTIVE
+    x.prev = 0
+    x.next = to.head
+    if to.head:
+        p.pages[to.head].prev = page
+    else:
+        to.tail = page
+    to.head = page
+    to.length += 1
 
 
 def list_del(p, page):
@@ -285,6 +344,28 @@ def balance(p, m):
         p.pages[page].flags &= ~P_ACTIVE
         list_add(p, page)
         n -= 1
+
+
+def pages_reparent(p, m, parent):
+    """A memcg is being removed: its pages go to the old end of its parent's lists, as entries do."""
+    mine = cython.address(p.memcgs[m])
+    theirs = cython.address(p.memcgs[parent])
+    splice(p, cython.address(mine.inactive), cython.address(theirs.inactive))
+    splice(p, cython.address(mine.active), cython.address(theirs.active))
+    mine.evictions = 0
+
+
+def splice(p, mine, theirs):
+    if mine.length == 0:
+        return
+    p.pages[mine.tail].next = theirs.head
+    if theirs.head:
+        p.pages[theirs.head].prev = mine.tail
+    else:
+        theirs.tail = mine.tail
+    theirs.head = mine.head
+    theirs.length += mine.length
+    mine.head = mine.tail = mine.length = 0
 
 
 # Working memory

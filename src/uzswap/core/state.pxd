@@ -68,6 +68,16 @@ cdef struct Core:
     int64_t pool_max
     int64_t pool_accept
     int64_t skew            # ns
+    int abandoned           # paged memory has broken: threads of it may still be at work here
+    uint32_t clean_cursor   # the memcg that gave up clean copies last
+
+# Where charging resident memory met limits: memcgs, or NO_MEMCG.
+cdef struct Charge:
+    uint32_t over_max       # over memory.max or uzswap.resident.max: nothing is charged
+    uint32_t over_high
+    int64_t excess          # bytes over that memory.high
+    uint32_t near           # of one of these two, less than its reserve is left
+    int resident            # the limit that over_max or near is about is of resident memory alone
 
 cdef int core_init(Core *c, int nodes) noexcept nogil
 cdef void core_destroy(Core *c) noexcept nogil
@@ -78,8 +88,11 @@ cdef void worker_put(Core *c, Worker *w) noexcept nogil
 cdef int64_t whole_pages(uint32_t size) noexcept nogil
 cdef int may_write_back(Core *c, uint32_t memcg) noexcept nogil
 cdef void leave_pool(Core *c, Delta *d, uint32_t index, uint32_t owner) noexcept nogil
+cdef void clean_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcept nogil
 cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
-cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, uint32_t *over_max, uint32_t *over_high) noexcept nogil
+cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
+cdef int64_t reserve_below(int64_t limit) noexcept nogil
+cdef int64_t room_in(Core *c, uint32_t memcg, int *resident) noexcept nogil
 cdef int codec_slot(Core *c, int algorithm, int level, int filter) noexcept nogil
 cdef void trim_device(Core *c) noexcept nogil
 cdef void give_back(Core *c) noexcept nogil

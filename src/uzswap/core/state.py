@@ -16,12 +16,15 @@ from cython.cimports.uzswap.core.device import (
     segment_trimmed,
 )
 from cython.cimports.uzswap.core.entries import (
+    C_CLEAN,
     C_DISK,
     C_INCOMP,
     C_RESIDENT,
     C_SWAP,
+    C_SWAPCACHED,
     C_ZSWAP,
     C_ZSWAPPED,
+    CLEAN,
     G_STORED,
     G_STORED_INCOMP,
     GOING_TO_DISK,
@@ -36,6 +39,7 @@ from cython.cimports.uzswap.core.entries import (
     delta_apply,
     entry_free,
     lru_del,
+    lru_unlink,
     memcg_unref,
     owner_of,
     table_destroy,
@@ -56,6 +60,7 @@ from cython.cimports.uzswap.core.pool import pool_destroy, pool_free, pool_init
 
 # Entry.born has 32 bits: 2**24 ns (17 ms) a unit last 2.3 years, and min_age is in seconds.
 BORN_SHIFT = cython.declare(cython.int, 24)
+MOST_RESERVE = cython.declare(int64_t, 4 << 20)
 
 
 def core_init(c, nodes):
@@ -169,13 +174,25 @@ def leave_pool(c, d, index, owner):
         t.totals[G_STORED_INCOMP] -= whole_pages(size) >> 12
 
 
+def clean_leave(c, d, index, memcg):
+    """A copy is one no longer; it is on no list then."""
+    t = cython.address(c.t)
+    e = cython.address(t.entries[index])
+    lru_unlink(t, cython.address(t.memcgs[memcg].clean), index)
+    e.flags &= ~CLEAN
+    delta_add(t, d, memcg, C_CLEAN, -(cython.cast(int64_t, e.length_1) + 1))
+    delta_add(t, d, memcg, C_SWAPCACHED, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+
+
 def entry_drop(c, d, index):
     """Release all that an entry has, whatever its state, and the entry itself."""
     t = cython.address(c.t)
     e = cython.address(t.entries[index])
     owner = owner_of(t, e)
     if e.state == IN_POOL:
-        if not e.flags & WRITING:
+        if e.flags & CLEAN:
+            clean_leave(c, d, index, owner)
+        elif not e.flags & WRITING:
             lru_del(t, index, owner)
         leave_pool(c, d, index, owner)
         c.codecs[e.codec].refs -= 1
@@ -190,15 +207,23 @@ def entry_drop(c, d, index):
     entry_free(t, index)
 
 
-def core_charge(c, memcg, n, force, over_max, over_high):
-    """Charge n resident bytes, unless that would exceed an ancestor's memory.max and is not forced.
+def reserve_below(limit):
+    """What background eviction keeps free below a hard limit, in bytes: the kernel's watermarks, for one memcg.
 
-    Sets the nearest memcg that is over memory.max (then nothing is charged) and over memory.high, or NO_MEMCG.
-    -ENODEV when the memcg is not online.
+    So long as it keeps up, no fault waits for an eviction.  A sixteenth, at most 4 MiB: 16 windows of readahead.
+    """
+    return limit >> 4 if limit >> 4 < MOST_RESERVE else MOST_RESERVE
+
+
+def core_charge(c, memcg, n, force, charge):
+    """Charge n resident bytes, unless that would exceed a hard limit of an ancestor and is not forced.
+
+    Sets, in charge, the nearest memcgs whose limits it meets.  -ENODEV when the memcg is not online.
     """
     d: Delta
     memset(cython.address(d), 0, cython.sizeof(Delta))
-    over_max[0] = over_high[0] = NO_MEMCG
+    charge.over_max = charge.over_high = charge.near = NO_MEMCG
+    charge.excess = charge.resident = 0
     pthread_mutex_lock(cython.address(c.lock))
     if c.t.memcgs[memcg].state != MEMCG_ONLINE:
         pthread_mutex_unlock(cython.address(c.lock))
@@ -206,17 +231,44 @@ def core_charge(c, memcg, n, force, over_max, over_high):
     m = memcg
     while m != ROOT:
         g = cython.address(c.t.memcgs[m])
-        after = g.counters[C_RESIDENT] + g.counters[C_ZSWAP] + n
-        if after > g.memory_max and over_max[0] == NO_MEMCG and not force:
-            over_max[0] = m
-        if after > g.memory_high and over_high[0] == NO_MEMCG:
-            over_high[0] = m
+        resident = g.counters[C_RESIDENT] + n
+        after = resident + g.counters[C_ZSWAP]
+        if after > g.memory_high and charge.over_high == NO_MEMCG:
+            charge.over_high = m
+            charge.excess = after - g.memory_high
+        if charge.over_max == NO_MEMCG:
+            if (after > g.memory_max or resident > g.resident_max) and not force:
+                charge.over_max = m
+                charge.resident = after <= g.memory_max
+            elif charge.near == NO_MEMCG:
+                if after > g.memory_max - reserve_below(g.memory_max) // 2:
+                    charge.near = m
+                elif resident > g.resident_max - reserve_below(g.resident_max) // 2:
+                    charge.near = m
+                    charge.resident = 1
         m = g.parent
-    if over_max[0] == NO_MEMCG:
+    if charge.over_max == NO_MEMCG:
         delta_add(cython.address(c.t), cython.address(d), memcg, C_RESIDENT, n)
         delta_apply(cython.address(c.t), cython.address(d))
     pthread_mutex_unlock(cython.address(c.lock))
     return 0
+
+
+def room_in(c, memcg, resident):
+    """Bytes that fit below the hard limits of a memcg alone, the reserve kept, and below its memory.high.
+
+    Sets whether it is the limit of resident memory alone that says so.
+    """
+    pthread_mutex_lock(cython.address(c.lock))
+    g = cython.address(c.t.memcgs[memcg])
+    used = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
+    room = g.memory_max - reserve_below(g.memory_max) - used
+    if g.memory_high - used < room:
+        room = g.memory_high - used
+    left = g.resident_max - reserve_below(g.resident_max) - g.counters[C_RESIDENT]
+    pthread_mutex_unlock(cython.address(c.lock))
+    resident[0] = room >= 0
+    return left if left < room else room
 
 
 def codec_slot(c, algorithm, level, filter):

@@ -67,6 +67,7 @@ cdef int admit(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
 cdef int place(Core *c, Store *s, int64_t i, Page *p) noexcept nogil
 cdef int store_in_pool(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
 cdef int send_to_disk(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
+cdef int drop_copies_for(Core *c, Store *s) noexcept nogil
 cdef uint32_t new_entry(Core *c, Store *s, const Page *p, int state, uint32_t length) noexcept nogil
 cdef void make_room(Core *c, Store *s, uint32_t size) noexcept nogil
 cdef void end_folio(Core *c, Store *s) noexcept nogil

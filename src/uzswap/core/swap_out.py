@@ -9,6 +9,7 @@ import cython
 from cython.cimports.libc.errno import ENODEV, ENOMEM, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.uzswap.core.clean import clean_drop_locked
 from cython.cimports.uzswap.core.codec import STEP_BYTES, compress, compress_bound, same_filled
 from cython.cimports.uzswap.core.entries import (
     C_INCOMP,
@@ -32,6 +33,7 @@ from cython.cimports.uzswap.core.entries import (
     MEMCG_DEAD,
     MEMCG_ONLINE,
     REFERENCED,
+    ROOT,
     delta_add,
     delta_apply,
     entry_alloc,
@@ -65,6 +67,9 @@ from cython.cimports.uzswap.core.stream import (
 # When the pool is found full the caller should wake the shrink worker; going on a while first keeps the writes to the
 # device large.
 PAGES_AFTER_KICK = cython.declare(int64_t, 512)
+
+# Bytes of clean copies that go at once for memory.zswap.max: about a batch of evicted pages.
+COPIES_DROPPED = cython.declare(int64_t, 128 << 10)
 
 
 def prepare(c, s, i, k):
@@ -106,9 +111,12 @@ def admit(c, s, i, p):
     if not c.enabled or flags & STORE_REFUSE:
         s.refused = 1
         return 1
-    if not flags & STORE_SKIP_LIMIT and over_zswap_max(t, d, s.memcg):
+    if not flags & STORE_SKIP_LIMIT and over_zswap_max(t, d, s.memcg) and not drop_copies_for(c, s):
         s.reason = STORE_OVER_LIMIT
         return 0
+    if c.pool.pages >= c.pool_max or c.reached_full:
+        # Pages of the pool, not bytes, have to become free: what else lies in them stays, so this is a try.
+        clean_drop_locked(c, ROOT, (c.pool.pages - c.pool_accept) << 12)
     if c.pool.pages >= c.pool_max:
         t.totals[G_POOL_LIMIT_HIT] += 1
         c.reached_full = 1
@@ -117,6 +125,23 @@ def admit(c, s, i, p):
     if c.reached_full:
         s.refused = 1
         s.kicked += s.kicked == 0
+    return 1
+
+
+def drop_copies_for(c, s):
+    """Whether the page fits below every memory.zswap.max after clean copies have gone."""
+    t = cython.address(c.t)
+    d = cython.address(s.delta)
+    m = s.memcg
+    # What is pending counts too when it is asked whose limit it is.
+    delta_apply(t, d)
+    while over_zswap_max(t, d, s.memcg):
+        while m != ROOT and t.memcgs[m].counters[C_ZSWAP] >> 12 < t.memcgs[m].zswap_max:
+            m = t.memcgs[m].parent
+        if m == ROOT:
+            return 0
+        if clean_drop_locked(c, m, COPIES_DROPPED) == 0:
+            m = t.memcgs[m].parent
     return 1
 
 

@@ -30,6 +30,13 @@ cdef extern from *:
     #endif
     #define UZ_FEATURE_POISON (1 << 14)
     #define UZ_FEATURE_MOVE (1 << 16)
+    #ifndef SYS_close_range
+    #define SYS_close_range 436
+    #endif
+    #ifndef CLOSE_RANGE_UNSHARE
+    #define CLOSE_RANGE_UNSHARE 2
+    #endif
+    enum { UZ_NOTHING, UZ_READ, UZ_WRITE, UZ_PROTECTED, UZ_TAKEN_AWAY };
     struct uz_range_op { uint64_t a, b, len, mode; int64_t done; };
     struct uz_poison { uint64_t start, len, mode; int64_t done; };
     #define UZ_IOC_MOVE _IOWR(UFFDIO, 0x05, struct uz_range_op)
@@ -54,14 +61,17 @@ cdef extern from *:
         return fd;
     }
     /* Opens in the best mode that the machine allows: full by system call, full by /dev/userfaultfd, user mode only. */
-    static int uz_uffd_open(int want_user_only, int *user_only, uint64_t *features) {
+    static int uz_uffd_open(int want_user_only, uint64_t use, int *user_only, uint64_t *features) {
         int error = -ENOSYS;
         for (int way = want_user_only ? 2 : 0; way < 3; way++) {
             uint64_t offered = 0;
             int probe = uz_uffd_try(way == 2, way == 1, 0, &offered);
             if (probe < 0) { error = probe; continue; }
             close(probe);
-            uint64_t wanted = offered & (UZ_FEATURE_POISON | UZ_FEATURE_MOVE);
+            uint64_t wanted = offered & (use | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP);
+            /* Mapping over a page, which is poison without UFFDIO_POISON, would wait for its own event. */
+            if (!(wanted & UZ_FEATURE_POISON)) wanted &= UZ_FEATURE_MOVE;
+            if (!(wanted & UZ_FEATURE_MOVE)) wanted |= UFFD_FEATURE_PAGEFAULT_FLAG_WP;
             int fd = uz_uffd_try(way == 2, way == 1, wanted, &offered);
             if (fd < 0) { error = fd; continue; }
             *user_only = way == 2;
@@ -70,9 +80,19 @@ cdef extern from *:
         }
         return error;
     }
-    static inline int uz_uffd_register(int fd, void *p, size_t n) {
-        struct uffdio_register r = { .range = { (uint64_t)(uintptr_t)p, n }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+    static inline int uz_uffd_register(int fd, void *p, size_t n, int protect) {
+        uint64_t mode = UFFDIO_REGISTER_MODE_MISSING | (protect ? UFFDIO_REGISTER_MODE_WP : 0);
+        struct uffdio_register r = { .range = { (uint64_t)(uintptr_t)p, n }, .mode = mode };
         return ioctl(fd, UFFDIO_REGISTER, &r) < 0 ? -errno : 0;
+    }
+    static inline int uz_uffd_unregister(int fd, void *p, size_t n) {
+        struct uffdio_range r = { (uint64_t)(uintptr_t)p, n };
+        return ioctl(fd, UFFDIO_UNREGISTER, &r) < 0 ? -errno : 0;
+    }
+    static inline int uz_uffd_protect(int fd, void *p, size_t n, int on) {
+        struct uffdio_writeprotect w = { .range = { (uint64_t)(uintptr_t)p, n },
+                                         .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0 };
+        return ioctl(fd, UFFDIO_WRITEPROTECT, &w) < 0 ? -errno : 0;
     }
     /* Bytes done, or -errno when none were. */
     static inline int64_t uz_uffd_copy(int fd, void *dst, const void *src, size_t n) {
@@ -94,24 +114,82 @@ cdef extern from *:
         struct uffdio_range r = { (uint64_t)(uintptr_t)p, n };
         return ioctl(fd, UFFDIO_WAKE, &r) < 0 ? -errno : 0;
     }
-    static inline int uz_uffd_poison(int fd, void *p, size_t n) {
+    static inline int64_t uz_uffd_poison(int fd, void *p, size_t n) {
         struct uz_poison r = { (uint64_t)(uintptr_t)p, n, 0, 0 };
-        return ioctl(fd, UZ_IOC_POISON, &r) < 0 ? -errno : 0;
+        if (ioctl(fd, UZ_IOC_POISON, &r) == 0) return n;
+        return r.done > 0 ? r.done : -errno;
     }
-    /* Waits for a fault: 1 with its address, 0 when there was none after all, -1 when stop_fd became readable. */
-    static inline int uz_uffd_wait(int fd, int stop_fd, uint64_t *address, int *is_write) {
+    /* SIGBUS without UFFDIO_POISON: a file that ends before the page does. */
+    static inline int uz_map_nothing(void *p, size_t n) {
+        int file = syscall(SYS_memfd_create, "uzswap-lost", 1 /* MFD_CLOEXEC */);
+        if (file < 0) return -errno;
+        void *at = mmap(p, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0);
+        int error = at == MAP_FAILED ? -errno : 0;
+        close(file);
+        return error;
+    }
+    static inline int uz_map_again(void *p, size_t n) {
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+        return mmap(p, n, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -errno : 0;
+    }
+    /* What a message says: a kind, the address in question and the bytes from there. */
+    static int uz_uffd_take(int fd, uint64_t *address, uint64_t *nbytes) {
         struct uffd_msg msg;
-        for (;;) {
-            ssize_t n = read(fd, &msg, sizeof msg);
-            if (n == sizeof msg) break;
-            struct pollfd p[2] = { { fd, POLLIN, 0 }, { stop_fd, POLLIN, 0 } };
-            if (poll(p, 2, -1) > 0 && p[1].revents) return -1;
+        ssize_t n = read(fd, &msg, sizeof msg);
+        if (n != sizeof msg) return n < 0 && errno != EAGAIN && errno != EINTR ? -errno : UZ_NOTHING;
+        switch (msg.event) {
+        case UFFD_EVENT_PAGEFAULT:
+            *address = msg.arg.pagefault.address;
+            *nbytes = 1;
+            if (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) return UZ_PROTECTED;
+            return msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE ? UZ_WRITE : UZ_READ;
+        case UFFD_EVENT_REMAP:
+            *address = msg.arg.remap.from;
+            *nbytes = msg.arg.remap.len;
+            return UZ_TAKEN_AWAY;
+        case UFFD_EVENT_UNMAP:
+            *address = msg.arg.remove.start;
+            *nbytes = msg.arg.remove.end - msg.arg.remove.start;
+            return UZ_TAKEN_AWAY;
         }
-        if (msg.event != UFFD_EVENT_PAGEFAULT) return 0;
-        *address = msg.arg.pagefault.address;
-        *is_write = (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
-        return 1;
+        return UZ_NOTHING;
     }
+    /* Waits for a message; -ECANCELED when stop_fd became readable. */
+    static inline int uz_uffd_wait(int fd, int stop_fd, uint64_t *address, uint64_t *nbytes) {
+        for (;;) {
+            int kind = uz_uffd_take(fd, address, nbytes);
+            if (kind != UZ_NOTHING) return kind;
+            struct pollfd p[2] = { { fd, POLLIN, 0 }, { stop_fd, POLLIN, 0 } };
+            if (poll(p, 2, -1) > 0 && p[1].revents) return -ECANCELED;
+        }
+    }
+    /* A table of descriptors for this thread, and those it makes, with nothing in it but keep[] (sorted) and stderr. */
+    static inline int uz_own_descriptors(const int *keep, int n) {
+        unsigned from = 0;
+        if (syscall(SYS_close_range, 3u << 28, ~0u, CLOSE_RANGE_UNSHARE) < 0) return -errno;
+        for (int i = 0; i <= n; i++) {
+            unsigned next = i < n ? (unsigned)keep[i] : 3u << 28;
+            if (from <= STDERR_FILENO && next > STDERR_FILENO) {
+                syscall(SYS_close_range, 0u, STDERR_FILENO - 1, 0);
+                from = STDERR_FILENO + 1;
+            }
+            if (next > from) syscall(SYS_close_range, from, next - 1, 0);
+            from = next + 1;
+        }
+        return 0;
+    }
+    static inline int uz_thread_id(void) { return syscall(SYS_gettid); }
+    static inline int uz_thread_lives(int tid) { return syscall(SYS_tgkill, getpid(), tid, 0) == 0 || errno != ESRCH; }
+    static inline void uz_kill_self_with_sigbus(void) { kill(getpid(), SIGBUS); }
+    static inline int uz_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *mutex, int ms) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_sec += ms / 1000;
+        t.tv_nsec += ms % 1000 * 1000000L;
+        if (t.tv_nsec >= 1000000000L) { t.tv_sec++; t.tv_nsec -= 1000000000L; }
+        return pthread_cond_timedwait(cond, mutex, &t);
+    }
+    /* All signals are blocked: a handler must not run where nothing may be waited for. */
     static inline int uz_thread_start(pthread_t *thread, void *(*run)(void *), void *arg, int cpu) {
         sigset_t all, old;
         sigfillset(&all);
@@ -133,23 +211,50 @@ cdef extern from *:
         for (int i = 0; i < CPU_SETSIZE && n < most; i++) if (CPU_ISSET(i, &set)) cpus[n++] = i;
         return CPU_COUNT(&set);
     }
-    static inline void uz_say_lost(uint64_t address, uint32_t area, uint32_t memcg, int error) {
-        fprintf(stderr, "uzswap: the page at %#lx of array %u (memcg %u) is lost: %s; access to it ends in SIGBUS\\n",
-                (unsigned long)address, area, memcg, strerror(error));
+    /* Not by stdio: its lock may be held by a thread that waits for a fault. */
+    static inline void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error) {
+        char line[512];
+        const char *why = error == EBADMSG ? "its checksum is wrong" : error == EILSEQ ? "it does not decompress"
+                                                                                     : strerrordesc_np(error);
+        int n = snprintf(line, sizeof line,
+                         "uzswap: %s: bytes %llu to %llu of %s of %llu bytes are lost: %s; access to them is SIGBUS\\n",
+                         memcg ? memcg : "a cgroup", (unsigned long long)offset, (unsigned long long)offset + 4095,
+                         array ? array : "an array", (unsigned long long)size, why ? why : "error");
+        if (write(STDERR_FILENO, line, n < (int)sizeof line ? n : (int)sizeof line - 1) < 0) return;
+    }
+    static inline void uz_say_broken(void) {
+        static const char line[] = "uzswap: a thread that serves page faults was killed: "
+                                   "what is not resident is lost, access to it is SIGBUS\\n";
+        if (write(STDERR_FILENO, line, sizeof line - 1) < 0) return;
     }
     """
     ctypedef unsigned long pthread_t
-    int uz_uffd_open(int want_user_only, int *user_only, uint64_t *features) nogil
-    int uz_uffd_register(int fd, void *p, size_t n) nogil
+    enum: UZ_NOTHING
+    enum: UZ_READ
+    enum: UZ_WRITE
+    enum: UZ_PROTECTED
+    enum: UZ_TAKEN_AWAY
+    int uz_uffd_open(int want_user_only, uint64_t use, int *user_only, uint64_t *features) nogil
+    int uz_uffd_register(int fd, void *p, size_t n, int protect) nogil
+    int uz_uffd_unregister(int fd, void *p, size_t n) nogil
+    int uz_uffd_protect(int fd, void *p, size_t n, int on) nogil
+    int uz_map_nothing(void *p, size_t n) nogil
+    int uz_map_again(void *p, size_t n) nogil
+    int uz_uffd_take(int fd, uint64_t *address, uint64_t *nbytes) nogil
+    int uz_own_descriptors(const int *keep, int n) nogil
+    int uz_thread_id() nogil
+    int uz_thread_lives(int tid) nogil
+    void uz_kill_self_with_sigbus() nogil
+    void uz_say_broken() nogil
     int64_t uz_uffd_copy(int fd, void *dst, const void *src, size_t n) nogil
     int64_t uz_uffd_zero(int fd, void *dst, size_t n) nogil
     int64_t uz_uffd_move(int fd, void *dst, void *src, size_t n) nogil
     int uz_uffd_wake(int fd, void *p, size_t n) nogil
-    int uz_uffd_poison(int fd, void *p, size_t n) nogil
-    int uz_uffd_wait(int fd, int stop_fd, uint64_t *address, int *is_write) nogil
+    int64_t uz_uffd_poison(int fd, void *p, size_t n) nogil
+    int uz_uffd_wait(int fd, int stop_fd, uint64_t *address, uint64_t *nbytes) nogil
     int uz_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg, int cpu) nogil
     int uz_allowed_cpus(int *cpus, int most) nogil
-    void uz_say_lost(uint64_t address, uint32_t area, uint32_t memcg, int error) nogil
+    void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error) nogil
     int pthread_join(pthread_t thread, void **result) nogil
     enum: UZ_FEATURE_POISON
     enum: UZ_FEATURE_MOVE
@@ -160,4 +265,6 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_init(pthread_cond_t *cond, void *attr)
     int pthread_cond_destroy(pthread_cond_t *cond)
     int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
+    int pthread_cond_signal(pthread_cond_t *cond)
     int pthread_cond_broadcast(pthread_cond_t *cond)
+    int uz_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *mutex, int ms)

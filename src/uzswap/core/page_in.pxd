@@ -1,0 +1,16 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from uzswap.core.pagetable cimport Pager, Work
+
+cdef enum:
+    # bring_run(flags)
+    KEEP = 1                # the pages stay: resident()
+    AHEAD = 2               # nobody waits for them yet
+    TO_WRITE = 4            # they will be written to at once
+
+cdef void bring_run(Pager *p, Work *w, uint64_t first, uint64_t n, int flags) noexcept nogil
+
+cdef void charge_run(Pager *p, Work *w, uint32_t area, uint64_t n, int flags) noexcept nogil
+cdef int keep_copies(Pager *p, Work *w, uint32_t area, int flags) noexcept nogil
+cdef void fill_empty(Pager *p, Work *w, uint64_t first, uint64_t at, uint64_t n, int to_write) noexcept nogil
+cdef int64_t load_swapped(Pager *p, Work *w, uint64_t first, uint64_t at, uint64_t n, int keep) noexcept nogil
+cdef void lose(Pager *p, uint64_t page, int error) noexcept nogil

@@ -1,0 +1,442 @@
+"""Eviction: the oldest resident pages go into zswap.
+
+Pages are picked from the inactive list, moved to staging in the order of their addresses, and compressed there: from
+the move on nobody sees them but this thread.  Where the kernel has no UFFDIO_MOVE (before 6.8) they are
+write-protected, copied and dropped instead.
+"""
+
+import cython
+from cython.cimports.libc.errno import EEXIST, ENOENT
+from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.uzswap.core.clean import clean_drop, clean_forget, clean_settle
+from cython.cimports.uzswap.core.codec import Codec, compress
+from cython.cimports.uzswap.core.entries import (
+    C_RESIDENT,
+    MEMCG_ONLINE,
+    Delta,
+    delta_add,
+    delta_apply,
+    in_subtree,
+)
+from cython.cimports.uzswap.core.frames import move, put_pages, put_zeros, take_batch
+from cython.cimports.uzswap.core.libc_ext import (
+    MADV_DONTNEED,
+    madvise,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
+from cython.cimports.uzswap.core.pagetable import (
+    B_EMPTY,
+    B_STOCK,
+    BATCH_PAGES,
+    E_HIGH,
+    E_MAX,
+    E_OOM,
+    E_POOL_FULL,
+    P_GOING,
+    P_NONE,
+    P_RESIDENT,
+    P_STUCK,
+    P_SWAPPED,
+    PAGE_BYTES,
+    address_of,
+    balance,
+    list_add,
+    list_del,
+    memcg_of,
+)
+from cython.cimports.uzswap.core.state import may_write_back, worker_get, worker_put
+from cython.cimports.uzswap.core.stream import stream_finish, stream_get, stream_put
+from cython.cimports.uzswap.core.swap_out import (
+    STORE_OVER_LIMIT,
+    STORE_OVER_SWAP,
+    STORE_POOL_FULL,
+    STORE_REFUSE,
+    STORE_SKIP_LIMIT,
+    swap_out,
+)
+from cython.cimports.uzswap.core.uffd import (
+    pthread_cond_broadcast,
+    pthread_cond_signal,
+    uz_uffd_protect,
+)
+from cython.cimports.uzswap.core.walk import Walk, walk
+
+# A sample costs FILTER_SAMPLE pages compressed twice, in FILTER_BATCHES times BATCH_PAGES pages compressed once: 1 %.
+FILTER_SAMPLE = cython.declare(cython.int, 4)
+FILTER_BATCHES = cython.declare(uint32_t, 16)
+
+# Evictions of a page that the kernel would not move, before it is tried again: doubles up to 2 ** this.
+STUCK_MOST = cython.declare(cython.int, 12)
+
+# Area.clean_score goes down by 2 for a batch whose copies were mostly stale, up by 1 for one with good ones; while it
+# is not positive no copies are kept but now and then (page_in.keep_copies).  Bounds: an array that was written for a
+# long time is worth copies again after as many batches as it takes to read 4 MiB.
+SCORE_LEAST = cython.declare(cython.int, -8)
+SCORE_MOST = cython.declare(cython.int, 8)
+
+
+def tell(p, memcg, events):
+    """Note events for the layer above.  Called with the lock."""
+    m = cython.address(p.memcgs[memcg])
+    m.nr_high += (events & E_HIGH) != 0
+    m.nr_max += (events & E_MAX) != 0
+    m.nr_oom += (events & E_OOM) != 0
+    news = events & ~m.events
+    m.events |= events
+    p.events |= events
+    if news:
+        pthread_cond_broadcast(cython.address(p.told))
+
+
+def want_shrinking(p, memcg):
+    """Have workers evict from a memcg until room_in() says that there is room.  Called with the lock."""
+    m = cython.address(p.memcgs[memcg])
+    if m.shrinking or not p.nr_workers:
+        return
+    m.shrinking = 1
+    m.next_shrinking = 0
+    if p.first_shrinking:
+        p.memcgs[p.last_shrinking].next_shrinking = memcg
+    else:
+        p.first_shrinking = memcg
+    p.last_shrinking = memcg
+    pthread_cond_signal(cython.address(p.work))
+
+
+def uncharge(p, memcg, n):
+    d: Delta
+    memset(cython.address(d), 0, cython.sizeof(Delta))
+    pthread_mutex_lock(cython.address(p.c.lock))
+    delta_add(cython.address(p.c.t), cython.address(d), memcg, C_RESIDENT, -n * PAGE_BYTES)
+    delta_apply(cython.address(p.c.t), cython.address(d))
+    pthread_mutex_unlock(cython.address(p.c.lock))
+
+
+def pick(p, w, memcg, most):
+    """Take the oldest resident pages of a memcg off their list, in the order of their addresses.  How many."""
+    m = cython.address(p.memcgs[memcg])
+    balance(p, m)
+    n: cython.int = 0
+    left = m.inactive.length
+    while n < most and left > 0:
+        left -= 1
+        page = m.inactive.head
+        x = cython.address(p.pages[page])
+        list_del(p, page)
+        if x.flags & P_STUCK and x.stuck:
+            # It comes round again once for each step of its back-off.
+            x.stuck -= 1
+            list_add(p, page)
+            continue
+        x.state = P_GOING
+        i = n
+        while i > 0 and w.picks[i - 1] > page:
+            w.picks[i] = w.picks[i - 1]
+            i -= 1
+        w.picks[i] = page
+        n += 1
+    return n
+
+
+def back_on_list(p, page, stuck):
+    """A page that was to go stays.  Called with the lock."""
+    x = cython.address(p.pages[page])
+    x.state = P_RESIDENT
+    if stuck:
+        back_off: cython.int = x.backoff + 1 if x.backoff < STUCK_MOST else STUCK_MOST
+        x.backoff = back_off
+        x.stuck = cython.cast(uint16_t, 1 << back_off)
+        x.flags |= P_STUCK
+    list_add(p, page)
+
+
+def run_of(w, i, n):
+    """How many picks from i on are neighbours."""
+    k: cython.int = 1
+    while i + k < n and w.picks[i + k] == w.picks[i] + k:
+        k += 1
+    return k
+
+
+def move_out(p, w, n, staging):
+    """Move the picked pages to staging, without the lock.  How many went: w.picks holds these, in order."""
+    i: cython.int = 0
+    j: cython.int
+    moved: cython.int = 0
+    while i < n:
+        got = move(
+            p,
+            staging + moved * PAGE_BYTES,
+            p.base + cython.cast(uint64_t, w.picks[i]) * PAGE_BYTES,
+            cython.cast(cython.size_t, run_of(w, i, n)) * PAGE_BYTES,
+        )
+        if got > 0:
+            for j in range(cython.cast(cython.int, got // PAGE_BYTES)):
+                w.picks[moved] = w.picks[i]
+                moved += 1
+                i += 1
+            continue
+        pthread_mutex_lock(cython.address(p.lock))
+        x = cython.address(p.pages[w.picks[i]])
+        if got == -ENOENT:
+            # The program dropped it (madvise, munmap): it reads as zero from now on.
+            owner = address_of(p, w.picks[i])
+            clean_forget(p.c, cython.address(x.handle), cython.address(owner), 1)
+            x.state = P_NONE
+            x.handle = 0
+            p.areas[x.area].resident -= 1
+            p.resident -= 1
+            uncharge(p, memcg_of(p, x.area), 1)
+        else:
+            # EBUSY: pinned, or shared with a child; EINVAL: mlocked, or made read-only.
+            back_on_list(p, w.picks[i], 1)
+        pthread_cond_broadcast(cython.address(p.changed))
+        pthread_mutex_unlock(cython.address(p.lock))
+        i += 1
+    return moved
+
+
+def copy_out(p, w, n, staging):
+    """move_out() for kernels without UFFDIO_MOVE: the pages stay in place, write-protected, until they are stored."""
+    i: cython.int = 0
+    k: cython.int
+    while i < n:
+        k = run_of(w, i, n)
+        at = p.base + cython.cast(uint64_t, w.picks[i]) * PAGE_BYTES
+        nbytes = cython.cast(uint64_t, k) * PAGE_BYTES
+        uz_uffd_protect(p.fd, at, nbytes, 1)
+        # A page that the program has dropped would be a fault of this thread's own: it is zero, and made so first.
+        done: uint64_t = 0
+        while done < nbytes:
+            got = put_zeros(p, at + done, PAGE_BYTES)
+            if got < 0 and got != -EEXIST:
+                break
+            done += PAGE_BYTES
+        memcpy(staging + i * PAGE_BYTES, at, nbytes)
+        i += k
+    return n
+
+
+def make_room_in_zswap(p, memcg):
+    """memory.zswap.max is reached: write the oldest of the memcg's own entries back.  Whether anything was written."""
+    c = p.c
+    lru: uint64_t = cython.cast(uint64_t, memcg) << 8
+    position: uint64_t = 0
+    heap: uint32_t = 0
+    w: Walk
+    if not c.has_device:
+        return 0
+    s = stream_get(c)
+    if s == cython.NULL:
+        return 0
+    memset(cython.address(w), 0, cython.sizeof(Walk))
+    w.lrus = cython.address(lru)
+    w.positions = cython.address(position)
+    w.heap = cython.address(heap)
+    w.nr_lrus = 1
+    w.since = c.t.last_stamp
+    w.youngest = 0xFFFFFFFF
+    # Twice round a batch: the first meeting may only take the reference.
+    w.nr_to_scan = 2 * BATCH_PAGES
+    w.budget = BATCH_PAGES * PAGE_BYTES
+    if may_write_back(c, memcg):
+        walk(c, s, cython.address(w))
+    stream_finish(c, s)
+    wrote: cython.bint = s.entries > 0
+    stream_put(c, s)
+    return wrote
+
+
+def choose_filter(p, w, i, n, staging):
+    """The byte shuffle for a run: the one of the array's items where a sample of its own pages says that it pays.
+
+    The answer is kept for the area's next FILTER_BATCHES batches.  A run of several arrays goes by its first page.
+    """
+    a = p.pages[w.picks[i]].area
+    area = cython.address(p.areas[a])
+    if not area.item:
+        return 0
+    pthread_mutex_lock(cython.address(p.lock))
+    due: cython.bint = area.filter_left == 0
+    if due:
+        area.filter_left = FILTER_BATCHES
+    area.filter_left -= 1
+    chosen: cython.int = area.item if area.filter_on else 0
+    pthread_mutex_unlock(cython.address(p.lock))
+    if not due:
+        return chosen
+    worker = worker_get(p.c)
+    if worker == cython.NULL:
+        return 0
+    plain: Codec
+    pthread_mutex_lock(cython.address(p.c.lock))
+    plain = p.c.codecs[p.c.codec]
+    pthread_mutex_unlock(cython.address(p.c.lock))
+    shuffled = plain
+    shuffled.filter = area.item
+    plain_bytes: int64_t = 0
+    shuffled_bytes: int64_t = 0
+    step = (n - i + FILTER_SAMPLE - 1) // FILTER_SAMPLE
+    while i < n:
+        src = staging + i * PAGE_BYTES
+        plain_bytes += packed_bytes(compress(worker, cython.address(plain), src, PAGE_BYTES, worker.scratch))
+        shuffled_bytes += packed_bytes(compress(worker, cython.address(shuffled), src, PAGE_BYTES, worker.scratch))
+        i += step
+    worker_put(p.c, worker)
+    pthread_mutex_lock(cython.address(p.lock))
+    area.filter_on = shuffled_bytes < plain_bytes
+    chosen = area.item if area.filter_on else 0
+    pthread_mutex_unlock(cython.address(p.lock))
+    return chosen
+
+
+def packed_bytes(length):
+    return length if 0 < length < PAGE_BYTES else PAGE_BYTES
+
+
+def store_run(p, w, first, end, memcg, staging):
+    """Store pages first .. end - 1 of staging; w.handles says what became of each."""
+    s = cython.address(w.store)
+    s.data = staging
+    s.nbytes = cython.cast(uint64_t, end) * PAGE_BYTES
+    s.page = PAGE_BYTES
+    s.memcg = memcg
+    s.node = 0
+    s.handles = w.handles
+    s.start = first
+    s.n = end
+    s.folio = 1
+    s.flags = 0
+    s.filter = choose_filter(p, w, first, end, staging)
+    while s.start < end:
+        swap_out(p.c, s)
+        s.start = s.next
+        s.flags = 0
+        if s.reason == STORE_OVER_LIMIT:
+            s.flags = STORE_SKIP_LIMIT if make_room_in_zswap(p, memcg) else STORE_REFUSE
+        elif s.reason == STORE_OVER_SWAP:
+            s.start += 1
+        elif s.reason == STORE_POOL_FULL:
+            pthread_mutex_lock(cython.address(p.lock))
+            tell(p, memcg, E_POOL_FULL)
+            pthread_mutex_unlock(cython.address(p.lock))
+        elif s.next < end:
+            break  # no memory to work with, or the memcg was just removed: the rest stays
+
+
+def score_copies(p, area, copies, good):
+    if not copies:
+        return
+    a = cython.address(p.areas[area])
+    score = a.clean_score + 1 if 2 * good >= copies else a.clean_score - 2
+    a.clean_score = SCORE_LEAST if score < SCORE_LEAST else SCORE_MOST if score > SCORE_MOST else score
+
+
+def store_pages(p, w, n, memcg, staging):
+    """Store n pages from staging: by their clean copies where these are still good, the others compressed anew."""
+    i: cython.int
+    end: cython.int
+    copies: cython.int = 0
+    for i in range(n):
+        w.handles[i] = p.pages[w.picks[i]].handle
+        w.owners[i] = address_of(p, w.picks[i])
+        copies += w.handles[i] != 0
+    good: cython.int = clean_settle(p.c, w.handles, w.owners, n, staging) if copies else 0
+    pthread_mutex_lock(cython.address(p.lock))
+    p.evicted_clean += good
+    score_copies(p, p.pages[w.picks[0]].area, copies, good)
+    pthread_mutex_unlock(cython.address(p.lock))
+    i = 0
+    while i < n:
+        if w.handles[i]:
+            i += 1
+            continue
+        end = i + 1
+        while end < n and not w.handles[end]:
+            end += 1
+        store_run(p, w, i, end, memcg, staging)
+        i = end
+
+
+def evict_picked(p, w, n):
+    """Evict the n pages in w.picks, all P_GOING, of one memcg.  How many went.  Called, and returns, with the lock."""
+    i: cython.int
+    gone: cython.int = 0
+    b = take_batch(p)
+    staging = p.staging + b * BATCH_PAGES * PAGE_BYTES
+    memcg = memcg_of(p, p.pages[w.picks[0]].area)
+    pthread_mutex_unlock(cython.address(p.lock))
+    n = move_out(p, w, n, staging) if p.can_move else copy_out(p, w, n, staging)
+    if n:
+        store_pages(p, w, n, memcg, staging)
+    pthread_mutex_lock(cython.address(p.lock))
+    if n:
+        memcg = memcg_of(p, p.pages[w.picks[0]].area)
+    m = cython.address(p.memcgs[memcg])
+    for i in range(n):
+        page = w.picks[i]
+        x = cython.address(p.pages[page])
+        x.handle = w.handles[i]
+        at = p.base + cython.cast(uint64_t, page) * PAGE_BYTES
+        if w.handles[i]:
+            if not p.can_move:
+                # With the lock: a fault that is met while the page is P_GOING is the program's own dropping of it.
+                madvise(at, PAGE_BYTES, MADV_DONTNEED)
+            m.evictions += 1
+            x.shadow = m.evictions
+            x.state = P_SWAPPED
+            p.areas[x.area].resident -= 1
+            gone += 1
+            continue
+        # Refused by zswap and by the device: it stays in memory.
+        if p.can_move:
+            put_pages(p, at, staging + i * PAGE_BYTES, 1, 1)
+        else:
+            uz_uffd_protect(p.fd, at, PAGE_BYTES, 0)
+        back_on_list(p, page, 1)
+    p.resident -= gone
+    p.evicted += gone
+    if gone:
+        uncharge(p, memcg, gone)
+    if gone < n or n == 0 or not p.can_move:
+        if p.can_move:
+            madvise(staging, BATCH_PAGES * PAGE_BYTES, MADV_DONTNEED)
+        p.batches[b].state = B_EMPTY
+    else:
+        p.batches[b].first = 0
+        p.batches[b].last = n
+        p.batches[b].state = B_STOCK
+    pthread_cond_broadcast(cython.address(p.changed))
+    return gone
+
+
+def evict_from(p, w, root, most, copies):
+    """Evict up to `most` of the oldest resident pages of root's subtree, its memcgs in turn.  How many went.
+
+    With copies, clean copies of the subtree go first and count as well.
+    """
+    gone: int64_t = 0
+    tried: uint32_t = 0
+    if copies:
+        gone = clean_drop(p.c, root, most * PAGE_BYTES) // PAGE_BYTES
+    pthread_mutex_lock(cython.address(p.lock))
+    nr: uint32_t = p.c.t.next_memcg
+    while gone < most and tried < nr:
+        p.reclaim_cursor = (p.reclaim_cursor + 1) % nr
+        memcg = p.reclaim_cursor
+        m = cython.address(p.memcgs[memcg])
+        tried += 1
+        if m.inactive.length + m.active.length == 0 or p.c.t.memcgs[memcg].state != MEMCG_ONLINE:
+            continue
+        if not in_subtree(cython.address(p.c.t), memcg, root):
+            continue
+        n = pick(p, w, memcg, BATCH_PAGES if most - gone > BATCH_PAGES else cython.cast(cython.int, most - gone))
+        if n:
+            n = evict_picked(p, w, n)
+        if n:
+            gone += n
+            tried = 0
+    pthread_mutex_unlock(cython.address(p.lock))
+    return gone
