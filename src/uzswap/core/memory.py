@@ -14,6 +14,7 @@ from cython.cimports.uzswap.core.pager import (
     bring_range,
     drop_range,
     evict_from,
+    evict_own,
     evict_range,
     pager_start,
     pager_stop,
@@ -33,6 +34,7 @@ from cython.cimports.uzswap.core.pagetable import (
     Pager,
     area_new,
     memcg_of,
+    memcg_reparent,
     table_close,
     table_open,
     work_get,
@@ -239,3 +241,32 @@ class Memory:
             p.memcgs[memcg].events = 0
             pthread_mutex_unlock(cython.address(p.lock))
         return events
+
+    def reclaim_own(self, memcg: uint32_t, pages: int64_t):
+        """Evict up to `pages` of the oldest resident pages of this memcg's own arrays.  How many went."""
+        self.engine._memcg(memcg)
+        w = self._work()
+        with cython.nogil:
+            gone = evict_own(self.pager, w, memcg, pages)
+        self._done(w)
+        return gone
+
+    def own_pages(self, memcg: uint32_t):
+        """Resident pages of this memcg's own arrays that may go: those on its lists."""
+        self.engine._memcg(memcg)
+        p = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            pages: int64_t = p.memcgs[memcg].inactive.length + p.memcgs[memcg].active.length
+            pthread_mutex_unlock(cython.address(p.lock))
+        return pages
+
+    def reparent(self, memcg: uint32_t, parent: uint32_t):
+        """The arrays of a memcg that is about to be removed become its parent's."""
+        self.engine._memcg(memcg)
+        self.engine._memcg(parent)
+        p = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            memcg_reparent(p, memcg, parent)
+            pthread_mutex_unlock(cython.address(p.lock))

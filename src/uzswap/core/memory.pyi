@@ -50,3 +50,6 @@ class Memory:
     def info(self) -> MemoryInfo: ...
     def wait_events(self) -> int: ...  # sleeps; 0 when the memory is being closed
     def take_events(self, memcg: int) -> int: ...
+    def reclaim_own(self, memcg: int, pages: int) -> int: ...  # as reclaim(), without the memcg's children
+    def own_pages(self, memcg: int) -> int: ...  # that reclaim_own() could evict
+    def reparent(self, memcg: int, parent: int) -> None: ...  # before Engine.memcg_remove()

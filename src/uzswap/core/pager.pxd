@@ -8,6 +8,7 @@ cdef int pager_start(Pager *p) noexcept nogil
 cdef void pager_stop(Pager *p) noexcept nogil
 cdef int area_free(Pager *p, uint32_t a) noexcept nogil
 cdef int64_t evict_from(Pager *p, Work *w, uint32_t root, int64_t most) noexcept nogil
+cdef int64_t evict_own(Pager *p, Work *w, uint32_t memcg, int64_t most) noexcept nogil
 cdef int bring_range(Pager *p, Work *w, uint64_t first, uint64_t n, int flags) noexcept nogil
 cdef int64_t evict_range(Pager *p, Work *w, uint64_t first, uint64_t n) noexcept nogil
 cdef void unkeep_range(Pager *p, uint64_t first, uint64_t n) noexcept nogil

@@ -10,7 +10,7 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 """
 
 import cython
-from cython.cimports.libc.errno import EAGAIN, EBUSY, EEXIST, EINVAL, EIO, ENOENT, ENOMEM
+from cython.cimports.libc.errno import EAGAIN, EBUSY, EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOMEM
 from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import write
@@ -148,6 +148,8 @@ def pager_stop(p):
     pthread_mutex_lock(cython.address(p.lock))
     p.closing = 1
     pthread_cond_broadcast(cython.address(p.told))
+    while p.waiting:
+        pthread_cond_wait(cython.address(p.told), cython.address(p.lock))
     pthread_mutex_unlock(cython.address(p.lock))
     if p.nr_threads:
         write(p.stop_write, b"x", 1)
@@ -166,10 +168,13 @@ def tell(p, memcg, events):
 def wait_events(p):
     """Wait for events; their union, or 0 when the pager closes."""
     pthread_mutex_lock(cython.address(p.lock))
+    p.waiting += 1
     while not p.events and not p.closing:
         pthread_cond_wait(cython.address(p.told), cython.address(p.lock))
     events = 0 if p.closing else p.events
     p.events = 0
+    p.waiting -= 1
+    pthread_cond_broadcast(cython.address(p.told))
     pthread_mutex_unlock(cython.address(p.lock))
     return events
 
@@ -277,7 +282,8 @@ def charge_run(p, w, memcg, n):
     tries: cython.int = 0
     nbytes = cython.cast(int64_t, n) * PAGE_BYTES
     while True:
-        core_charge(p.c, memcg, nbytes, 0, cython.address(over_max), cython.address(w.over_high))
+        while core_charge(p.c, memcg, nbytes, 0, cython.address(over_max), cython.address(w.over_high)) == -ENODEV:
+            memcg = p.c.t.memcgs[memcg].parent  # removed since the fault began
         if over_max == NO_MEMCG:
             return
         hopeless: cython.bint = tries == RECLAIM_RETRIES or evict_from(p, w, over_max, BATCH_PAGES) == 0
@@ -703,6 +709,20 @@ def below(p, memcg, root):
             return 0
         memcg = p.c.t.memcgs[memcg].parent
     return 1
+
+
+def evict_own(p, w, memcg, most):
+    """Evict up to `most` of the oldest resident pages of one memcg, its children's not.  How many went."""
+    gone: int64_t = 0
+    n: cython.int = 1
+    pthread_mutex_lock(cython.address(p.lock))
+    while n and gone < most:
+        n = pick(p, w, memcg, BATCH_PAGES if most - gone > BATCH_PAGES else cython.cast(cython.int, most - gone))
+        if n:
+            n = evict_picked(p, w, n, memcg)
+            gone += n
+    pthread_mutex_unlock(cython.address(p.lock))
+    return gone
 
 
 def evict_from(p, w, root, most):

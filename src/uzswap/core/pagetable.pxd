@@ -134,6 +134,7 @@ cdef struct Pager:
     pthread_t threads[MOST_THREADS]
     int nr_threads
     uint32_t events
+    int waiting             # threads in wait_events()
     int closing
     int64_t resident
     int64_t faults
@@ -152,3 +153,4 @@ cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef int range_take(Pager *p, uint64_t n, uint64_t *first) noexcept nogil
 cdef int range_put(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil
+cdef void memcg_reparent(Pager *p, uint32_t memcg, uint32_t parent) noexcept nogil

@@ -240,6 +240,29 @@ def memcg_of(p, a):
     return m
 
 
+def memcg_reparent(p, memcg, parent):
+    """Hand the areas of a memcg that is about to go, and its lists, to its parent; pages on their way follow later."""
+    a: uint32_t
+    k: cython.int
+    source = cython.address(p.memcgs[memcg])
+    to = cython.address(p.memcgs[parent])
+    for a in range(1, p.next_area):
+        if p.areas[a].used and p.areas[a].memcg == memcg:
+            p.areas[a].memcg = parent
+    for k in range(2):
+        old = cython.address(source.active) if k else cython.address(source.inactive)
+        new = cython.address(to.active) if k else cython.address(to.inactive)
+        if old.head:
+            p.pages[old.head].prev = new.tail
+            if new.tail:
+                p.pages[new.tail].next = old.head
+            else:
+                new.head = old.head
+            new.tail = old.tail
+            new.length += old.length
+    memset(source, 0, cython.sizeof(MemcgPages))
+
+
 # Lists
 
 
