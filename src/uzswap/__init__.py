@@ -11,6 +11,7 @@ from uzswap.errors import (
     ReclaimInterrupted,
     StaleHandleError,
 )
+from uzswap.memory.array import array, asarray, empty, full, ones, zeros
 from uzswap.memory.store import Store
 from uzswap.result import ReclaimResult
 from uzswap.trace import TraceEvent
@@ -30,4 +31,10 @@ __all__ = [
     "TraceEvent",
     "Zswap",
     "__version__",
+    "array",
+    "asarray",
+    "empty",
+    "full",
+    "ones",
+    "zeros",
 ]
