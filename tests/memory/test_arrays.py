@@ -107,8 +107,8 @@ def test_reclaim_evicts_arrays_beside_the_values_of_a_store(group: uzswap.MemCgr
         for i in range(16):
             store[i] = bytes([i]) * 65536
         assert group.stats()["anon"] > 2 * MIB - 16384
-        group.reclaim("1900K")
-        assert group.stats()["anon"] < MIB // 4
+        group.reclaim("1500K")
+        assert group.stats()["anon"] < MIB
         assert (x == 1).all()
         assert store[3] == b"\x03" * 65536
 
@@ -117,7 +117,7 @@ def test_memory_low_of_a_child_keeps_its_array(z: uzswap.Zswap) -> None:
     parent, low, other = z.cgroup("/p"), z.cgroup("/p/low"), z.cgroup("/p/other")
     low.write("memory.low", "1M")
     kept, rest, own = (uzswap.ones(MIB, "u1", cgroup=g) for g in (low, other, parent))
-    parent.reclaim("1900K")
+    parent.reclaim("1500K")
     assert low.stats()["anon"] == MIB
     assert kept.all()
     assert rest.all()
