@@ -12,6 +12,7 @@ from cython.cimports.uzswap.core.pager import (
     KEEP,
     area_free,
     bring_range,
+    cool_range,
     drop_range,
     evict_from,
     evict_own,
@@ -270,3 +271,10 @@ class Memory:
             pthread_mutex_lock(cython.address(p.lock))
             memcg_reparent(p, memcg, parent)
             pthread_mutex_unlock(cython.address(p.lock))
+
+    def cool(self, area: uint32_t, first: uint64_t, pages: uint64_t):
+        """Make what is resident of a range the next to be evicted."""
+        at: uint64_t = self._range(area, first, pages)
+        p = self.pager
+        with cython.nogil:
+            cool_range(p, at, pages)

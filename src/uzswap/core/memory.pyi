@@ -53,3 +53,4 @@ class Memory:
     def reclaim_own(self, memcg: int, pages: int) -> int: ...  # as reclaim(), without the memcg's children
     def own_pages(self, memcg: int) -> int: ...  # that reclaim_own() could evict
     def reparent(self, memcg: int, parent: int) -> None: ...  # before Engine.memcg_remove()
+    def cool(self, area: int, first: int, pages: int) -> None: ...  # what is resident of it goes next

@@ -12,6 +12,7 @@ cdef int64_t evict_own(Pager *p, Work *w, uint32_t memcg, int64_t most) noexcept
 cdef int bring_range(Pager *p, Work *w, uint64_t first, uint64_t n, int flags) noexcept nogil
 cdef int64_t evict_range(Pager *p, Work *w, uint64_t first, uint64_t n) noexcept nogil
 cdef void unkeep_range(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef void cool_range(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef void drop_range(Pager *p, Work *w, uint64_t first, uint64_t n) noexcept nogil
 cdef uint32_t wait_events(Pager *p) noexcept nogil
 
@@ -20,6 +21,7 @@ cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef void find_run(Pager *p, uint64_t page, uint64_t *first, uint64_t *n) noexcept nogil
 cdef void fault(Pager *p, Work *w, uint64_t page, int is_write) noexcept nogil
 cdef void charge_run(Pager *p, Work *w, uint32_t memcg, uint64_t n) noexcept nogil
+cdef void count(Pager *p, uint32_t memcg, int counter, int64_t n) noexcept nogil
 cdef void uncharge(Pager *p, uint32_t memcg, int64_t n) noexcept nogil
 cdef void bring_run(Pager *p, Work *w, uint64_t first, uint64_t n, int is_write, int flags) noexcept nogil
 cdef void fill_empty(Pager *p, Work *w, uint64_t first, uint64_t at, uint64_t n, int is_write) noexcept nogil

@@ -16,6 +16,7 @@ from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.codec import Codec, compress
 from cython.cimports.uzswap.core.entries import (
+    C_PGFAULT,
     C_RESIDENT,
     MEMCG_ONLINE,
     NO_MEMCG,
@@ -56,6 +57,7 @@ from cython.cimports.uzswap.core.pagetable import (
     area_put,
     balance,
     list_add,
+    list_add_oldest,
     list_del,
     memcg_of,
     work_get,
@@ -297,10 +299,14 @@ def charge_run(p, w, memcg, n):
 
 
 def uncharge(p, memcg, n):
+    count(p, memcg, C_RESIDENT, -n * PAGE_BYTES)
+
+
+def count(p, memcg, counter, n):
     d: Delta
     memset(cython.address(d), 0, cython.sizeof(Delta))
     pthread_mutex_lock(cython.address(p.c.lock))
-    delta_add(cython.address(p.c.t), cython.address(d), memcg, C_RESIDENT, -n * PAGE_BYTES)
+    delta_add(cython.address(p.c.t), cython.address(d), memcg, counter, n)
     delta_apply(cython.address(p.c.t), cython.address(d))
     pthread_mutex_unlock(cython.address(p.c.lock))
 
@@ -324,6 +330,7 @@ def bring_run(p, w, first, n, is_write, flags):
             load_swapped(p, w, first, i, k)
         else:
             fill_empty(p, w, first, i, k, is_write)
+            count(p, memcg, C_PGFAULT, k)
         i += k
     pthread_mutex_lock(cython.address(p.lock))
     m = cython.address(p.memcgs[memcg])
@@ -795,6 +802,19 @@ def unkeep_range(p, first, n):
             page.flags &= ~P_KEPT
             if page.state == P_RESIDENT:
                 list_add(p, cython.cast(uint32_t, x))
+    pthread_mutex_unlock(cython.address(p.lock))
+
+
+def cool_range(p, first, n):
+    """Make what is resident of a range the next to go: MADV_COLD."""
+    x: uint64_t = first + n
+    pthread_mutex_lock(cython.address(p.lock))
+    while x > first:
+        x -= 1
+        page = cython.address(p.pages[x])
+        if page.state == P_RESIDENT and page.flags & P_LISTED:
+            list_del(p, cython.cast(uint32_t, x))
+            list_add_oldest(p, cython.cast(uint32_t, x))
     pthread_mutex_unlock(cython.address(p.lock))
 
 

@@ -146,6 +146,7 @@ cdef void table_close(Pager *p) noexcept nogil
 cdef uint32_t area_new(Pager *p, uint64_t nbytes, uint32_t memcg) noexcept nogil
 cdef void area_put(Pager *p, uint32_t a) noexcept nogil
 cdef void list_add(Pager *p, uint32_t page) noexcept nogil
+cdef void list_add_oldest(Pager *p, uint32_t page) noexcept nogil
 cdef void list_del(Pager *p, uint32_t page) noexcept nogil
 cdef void balance(Pager *p, MemcgPages *m) noexcept nogil
 cdef Work *work_get(Pager *p) noexcept nogil

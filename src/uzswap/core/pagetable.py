@@ -281,6 +281,21 @@ def list_add(p, page):
     x.flags |= P_LISTED
 
 
+def list_add_oldest(p, page):
+    """Put a page where it is the next to go."""
+    x = cython.address(p.pages[page])
+    to = cython.address(p.memcgs[memcg_of(p, x.area)].inactive)
+    x.flags = (x.flags | P_LISTED) & ~P_ACTIVE
+    x.prev = 0
+    x.next = to.head
+    if to.head:
+        p.pages[to.head].prev = page
+    else:
+        to.tail = page
+    to.head = page
+    to.length += 1
+
+
 def list_del(p, page):
     x = cython.address(p.pages[page])
     if not x.flags & P_LISTED:
