@@ -19,16 +19,19 @@ cdef struct Hook:
     size_t least            # smaller allocations are malloc's
     uint32_t memcg
     uint8_t item            # item size of arrays that do not tell theirs
-    int on                  # 0: every allocation is malloc's
+    int off                 # for good: every allocation is malloc's
+    int held                # the same, while the engine closes
     int pid
-    pthread_mutex_t lock    # guards memcg and on
+    pthread_mutex_t lock    # guards memcg, off and held
 
 cdef class Handler:
     cdef Hook hook
     cdef readonly Memory memory
     cdef readonly object owner
+    cdef readonly bint shared
     cdef object __weakref__
 
+cdef bint wanted(Hook *h, size_t nbytes) noexcept nogil
 cdef bint ours(Hook *h, void *p) noexcept nogil
 cdef char *take(Hook *h, size_t nbytes) noexcept nogil
 cdef uint32_t area_at(Pager *p, char *at) noexcept nogil

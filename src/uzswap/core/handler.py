@@ -30,15 +30,19 @@ from cython.cimports.uzswap.core.pagetable import PAGE_BYTES, area_new, work_get
 import_array()
 
 
+def wanted(h, nbytes):
+    return nbytes >= h.least and not h.off and getpid() == h.pid
+
+
 def ours(h, p):
     return h.base <= cython.cast(cython.p_char, p) < h.end
 
 
 def take(h, nbytes):
-    """A new area's address, or NULL: without address space, or because the handler is off."""
+    """A new area's address; NULL without address space, or from an engine that closes."""
     at: cython.p_char = cython.NULL
     pthread_mutex_lock(cython.address(h.lock))
-    if h.on:
+    if not h.off and not h.held:
         p = h.p
         pthread_mutex_lock(cython.address(p.lock))
         a = area_new(p, nbytes, h.memcg)
@@ -66,7 +70,7 @@ def give_back(h, at):
 
 def hook_malloc(ctx, nbytes):
     h = cython.cast(cython.pointer(Hook), ctx)
-    if nbytes >= h.least and h.on and getpid() == h.pid:
+    if wanted(h, nbytes):
         return take(h, nbytes)
     return malloc(nbytes)
 
@@ -76,7 +80,7 @@ def hook_calloc(ctx, n, item):
     nbytes = n * item
     if item and nbytes // item != n:
         return cython.NULL
-    if nbytes >= h.least and h.on and getpid() == h.pid:
+    if wanted(h, nbytes):
         return take(h, nbytes)  # pages that nobody touched are zeros, and cost nothing
     return calloc(n, item)
 
@@ -114,7 +118,7 @@ def hook_realloc(ctx, old, nbytes):
         if shrunk(h, a, nbytes):
             return old
         had = h.p.areas[a].pages * PAGE_BYTES
-    elif nbytes < h.least or not h.on or getpid() != h.pid:
+    elif not wanted(h, nbytes):
         return realloc(old, nbytes)
     else:
         had = malloc_usable_size(old)
@@ -142,10 +146,13 @@ def forget(capsule):
 class Handler:
     """A data handler that allocates in one memcg; see handler.pyi."""
 
-    def __cinit__(self, memory: Memory, owner, memcg: uint32_t, least: cython.size_t, item: uint8_t = 0):
+    def __cinit__(
+        self, memory: Memory, owner, memcg: uint32_t, least: cython.size_t, item: uint8_t, shared: cython.bint
+    ):
         p = memory._open()
         self.memory = memory
         self.owner = owner
+        self.shared = shared
         h = cython.address(self.hook)
         memcpy(h.table.name, b"uzswap", 7)
         h.table.version = 1
@@ -160,16 +167,11 @@ class Handler:
         h.least = least
         h.memcg = memcg
         h.item = item
-        h.on = 1
         h.pid = getpid()
         pthread_mutex_init(cython.address(h.lock), cython.NULL)
 
     def __dealloc__(self):
         pthread_mutex_destroy(cython.address(self.hook.lock))
-
-    @property
-    def least(self):
-        return self.hook.least
 
     def install(self):
         """Make this context's numpy allocate here.  The handler that it had, for :func:`restore`."""
@@ -178,11 +180,26 @@ class Handler:
         Py_INCREF(self)
         return PyDataMem_SetHandler(capsule)
 
-    def set(self, on: cython.bint, memcg: uint32_t):
+    def turn_off(self):
+        """Leave every later allocation to malloc."""
         h = cython.address(self.hook)
         with cython.nogil:
             pthread_mutex_lock(cython.address(h.lock))
-            h.on = on
+            h.off = 1
+            pthread_mutex_unlock(cython.address(h.lock))
+
+    def hold(self, held: cython.bint):
+        """Refuse every allocation, as long as held."""
+        h = cython.address(self.hook)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(h.lock))
+            h.held = held
+            pthread_mutex_unlock(cython.address(h.lock))
+
+    def move(self, memcg: uint32_t):
+        h = cython.address(self.hook)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(h.lock))
             h.memcg = memcg
             pthread_mutex_unlock(cython.address(h.lock))
 

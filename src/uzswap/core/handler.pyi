@@ -8,14 +8,18 @@ class Handler:
     """Allocations of at least `least` bytes are areas of a memcg; `owner` lives as long as any array made here."""
 
     memory: Memory
-    least: int
     owner: Any
+    shared: bool
 
-    def __init__(self, memory: Memory, owner: object, memcg: int, least: int, item: int = 0) -> None: ...
-    def install(self) -> object: ...  # in the current context; the handler that was there before
-    def set(self, on: bool, memcg: int) -> None: ...  # off: every later allocation is malloc's
+    def __init__(
+        self, memory: Memory, owner: object, memcg: int, least: int, item: int, shared: bool
+    ) -> None: ...  # item: size in bytes of the numbers of arrays that do not tell it
+    def install(self) -> object: ...  # in the current context; returns the handler that was there before
+    def turn_off(self) -> None: ...  # every later allocation is malloc's
+    def hold(self, held: bool) -> None: ...  # as long as held every allocation fails
+    def move(self, memcg: int) -> None: ...
 
-def restore(previous: object) -> None: ...
+def restore(previous: object) -> None: ...  # undo Handler.install() in this context
 def find(memory: Memory, address: int) -> int: ...  # area, or 0
 def set_item(memory: Memory, area: int, item: int) -> None: ...
 def alive(memory: Memory) -> list[tuple[int, int]]: ...  # (memcg, bytes) of every area in use

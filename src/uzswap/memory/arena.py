@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from uzswap.core import handler as hook
 from uzswap.core import memory as paged
 from uzswap.errors import os_error
+from uzswap.memory.kept import Kept
 from uzswap.resident import Reclaimed
 from uzswap.signals import block_all_signals
 from uzswap.units import PAGE_SIZE, format_size
@@ -47,6 +48,9 @@ def refusal(error: OSError) -> OSError:
         error.errno or errno.ENOSYS,
         f"no paged arrays here: {why}.  uzswap.Store and Zswap.swap_out() work without it.  Remedy: {remedy}",
     )
+
+
+_EVENTS: Final = ((paged.HIGH, "high"), (paged.MAX, "max"), (paged.OOM, "oom"))
 
 
 class ArraysOf:
@@ -82,6 +86,8 @@ class Arena:
         #: by index of the cgroup that they allocate in now; guarded by the tree's lock
         self._handlers: defaultdict[int, weakref.WeakSet[hook.Handler]] = defaultdict(weakref.WeakSet)
         self._listener: threading.Thread | None = None
+        self._finalizer: weakref.finalize[[], Zswap] | None = None
+        self.kept: Final = Kept()
         zswap.tree.on_remove.append(self._cgroup_goes)
 
     def open(self) -> paged.Memory:
@@ -103,17 +109,29 @@ class Arena:
                     target=_listen, args=(weakref.ref(self.zswap), self.memory), name="uzswap-arrays", daemon=True
                 )
                 self._listener.start()
-                weakref.finalize(self.zswap, self.memory.close)
+                # Not at exit: arrays may outlive everything else.
+                self._finalizer = weakref.finalize(self.zswap, self.memory.close)
+                self._finalizer.atexit = False
             return self.memory
 
-    def handler(self, cgroup: MemCgroup, least: int = 0, item: int = 0) -> hook.Handler:
-        """Return the data handler that allocates in a cgroup; raises as :meth:`open`, and ENODEV."""
+    def handler(self, cgroup: MemCgroup, least: int = 0, item: int = 0, *, shared: bool = True) -> hook.Handler:
+        """Return a data handler that allocates in a cgroup; raises as :meth:`open`, and ENODEV.
+
+        Parameters
+        ----------
+        least
+            Bytes; what is smaller is left to malloc.
+        item
+            Bytes of a number, until an array tells its own.
+        shared
+            It may be one that others use as well: it is never turned off.
+        """
         with cgroup.in_use():
             memory = self.open()
             handlers = self._handlers[cgroup.index]
-            handler = next((known for known in handlers if known.least == least), None)
+            handler = next((known for known in handlers if known.shared), None) if shared else None
             if handler is None:
-                handler = hook.Handler(memory, self, cgroup.index, least, item)
+                handler = hook.Handler(memory, self, cgroup.index, least, item, shared)
                 handlers.add(handler)
             return handler
 
@@ -127,9 +145,20 @@ class Arena:
             return
         parent = cgroup.parent.index
         for handler in (orphans := self._handlers.pop(cgroup.index, weakref.WeakSet())):
-            handler.set(True, parent)
+            handler.move(parent)
         self._handlers[parent] |= orphans
         self.memory.reparent(cgroup.index, parent)
+
+    def take_events(self, cgroup: MemCgroup) -> None:
+        """Count what faults have met since the last call, in the events of a cgroup's subtree."""
+        if self.memory is None:
+            return
+        with cgroup.in_use():
+            for memcg in cgroup.preorder():
+                events = self.memory.take_events(memcg.index)
+                for bit, name in _EVENTS:
+                    if events & bit:
+                        memcg.count_event(name)
 
     # The end
 
@@ -140,10 +169,13 @@ class Arena:
         if hook.alive(self.memory):
             gc.collect()
         with self.zswap.tree.lock:
-            self._set_handlers(False)
+            handlers = [handler for members in self._handlers.values() for handler in members]
+            for handler in handlers:
+                handler.hold(True)
             if not (alive := hook.alive(self.memory)):
                 return
-            self._set_handlers(True)
+            for handler in handlers:
+                handler.hold(False)
         number, nbytes = Counter(memcg for memcg, _ in alive), Counter[int]()
         for memcg, size in alive:
             nbytes[memcg] += size
@@ -157,11 +189,6 @@ class Arena:
             "delete them, their views and whatever else refers to them first",
         )
 
-    def _set_handlers(self, on: bool) -> None:
-        for index, handlers in self._handlers.items():
-            for handler in handlers:
-                handler.set(on, index)
-
     def close(self) -> None:
         """Give everything back.  No array is alive; the data plane is still open."""
         if self.memory is not None:
@@ -172,6 +199,8 @@ class Arena:
     def forked(self) -> None:
         """Forget everything, in a forked child: the mappings are not there, and the threads are the parent's."""
         _abandoned.append(self.memory)
+        if self._finalizer is not None:
+            self._finalizer.detach()
         self.memory = None
         self._lock = threading.Lock()
 
@@ -192,21 +221,19 @@ def arena_of(address: int) -> tuple[Arena, int] | None:
 def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
     """Pass on what the fault threads tell, until the memory is closed.  Keeps no engine alive."""
     block_all_signals()
-    while events := memory.wait_events():
+    while events := _next_events(memory):
         zswap = engine()
         if zswap is None:
             return
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
         if events & (paged.HIGH | paged.MAX | paged.OOM):
-            _count(zswap, memory)
+            zswap.arena.take_events(zswap.root)
         del zswap
 
 
-def _count(zswap: Zswap, memory: paged.Memory) -> None:
-    with zswap.tree.lock:
-        for memcg in zswap.root.preorder():
-            events = memory.take_events(memcg.index)
-            for bit, name in ((paged.HIGH, "high"), (paged.MAX, "max"), (paged.OOM, "oom")):
-                if events & bit:
-                    memcg.count_event(name)
+def _next_events(memory: paged.Memory) -> int:
+    try:
+        return memory.wait_events()
+    except ValueError:  # closed since the last look
+        return 0

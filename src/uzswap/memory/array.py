@@ -10,6 +10,7 @@ Nothing is charged when an array is made: as with anonymous memory each page is,
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,11 +22,15 @@ from uzswap.errors import InvalidArgumentError
 from uzswap.memory.arena import arena_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from io import FileIO
+    from typing import SupportsIndex
+
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from uzswap.cgroup.memcg import MemCgroup
 
-__all__ = ["array", "asarray", "empty", "full", "ones", "zeros"]
+__all__ = ["array", "asarray", "empty", "from_file", "full", "ones", "zeros"]
 
 Order = Literal["C", "F"]
 #: of what a conversion copies: "K" keeps the order in memory, "A" is "F" for what is in that order
@@ -174,3 +179,78 @@ def asarray(a: ArrayLike, dtype: DTypeLike | None = None, order: CopyOrder = "K"
     Parameters as of :func:`numpy.asarray`; errors as :func:`array`.
     """
     return array(a, dtype, copy=None, order=order, cgroup=cgroup)
+
+
+#: bytes read at once by from_file()
+_CHUNK = 1 << 20
+
+
+def from_file(
+    path: str | os.PathLike[str],
+    dtype: DTypeLike = float,
+    shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
+    offset: int = 0,
+    order: Order = "C",
+    *,
+    cgroup: MemCgroup,
+) -> NDArray[Any]:
+    """Return an array with the bytes of a file, read in; the file is not needed any more.
+
+    It is read in chunks through a small buffer, so it may be much larger than the budget, and it works in user mode
+    only, where reading into the array directly would not.
+
+    Parameters
+    ----------
+    path
+        Of raw numbers, as :meth:`numpy.ndarray.tofile` writes them.
+    dtype, order
+        Of what is in the file.
+    shape
+        None is one dimension of what is there, which must be whole items.
+    offset
+        Bytes at which to begin.
+    cgroup
+        Who is charged.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read; and as :func:`empty`.
+    InvalidArgumentError
+        The file is too short for the shape, or the rest of it is not whole items.
+    """
+    wanted = _data_type(dtype)
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size - offset
+        if offset < 0 or size < 0:
+            raise InvalidArgumentError(f"{os.fspath(path)}: offset={offset} is not within {size + offset} bytes")
+        if shape is None:
+            items, rest = divmod(size, wanted.itemsize)
+            if rest:
+                raise InvalidArgumentError(
+                    f"{os.fspath(path)}: {size} bytes from {offset} on are not whole items of {wanted.itemsize} bytes"
+                )
+            shape = (items,)
+        made = empty(shape, wanted, order, cgroup=cgroup)
+        if made.nbytes > size:
+            raise _too_short(path, made.nbytes, size)
+        _fill(made, file, path, offset)
+    return made
+
+
+def _too_short(path: str | os.PathLike[str], wanted: int, found: int) -> InvalidArgumentError:
+    return InvalidArgumentError(f"{os.fspath(path)}: the array has {wanted} bytes, the file only {found}")
+
+
+def _fill(made: NDArray[Any], file: FileIO, path: str | os.PathLike[str], offset: int) -> None:
+    """Read a file into an array that is contiguous in one order or the other."""
+    to = made.reshape(-1, order="A").view(np.uint8)
+    buffer = memoryview(bytearray(min(_CHUNK, made.nbytes)))
+    file.seek(offset)
+    done = 0
+    while done < made.nbytes:
+        got = file.readinto(buffer[: made.nbytes - done])
+        if not got:
+            raise _too_short(path, made.nbytes, done)
+        to[done : done + got] = buffer[:got]
+        done += got
