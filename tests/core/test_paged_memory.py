@@ -253,3 +253,18 @@ def test_first_touches_count_as_faults_but_not_as_major_ones(engine: core.Engine
     assert (counters(engine, memcg)["pgfault"], counters(engine, memcg)["pgmajfault"]) == (256, 128)
     del x
     memory.free(area)
+
+
+def test_what_is_compressed_does_not_fill_a_budget(engine: core.Engine, memory: paged.Memory) -> None:
+    memcg = engine.memcg_new(0)
+    engine.set_limit(memcg, core.MEMORY_MAX, 2 * MIB)
+    area, x = array(memory, memcg, MIB)
+    x[:] = noise = np.random.default_rng(1).integers(0, 1 << 32, len(x), np.uint64)  # half of each word: ratio 2
+    assert (x == noise).all()
+    levels = counters(engine, memcg)
+    assert levels["resident"] >= MIB // 2
+    assert levels["resident"] + levels["zswap"] <= 2 * MIB + 64 * PAGE
+    assert levels["disk"] > 0
+    assert not memory.take_events(memcg) & paged.OOM
+    del x
+    memory.free(area)

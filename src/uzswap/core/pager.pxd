@@ -33,6 +33,8 @@ cdef int take_batch(Pager *p) noexcept nogil
 cdef void back_on_list(Pager *p, uint32_t page, int stuck) noexcept nogil
 cdef int move_out(Pager *p, Work *w, int n, char *staging) noexcept nogil
 cdef int make_room_in_zswap(Pager *p, uint32_t memcg) noexcept nogil
+cdef int write_back_from(Pager *p, uint32_t root) noexcept nogil
+cdef int64_t make_room(Pager *p, Work *w, uint32_t root) noexcept nogil
 cdef int choose_filter(Pager *p, Work *w, int n, char *staging) noexcept nogil
 cdef int packed_bytes(int length) noexcept nogil
 cdef void store_batch(Pager *p, Work *w, int n, uint32_t memcg, char *staging) noexcept nogil

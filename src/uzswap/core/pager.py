@@ -18,6 +18,7 @@ from cython.cimports.uzswap.core.codec import Codec, compress
 from cython.cimports.uzswap.core.entries import (
     C_PGFAULT,
     C_RESIDENT,
+    C_ZSWAP,
     MEMCG_ONLINE,
     NO_MEMCG,
     ROOT,
@@ -272,7 +273,7 @@ def fault(p, w, page, is_write):
     pthread_mutex_unlock(cython.address(p.lock))
     if w.over_high != NO_MEMCG:
         # The faulter runs again already: this is the eviction in the background that memory.high asks for.
-        evict_from(p, w, w.over_high, BATCH_PAGES)
+        make_room(p, w, w.over_high)
 
 
 def charge_run(p, w, memcg, n):
@@ -288,7 +289,7 @@ def charge_run(p, w, memcg, n):
             memcg = p.c.t.memcgs[memcg].parent  # removed since the fault began
         if over_max == NO_MEMCG:
             return
-        hopeless: cython.bint = tries == RECLAIM_RETRIES or evict_from(p, w, over_max, BATCH_PAGES) == 0
+        hopeless: cython.bint = tries == RECLAIM_RETRIES or make_room(p, w, over_max) == 0
         pthread_mutex_lock(cython.address(p.lock))
         tell(p, over_max, E_MAX | E_OOM if hopeless else E_MAX)
         pthread_mutex_unlock(cython.address(p.lock))
@@ -589,6 +590,36 @@ def make_room_in_zswap(p, memcg):
     wrote: cython.bint = s.entries > 0
     stream_put(c, s)
     return wrote
+
+
+def write_back_from(p, root):
+    """Write some of the oldest entries of a memcg of root's subtree back, its memcgs in turn.  Whether any were."""
+    tried: uint32_t
+    nr: uint32_t = p.c.t.next_memcg
+    for tried in range(nr):
+        pthread_mutex_lock(cython.address(p.lock))
+        p.write_back_cursor = (p.write_back_cursor + 1) % nr
+        memcg = p.write_back_cursor
+        found: cython.bint = (
+            p.c.t.memcgs[memcg].state == MEMCG_ONLINE and p.c.t.memcgs[memcg].stored != 0 and below(p, memcg, root)
+        )
+        pthread_mutex_unlock(cython.address(p.lock))
+        if found and make_room_in_zswap(p, memcg):
+            return 1
+    return 0
+
+
+def make_room(p, w, root):
+    """Bring a memcg that is over a limit a batch down.  0 when nothing more can go.
+
+    What is compressed counts as well.  If it could only grow, a budget would end up all compressed, and every fault
+    would evict what the one before had brought; so it takes no more than half.
+    """
+    counters = cython.address(p.c.t.memcgs[root].counters[0])
+    if counters[C_ZSWAP] > counters[C_RESIDENT] and write_back_from(p, root):
+        return 1
+    gone = evict_from(p, w, root, BATCH_PAGES)
+    return gone if gone else write_back_from(p, root)
 
 
 def choose_filter(p, w, n, staging):

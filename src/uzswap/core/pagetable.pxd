@@ -131,6 +131,7 @@ cdef struct Pager:
     Tracker trackers[NR_TRACKERS]
     uint64_t ticks
     uint32_t reclaim_cursor
+    uint32_t write_back_cursor
     pthread_t threads[MOST_THREADS]
     int nr_threads
     uint32_t events
