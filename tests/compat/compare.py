@@ -90,8 +90,14 @@ def run(arguments: tuple[str, ...], *, paged: bool, timeout: float) -> Run:
         command += ["-q", "-p", "no:cacheprovider", "-p", "tests.compat.plugin", *arguments]
         started = time.monotonic()
         done = subprocess.run(
-            command, env=environment, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=timeout, check=False,
+            command,
+            env=environment,
+            cwd=scratch,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if not out.exists():
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-8000:]}")
@@ -102,9 +108,7 @@ def run(arguments: tuple[str, ...], *, paged: bool, timeout: float) -> Run:
 def compare(suite: str, extra: tuple[str, ...] = (), *, timeout: float = 7200) -> Comparison:
     """Run a suite in both ways, with more arguments for pytest if wanted."""
     arguments = (*SUITES[suite], *extra)
-    return Comparison(
-        suite, run(arguments, paged=False, timeout=timeout), run(arguments, paged=True, timeout=timeout)
-    )
+    return Comparison(suite, run(arguments, paged=False, timeout=timeout), run(arguments, paged=True, timeout=timeout))
 
 
 def main(suites: list[str]) -> int:

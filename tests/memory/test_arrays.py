@@ -6,39 +6,17 @@ import errno
 import gc
 import pickle
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import uzswap
+from tests.memory.paged import MIB, current, group, z  # noqa: F401  fixtures
 from uzswap.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory
-
-MIB = 1 << 20
-
-
-@pytest.fixture
-def z(engine: EngineFactory) -> Iterator[uzswap.Zswap]:
-    z = engine()
-    try:
-        z.arena.open()
-    except OSError as refused:
-        pytest.skip(f"{refused.strerror}")
-    yield z
-    gc.collect()
-
-
-@pytest.fixture
-def group(z: uzswap.Zswap) -> uzswap.MemCgroup:
-    return z.cgroup("/a")
-
-
-def current(group: uzswap.MemCgroup) -> int:
-    return int(group.read("memory.current"))
 
 
 @pytest.mark.parametrize(
