@@ -50,9 +50,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep the worst of setup, call and teardown."""
     outcome = "xfailed" if hasattr(report, "wasxfail") and report.skipped else report.outcome
-    if report.when == "call" or outcome != "passed":
-        if OUTCOMES.get(report.nodeid) != "failed":
-            OUTCOMES[report.nodeid] = outcome
+    if (report.when == "call" or outcome != "passed") and OUTCOMES.get(report.nodeid) != "failed":
+        OUTCOMES[report.nodeid] = outcome
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:

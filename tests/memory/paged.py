@@ -1,43 +1,21 @@
-"""What the tests of paged arrays share."""
+"""What the tests of paged arrays share; their fixtures are in conftest.py."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
-import pytest
+import numpy as np
 
 import uzswap
 
-if TYPE_CHECKING:
-    from tests.conftest import EngineFactory
-
 MIB = 1 << 20
 PAGE = 4096
-
-
-@pytest.fixture
-def z(engine: EngineFactory) -> Iterator[uzswap.Zswap]:
-    """An engine that can have arrays; without userfaultfd the test is skipped."""
-    z = engine()
-    try:
-        z.arena.open()
-    except OSError as refused:
-        pytest.skip(f"{refused.strerror}")
-    yield z
-    gc.collect()
-
-
-@pytest.fixture
-def group(z: uzswap.Zswap) -> uzswap.MemCgroup:
-    return z.cgroup("/a")
 
 
 def current(group: uzswap.MemCgroup) -> int:
     return int(group.read("memory.current"))
 
 
-def settle(x: object) -> None:
+def settle(x: np.ndarray[Any, Any]) -> None:
     """Wait until the pages of an array are on their way no longer: their fault threads have noted them."""
-    uzswap.advise(x, "willneed")  # type: ignore[arg-type]
+    uzswap.advise(x, "willneed")

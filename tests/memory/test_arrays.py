@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tests.memory.paged import MIB, current
 
 import uzswap
-from tests.memory.paged import MIB, current, group, z  # noqa: F401  fixtures
 from uzswap.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.memory.paged import MIB, current
 
 import uzswap
-from tests.memory.paged import MIB, current, group, z  # noqa: F401  fixtures
 from uzswap.core import handler as hook
 from uzswap.errors import InvalidArgumentError
 
@@ -146,7 +146,7 @@ def test_a_thread_that_outlives_the_block_allocates_as_usual(group: uzswap.MemCg
     assert "run" not in vars(thread)
 
 
-def test_blocks_nest_and_two_threads_have_their_own(z: uzswap.Zswap) -> None:  # noqa: F811
+def test_blocks_nest_and_two_threads_have_their_own(z: uzswap.Zswap) -> None:
     a, b = z.cgroup("/a"), z.cgroup("/b")
     barrier = threading.Barrier(2)
     paths = {}
@@ -198,7 +198,7 @@ def test_a_cgroup_is_not_removed_while_it_is_on(group: uzswap.MemCgroup) -> None
     assert threading.Thread.start.__module__ == "threading"
 
 
-def test_an_engine_closed_inside_leaves_the_rest_to_malloc(z: uzswap.Zswap) -> None:  # noqa: F811
+def test_an_engine_closed_inside_leaves_the_rest_to_malloc(z: uzswap.Zswap) -> None:
     with uzswap.managed(z.cgroup("/a")):
         x = np.arange(MIB)
         with pytest.raises(OSError, match="1 of its arrays"):
