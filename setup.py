@@ -82,6 +82,13 @@ def extensions() -> list[Extension]:
             [str(path)],
             depends=headers,
             include_dirs=[numpy.get_include()] if path.stem == "handler" else [],
+            # numpy 1.22 brought data handlers.
+            define_macros=[
+                ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),
+                ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+            ]
+            if path.stem == "handler"
+            else [],
             libraries=["lz4", "zstd", "xxhash", "pthread"],
             extra_compile_args=["-O3", "-std=gnu11"],
         )

@@ -11,6 +11,9 @@ from uzswap.errors import (
     ReclaimInterrupted,
     StaleHandleError,
 )
+from uzswap.memory.advice import ArrayInfo, advise, info, resident
+from uzswap.memory.array import array, asarray, empty, from_file, full, ones, zeros
+from uzswap.memory.managed import managed
 from uzswap.memory.store import Store
 from uzswap.result import ReclaimResult
 from uzswap.trace import TraceEvent
@@ -18,6 +21,7 @@ from uzswap.zswap import Zswap
 
 __all__ = [
     "REFUSED",
+    "ArrayInfo",
     "IntegrityError",
     "InvalidArgumentError",
     "MemCgroup",
@@ -30,4 +34,15 @@ __all__ = [
     "TraceEvent",
     "Zswap",
     "__version__",
+    "advise",
+    "array",
+    "asarray",
+    "empty",
+    "from_file",
+    "full",
+    "info",
+    "managed",
+    "ones",
+    "resident",
+    "zeros",
 ]

@@ -146,7 +146,11 @@ class ResidentReclaim:
         """Whether a retry can find more than nothing."""
         if self._zswap.parameters.shrinker_enabled:
             return True
-        return any(owner.resident_bytes for memcg in target.preorder() for owner in memcg.members)
+        return any(owner.resident_bytes for memcg in target.preorder() for owner in self._owners(memcg))
+
+    def _owners(self, memcg: MemCgroup) -> tuple[ResidentOwner, ...]:
+        """Everybody with resident memory of a cgroup's own: its members, and its arrays."""
+        return (*memcg.members, *self._zswap.arena.holder(memcg))
 
     def _shrink_subtree(self, scan: _Scan, priority: int) -> None:
         """shrink_node_memcgs()"""
@@ -184,7 +188,7 @@ class ResidentReclaim:
             scan.low_skipped = True
             protection = low
         if scan.anonymous:
-            for owner in memcg.members:
+            for owner in self._owners(memcg):
                 resident = owner.resident_bytes
                 unprotected = resident - resident * protection // (max(usage, protection) + 1)
                 self._shrink_owner(scan, memcg, owner, unprotected >> priority)

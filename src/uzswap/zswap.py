@@ -7,6 +7,7 @@ paging.py                  pages in and out: the swap-out decision, errors of lo
 writeback.py, walks/       writeback requests, and the three ways to choose what is written
 reclaim_resident.py        ordinary reclaim of resident memory, with shrinker.py beside it
 resident.py                front-ends and their charges: memory.high, memory.max
+memory/arena.py            numpy arrays, whose pages come and go on faults
 parameters.py              the module parameters, the pool limit
 lifetime.py                closing, forking
 =========================  =========================================================================================
@@ -14,6 +15,7 @@ lifetime.py                closing, forking
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from uzswap.control.serving import Serving
 from uzswap.core.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
 from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
+from uzswap.memory.arena import Arena
 from uzswap.paging import Paging, Place
 from uzswap.parameters import Compressor, Parameters, parse_max_pool
 from uzswap.reclaim_resident import ResidentReclaim
@@ -140,6 +143,7 @@ class Zswap:
         self.parameters = Parameters(self, limit, chosen, walk)
         self.shrinker = DynamicShrinker(self)
         self.reclaimer = ResidentReclaim(self)
+        self.arena = Arena(self)
         self._residents = Residents(self)
         self._paging = Paging(self)
         self._shrink_worker = Worker("uzswap-shrink", lambda: self.walk.relieve_pool(self))
@@ -163,12 +167,23 @@ class Zswap:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError as busy:
+            if error is None or busy.errno != errno.EBUSY:
+                raise
+            # The frames of an error on its way keep arrays alive: it must not be hidden behind that.
+            error.add_note(f"uzswap: {busy.strerror}; this one closes itself with the last of them")
 
     def close(self) -> None:
         """Free everything: memory, file, threads.  Calling it again does nothing, also in a forked child.
 
         Requests under way end with EINTR, other calls are waited for; later ones are OSError (EBADF).
+
+        Raises
+        ------
+        OSError
+            EBUSY: arrays are alive, or the call comes from within one of the engine's own.  Nothing was closed.
         """
         if isinstance(self.lifetime, ForkedLifetime):
             return
@@ -176,12 +191,14 @@ class Zswap:
         with self._closing_lock:
             if self.core.closed:
                 return
+            self.arena.require_no_arrays()
             self.closing = True
             self._serving.close()
             self._shrink_worker.close()
             self._residents.high_work.close()
             self.lifetime.end()
             self.tree.close()
+            self.arena.close()
             self.core.close()
             if self.swap is not None:
                 self.swap.close()
@@ -192,6 +209,7 @@ class Zswap:
     def _forked(self) -> None:
         """Make this copy unusable: called in a forked child, which must not wait for any lock of the parent's."""
         self.lifetime = ForkedLifetime()
+        self.arena.forked()
         self.core = cast(Engine, ForkedEngine(self.core))
         if self.swap is not None:
             self.swap.abandon()

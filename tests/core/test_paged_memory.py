@@ -186,3 +186,84 @@ def test_the_byte_shuffle_is_used_where_it_pays(engine: core.Engine, memory: pag
         del x
         memory.free(area)
     assert sizes[1] < sizes[0] / 2
+
+
+def test_reclaim_of_one_memcg_alone_leaves_its_children_alone(engine: core.Engine, memory: paged.Memory) -> None:
+    parent = engine.memcg_new(0)
+    child = engine.memcg_new(parent)
+    arrays = [array(memory, memcg, 64 * 1024) for memcg in (parent, child)]
+    for area, values in arrays:
+        values[:] = np.arange(len(values))
+        memory.bring(area, 0, 128)
+    assert [memory.own_pages(memcg) for memcg in (parent, child)] == [128, 128]
+    assert memory.reclaim_own(parent, 1000) == 128
+    assert [memory.own_pages(memcg) for memcg in (parent, child)] == [0, 128]
+    areas = [area for area, _ in arrays]
+    del arrays, values
+    for area in areas:
+        memory.free(area)
+
+
+def test_areas_of_a_removed_memcg_are_its_parents(engine: core.Engine, memory: paged.Memory) -> None:
+    parent = engine.memcg_new(0)
+    child = engine.memcg_new(parent)
+    (mine, x), (theirs, y) = (array(memory, memcg, 64 * 1024) for memcg in (parent, child))
+    for area, values in ((mine, x), (theirs, y)):
+        values[:] = np.arange(len(values))
+        memory.bring(area, 0, 128)
+    engine.memcg_remove(child)
+    again = engine.memcg_new(0)
+    assert memory.area(theirs).memcg == parent
+    assert memory.own_pages(parent) == 256
+    assert memory.own_pages(again) == 0
+    assert memory.reclaim(parent, 1000) == 256
+    assert (y == np.arange(len(y))).all()
+    assert counters(engine, again)["resident"] == 0
+    del x, y, values
+    memory.free(mine)
+    memory.free(theirs)
+    assert counters(engine, parent)["resident"] == 0
+
+
+def test_cooled_pages_are_the_next_to_go(engine: core.Engine, memory: paged.Memory) -> None:
+    memcg = engine.memcg_new(0)
+    areas = [array(memory, memcg, 64 * 1024) for _ in range(2)]
+    for area, values in areas:
+        values[:] = 1
+        memory.bring(area, 0, 128)
+    newest = areas[1][0]
+    memory.cool(newest, 0, 128)
+    memory.reclaim(memcg, 128)
+    assert [memory.area(area).resident for area, _ in areas] == [128, 0]
+    numbers = [area for area, _ in areas]
+    del areas, values
+    for area in numbers:
+        memory.free(area)
+
+
+def test_first_touches_count_as_faults_but_not_as_major_ones(engine: core.Engine, memory: paged.Memory) -> None:
+    memcg = engine.memcg_new(0)
+    area, x = array(memory, memcg, 64 * 1024)
+    x[:] = 1
+    memory.bring(area, 0, 128)
+    assert (counters(engine, memcg)["pgfault"], counters(engine, memcg)["pgmajfault"]) == (128, 0)
+    memory.evict(area, 0, 128)
+    memory.bring(area, 0, 128)
+    assert (counters(engine, memcg)["pgfault"], counters(engine, memcg)["pgmajfault"]) == (256, 128)
+    del x
+    memory.free(area)
+
+
+def test_what_is_compressed_does_not_fill_a_budget(engine: core.Engine, memory: paged.Memory) -> None:
+    memcg = engine.memcg_new(0)
+    engine.set_limit(memcg, core.MEMORY_MAX, 2 * MIB)
+    area, x = array(memory, memcg, MIB)
+    x[:] = noise = np.random.default_rng(1).integers(0, 1 << 32, len(x), np.uint64)  # half of each word: ratio 2
+    assert (x == noise).all()
+    levels = counters(engine, memcg)
+    assert levels["resident"] >= MIB // 2
+    assert levels["resident"] + levels["zswap"] <= 2 * MIB + 64 * PAGE
+    assert levels["disk"] > 0
+    assert not memory.take_events(memcg) & paged.OOM
+    del x
+    memory.free(area)

@@ -145,10 +145,12 @@ def _pressure(cgroup: MemCgroup) -> str:
 
 
 def _memory_events(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.take_events(cgroup)
     return flat_keyed({stat.name: cgroup.events[stat.name] for stat in MEMORY_EVENTS})
 
 
 def _memory_events_local(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.take_events(cgroup)
     return flat_keyed({stat.name: cgroup.local_events[stat.name] for stat in MEMORY_EVENTS})
 
 

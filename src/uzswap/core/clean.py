@@ -52,7 +52,7 @@ DROP_BATCH = cython.declare(cython.int, 64)
 
 
 def clean_keep(c, handles, n, owner):
-    """Entries of pages that were just loaded: those in the pool become clean copies, of the pages owner, owner + 4096...
+    """Entries of the pages from address `owner` on, just loaded: those in the pool become their clean copies.
 
     All others are freed, and their handles set to 0.  The entries are the caller's alone.
     """

@@ -5,7 +5,7 @@ from cython.cimports.libc.errno import EAGAIN, EBUSY, EEXIST, ENOMEM
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.clean import clean_keep
-from cython.cimports.uzswap.core.entries import NO_MEMCG
+from cython.cimports.uzswap.core.entries import C_PGFAULT, NO_MEMCG
 from cython.cimports.uzswap.core.frames import (
     poison,
     put_copy,
@@ -15,7 +15,7 @@ from cython.cimports.uzswap.core.frames import (
     take_stock,
 )
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, uz_monotonic_ns
-from cython.cimports.uzswap.core.page_out import evict_from, tell, uncharge, want_shrinking
+from cython.cimports.uzswap.core.page_out import count, make_room, tell, uncharge, want_shrinking
 from cython.cimports.uzswap.core.pagetable import (
     BATCH_PAGES,
     E_HIGH,
@@ -50,6 +50,7 @@ def charge_run(p, w, area, n, flags):
     """Charge n pages of an area, evicting first where a hard limit asks for it.  Called without the lock.
 
     A fault cannot fail as an allocation can, and nobody is killed here: when nothing more can go the charge is forced.
+    Returns the memcg that was charged.
     """
     met = cython.address(w.charge)
     tries: cython.int = 0
@@ -70,13 +71,14 @@ def charge_run(p, w, area, n, flags):
             break
         if not began:
             began = uz_monotonic_ns()
-        force = tries == RECLAIM_RETRIES or evict_from(p, w, met.over_max, BATCH_PAGES, not met.resident) == 0
+        force = tries == RECLAIM_RETRIES or make_room(p, w, met.over_max, BATCH_PAGES, met.resident) == 0
         tries += 1
         pthread_mutex_lock(cython.address(p.lock))
         tell(p, met.over_max, E_MAX | E_OOM if force else E_MAX)
         pthread_mutex_unlock(cython.address(p.lock))
     if began and not flags & AHEAD:
         p.memcgs[memcg].stall_ns += uz_monotonic_ns() - began
+    return memcg
 
 
 def keep_copies(p, w, area, flags):
@@ -101,7 +103,7 @@ def bring_run(p, w, first, n, flags):
     for i in range(n):
         p.pages[first + i].state = P_COMING
     pthread_mutex_unlock(cython.address(p.lock))
-    charge_run(p, w, a, n, flags)
+    memcg = charge_run(p, w, a, n, flags)
     keep: cython.int = keep_copies(p, w, a, flags)
     i = 0
     while i < n:
@@ -112,6 +114,7 @@ def bring_run(p, w, first, n, flags):
             waited += load_swapped(p, w, first, i, k, keep)
         else:
             fill_empty(p, w, first, i, k, flags & TO_WRITE)
+            count(p, memcg, C_PGFAULT, k)
         i += k
     pthread_mutex_lock(cython.address(p.lock))
     memcg = memcg_of(p, a)

@@ -2,8 +2,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.pagetable cimport Pager, Work
 
 cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
+cdef void count(Pager *p, uint32_t memcg, int counter, int64_t n) noexcept nogil
 cdef void uncharge(Pager *p, uint32_t memcg, int64_t n) noexcept nogil
 cdef int64_t evict_from(Pager *p, Work *w, uint32_t root, int64_t most, int copies) noexcept nogil
+cdef int64_t make_room(Pager *p, Work *w, uint32_t root, int64_t most, int resident) noexcept nogil
 cdef int evict_picked(Pager *p, Work *w, int n) noexcept nogil
 cdef void want_shrinking(Pager *p, uint32_t memcg) noexcept nogil
 
@@ -12,6 +14,7 @@ cdef void back_on_list(Pager *p, uint32_t page, int stuck) noexcept nogil
 cdef int move_out(Pager *p, Work *w, int n, char *staging) noexcept nogil
 cdef int copy_out(Pager *p, Work *w, int n, char *staging) noexcept nogil
 cdef int run_of(Work *w, int i, int n) noexcept nogil
+cdef int write_back_from(Pager *p, uint32_t root) noexcept nogil
 cdef int make_room_in_zswap(Pager *p, uint32_t memcg) noexcept nogil
 cdef int choose_filter(Pager *p, Work *w, int i, int n, char *staging) noexcept nogil
 cdef int packed_bytes(int length) noexcept nogil

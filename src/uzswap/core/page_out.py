@@ -13,6 +13,7 @@ from cython.cimports.uzswap.core.clean import clean_drop, clean_forget, clean_se
 from cython.cimports.uzswap.core.codec import Codec, compress
 from cython.cimports.uzswap.core.entries import (
     C_RESIDENT,
+    C_ZSWAP,
     MEMCG_ONLINE,
     Delta,
     delta_add,
@@ -106,10 +107,14 @@ def want_shrinking(p, memcg):
 
 
 def uncharge(p, memcg, n):
+    count(p, memcg, C_RESIDENT, -n * PAGE_BYTES)
+
+
+def count(p, memcg, counter, n):
     d: Delta
     memset(cython.address(d), 0, cython.sizeof(Delta))
     pthread_mutex_lock(cython.address(p.c.lock))
-    delta_add(cython.address(p.c.t), cython.address(d), memcg, C_RESIDENT, -n * PAGE_BYTES)
+    delta_add(cython.address(p.c.t), cython.address(d), memcg, counter, n)
     delta_apply(cython.address(p.c.t), cython.address(d))
     pthread_mutex_unlock(cython.address(p.c.lock))
 
@@ -440,3 +445,40 @@ def evict_from(p, w, root, most, copies):
             tried = 0
     pthread_mutex_unlock(cython.address(p.lock))
     return gone
+
+
+def write_back_from(p, root):
+    """Write some of the oldest entries of a memcg of root's subtree back, its memcgs in turn.  Whether any were."""
+    tried: uint32_t
+    nr: uint32_t = p.c.t.next_memcg
+    for tried in range(nr):
+        pthread_mutex_lock(cython.address(p.lock))
+        p.write_back_cursor = (p.write_back_cursor + 1) % nr
+        memcg = p.write_back_cursor
+        m = cython.address(p.c.t.memcgs[memcg])
+        found: cython.bint = (
+            m.state == MEMCG_ONLINE and m.stored != 0 and in_subtree(cython.address(p.c.t), memcg, root)
+        )
+        pthread_mutex_unlock(cython.address(p.lock))
+        if found and make_room_in_zswap(p, memcg):
+            return 1
+    return 0
+
+
+def make_room(p, w, root, most, resident):
+    """Bring a memcg that is over a limit, or close to it, about `most` pages down.  0 when nothing more can go.
+
+    Where it is not a limit of resident memory alone, what is compressed counts as well.  If that could only grow, a
+    budget would end up all compressed, and every fault would evict what the one before had brought; so it takes no
+    more than half.
+    """
+    if not resident:
+        counters = cython.address(p.c.t.memcgs[root].counters[0])
+        if counters[C_ZSWAP] > counters[C_RESIDENT]:
+            gone = clean_drop(p.c, root, most * PAGE_BYTES) // PAGE_BYTES
+            if gone or write_back_from(p, root):
+                return gone if gone else 1
+    gone = evict_from(p, w, root, most, not resident)
+    if gone or resident:
+        return gone
+    return write_back_from(p, root)

@@ -22,7 +22,7 @@ from cython.cimports.uzswap.core.entries import MEMCG_ONLINE, NO_MEMCG
 from cython.cimports.uzswap.core.frames import poison, punch, put_copy, put_zeros
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.page_in import AHEAD, TO_WRITE, bring_run
-from cython.cimports.uzswap.core.page_out import evict_from, want_shrinking
+from cython.cimports.uzswap.core.page_out import make_room, want_shrinking
 from cython.cimports.uzswap.core.pagetable import (
     BATCH_PAGES,
     MOST_THREADS,
@@ -287,7 +287,7 @@ def fault(p, w, address, kind):
     pthread_mutex_unlock(cython.address(p.lock))
     if far or (behind != NO_MEMCG and not p.nr_workers):
         # The faulter runs again already, but the workers do not keep up with it.
-        evict_from(p, w, behind, BATCH_PAGES, 1)
+        make_room(p, w, behind, BATCH_PAGES, 0)
 
 
 def help_ahead(p, w, page):
@@ -344,7 +344,7 @@ def read_ahead(p, w):
 
 
 def shrink(p, w):
-    """Evict one batch of a memcg that is close to its limits; whether there was one.  Called, and returns, with the lock."""
+    """Evict a batch of a memcg that is close to its limits; whether there was one.  Called, and returns, with the lock."""
     memcg = p.first_shrinking
     if not memcg:
         return 0
@@ -359,7 +359,7 @@ def shrink(p, w):
         return 1
     pages = -room // PAGE_BYTES + 1
     pthread_mutex_unlock(cython.address(p.lock))
-    gone = evict_from(p, w, memcg, pages if pages < BATCH_PAGES else BATCH_PAGES, not resident)
+    gone = make_room(p, w, memcg, pages if pages < BATCH_PAGES else BATCH_PAGES, resident)
     pthread_mutex_lock(cython.address(p.lock))
     if gone:
         want_shrinking(p, memcg)

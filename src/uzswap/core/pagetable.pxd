@@ -163,6 +163,7 @@ cdef struct Pager:
     uint32_t first_shrinking
     uint32_t last_shrinking
     uint32_t reclaim_cursor
+    uint32_t write_back_cursor
     pthread_t keeper
     pthread_t threads[MOST_THREADS + MOST_WORKERS]
     int thread_ids[MOST_THREADS + MOST_WORKERS]

@@ -14,7 +14,6 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, realloc
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import close, pipe
-from cython.cimports.uzswap.core.entries import MEMCG_DEAD
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTDUMP,
     MADV_DONTFORK,
@@ -277,11 +276,8 @@ def address_of(p, page):
 
 
 def memcg_of(p, a):
-    """The online memcg that an area belongs to now."""
-    m = p.areas[a].memcg
-    while p.c.t.memcgs[m].state == MEMCG_DEAD:
-        m = p.c.t.memcgs[m].parent
-    return m
+    """The online memcg that an area belongs to now: pages_reparent() sees to that."""
+    return p.areas[a].memcg
 
 
 # Lists
@@ -348,11 +344,15 @@ def balance(p, m):
 
 def pages_reparent(p, m, parent):
     """A memcg is being removed: its pages go to the old end of its parent's lists, as entries do."""
+    a: uint32_t
     mine = cython.address(p.memcgs[m])
     theirs = cython.address(p.memcgs[parent])
     splice(p, cython.address(mine.inactive), cython.address(theirs.inactive))
     splice(p, cython.address(mine.active), cython.address(theirs.active))
     mine.evictions = 0
+    for a in range(1, p.next_area):
+        if p.areas[a].used and p.areas[a].memcg == m:
+            p.areas[a].memcg = parent
 
 
 def splice(p, mine, theirs):

@@ -1,0 +1,1 @@
+"""Other people's test suites, run with their arrays in paged memory."""
