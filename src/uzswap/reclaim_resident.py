@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from uzswap.core.engine import COUNTERS
 from uzswap.errors import reclaim_error
 from uzswap.result import ReclaimResult
 from uzswap.signals import hold_back_signals
@@ -32,6 +33,8 @@ DEF_PRIORITY: Final = 12  # include/linux/mmzone.h
 SWAP_CLUSTER_MAX: Final = 32  # include/linux/swap.h, pages
 #: Asked of a front-end at once: large enough to be compressed in batches, small enough to look for signals in between.
 SHRINK_BYTES: Final = 4 << 20
+
+_CLEAN_COPIES: Final = COUNTERS.index("uzswap.clean_copies")
 
 
 class Kind(StrEnum):
@@ -78,10 +81,18 @@ class ResidentReclaim:
         kind: Kind,
         *,
         swappiness: int | str | None = None,
+        copies: bool = True,
         stop: Callable[[], bool] = _never,
     ) -> int:
-        """try_to_free_mem_cgroup_pages(): make one attempt to free ``nbytes``; return how many were freed."""
+        """try_to_free_mem_cgroup_pages(): make one attempt to free ``nbytes``; return how many were freed.
+
+        Clean copies are the first to go, unless it is resident memory alone that has to become less.
+        """
         scan = _Scan(target, max(nbytes, SWAP_CLUSTER_MAX * PAGE_SIZE), kind, swappiness != 0, stop)
+        if copies:
+            scan.freed = self._zswap.core.drop_clean(target.index, scan.want)
+            if scan.freed >= scan.want:
+                return scan.freed
         while True:
             for priority in range(DEF_PRIORITY, -1, -1):
                 self._shrink_subtree(scan, priority)
@@ -133,18 +144,21 @@ class ResidentReclaim:
     ) -> bool:
         """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop."""
         retries = MAX_RECLAIM_RETRIES
-        while (excess := memcg.usage() + more - memcg.limits[name]) > 0:
-            if stop() or not self._anything_to_take(memcg):
+        copies = name != "uzswap.resident.max"
+        while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
+            if stop() or not self._anything_to_take(memcg, copies):
                 return False
-            if not self.once(memcg, excess, kind, stop=stop):
+            if not self.once(memcg, excess, kind, copies=copies, stop=stop):
                 if retries == 0:
                     return False
                 retries -= 1
         return True
 
-    def _anything_to_take(self, target: MemCgroup) -> bool:
+    def _anything_to_take(self, target: MemCgroup, copies: bool) -> bool:
         """Whether a retry can find more than nothing."""
         if self._zswap.parameters.shrinker_enabled:
+            return True
+        if copies and self._zswap.core.counters(target.index)[_CLEAN_COPIES]:
             return True
         return any(owner.resident_bytes for memcg in target.preorder() for owner in self._owners(memcg))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from uzswap.errors import InvalidArgumentError
 from uzswap.reclaim_resident import Kind
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.zswap import Zswap
 
-__all__ = ["Reclaimed", "ResidentOwner", "Residents"]
+__all__ = ["HARD_LIMITS", "Reclaimed", "ResidentOwner", "Residents"]
+
+#: limits that memory never goes over
+HARD_LIMITS: Final = ("memory.max", "uzswap.resident.max")
 
 
 class Reclaimed(NamedTuple):
@@ -92,8 +95,8 @@ class Residents:
     def charge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Charge resident memory before it is taken into use.
 
-        Above ``memory.max`` of the cgroup or an ancestor, memory of that one's subtree is reclaimed first; above
-        ``memory.high`` it is reclaimed in the background.
+        Above ``memory.max`` or ``uzswap.resident.max`` of the cgroup or an ancestor, memory of that one's subtree is
+        reclaimed first; above ``memory.high`` it is reclaimed in the background.
 
         Raises
         ------
@@ -111,10 +114,10 @@ class Residents:
                 fits = self._make_room(limited, nbytes)
             if not fits:
                 limited.count_event("oom")
+                limits = (f"{name} = {format_size(limited.limits[name])}" for name in self._exceeded(limited, nbytes))
                 raise MemoryError(
-                    f"{limited.path}: {format_size(nbytes)} more do not fit below memory.max = "
-                    f"{format_size(limited.limits['memory.max'])}, and nothing more can be reclaimed: "
-                    "raise the limit, or free something"
+                    f"{limited.path}: {format_size(nbytes)} more do not fit below {' and '.join(limits)}, "
+                    "and nothing more can be reclaimed: raise the limit, or free something"
                 )
             over_max, over_high = core.charge(memcg.index, nbytes)
         if over_high >= 0:
@@ -132,22 +135,27 @@ class Residents:
     def enforce(self, memcg: MemCgroup, name: str) -> None:
         """Reclaim at once after a limit was written below what is in use (SPEC 7.2).
 
-        It never fails: what cannot go stays, and a signal ends it early.  ``memory.max`` that cannot be met counts as
-        an ``oom`` event; nobody is killed.
+        It never fails: what cannot go stays, and a signal ends it early.  A hard limit that cannot be met counts as an
+        ``oom`` event; nobody is killed.
         """
         with hold_back_signals() as signals, memcg.pressure.stall():
             if name == "memory.high":
                 self._zswap.reclaimer.shrink_to(memcg, name, Kind.DIRECT, stop=signals.pending)
-            elif name == "memory.max" and not self._make_room(memcg, 0, signals.pending) and not signals.pending():
+            elif name in HARD_LIMITS and not self._make_room(memcg, 0, signals.pending) and not signals.pending():
                 memcg.count_event("oom")
 
+    def _exceeded(self, limited: MemCgroup, more: int) -> list[str]:
+        return [name for name in HARD_LIMITS if limited.usage_under(name) + more > limited.limits[name]]
+
     def _make_room(self, limited: MemCgroup, more: int, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Bring a cgroup so far below memory.max that ``more`` bytes fit; False when nothing more can go.
+        """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go.
 
         When the front-ends have nothing left to give, zswap itself is written back.  The kernel does that only where
         shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does ``v5``.
         """
         zswap = self._zswap
+        if not zswap.reclaimer.shrink_to(limited, "uzswap.resident.max", Kind.DIRECT, more=more, stop=stop):
+            return False
         while not zswap.reclaimer.shrink_to(limited, "memory.max", Kind.DIRECT, more=more, stop=stop):
             limit = limited.limits["memory.max"]
             excess = limited.usage() + more - limit

@@ -32,7 +32,7 @@ from uzswap.memory.arena import Arena
 from uzswap.paging import Paging, Place
 from uzswap.parameters import Compressor, Parameters, parse_max_pool
 from uzswap.reclaim_resident import ResidentReclaim
-from uzswap.resident import ResidentOwner, Residents
+from uzswap.resident import HARD_LIMITS, ResidentOwner, Residents
 from uzswap.shrinker import DynamicShrinker
 from uzswap.swap import SwapFile, open_swap
 from uzswap.trace import Trace
@@ -391,9 +391,13 @@ class Zswap:
                 return proactive_writeback(self, memcg, request.nbytes, min_age=request.min_age, cancel=cancel)
             return self.reclaimer.proactive(memcg, request, cancel)
 
+    def over_high(self, memcg: MemCgroup) -> None:
+        """Have a cgroup brought back to its ``memory.high`` in the background."""
+        self._residents.over_high(memcg)
+
     def limit_changed(self, memcg: MemCgroup, name: str) -> None:
-        """Reclaim down to a limit that was just written: ``memory.high`` or ``memory.max`` (SPEC 7.2)."""
-        if name in ("memory.high", "memory.max") and memcg.limits[name] != NO_LIMIT:
+        """Reclaim down to a limit on memory that was just written: ``memory.high``, or a hard one (SPEC 7.2)."""
+        if name in ("memory.high", *HARD_LIMITS) and memcg.limits[name] != NO_LIMIT:
             with self.lifetime:
                 self._residents.enforce(memcg, name)
 

@@ -305,7 +305,7 @@ def test_H10_the_default_privilege_is_the_processes(g: MemCgroup) -> None:
 ROOT_HAS = {
     "memory.reclaim", "memory.stat", "memory.numa_stat", "memory.zswap.writeback", "memory.pressure",
     "cgroup.controllers", "cgroup.subtree_control", "cgroup.stat",
-    "uzswap.last_reclaim", "uzswap.same_filled", "uzswap.disk",
+    "uzswap.last_reclaim", "uzswap.same_filled", "uzswap.disk", "uzswap.clean_copies",
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ pgpromote_success pgscan pgsteal pswpin pswpout pgfault pgmajfault
 pgrefill pgactivate pgdeactivate pglazyfree pglazyfreed swpin_zero swpout_zero zswpin zswpout zswpwb
 thp_fault_alloc thp_collapse_alloc thp_swpout thp_swpout_fallback
 numa_pages_migrated numa_pte_updates numa_hint_faults
-uzswap.disk uzswap.same_filled
+uzswap.disk uzswap.clean_copies uzswap.same_filled
 """
 
 

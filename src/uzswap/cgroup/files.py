@@ -225,6 +225,8 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
     _limit("memory.low", "memory that ordinary reclaim takes only when nothing else is left"),
     _limit("memory.high", "usage above it is reclaimed in the background", enforced=True),
     _limit("memory.max", "usage never goes above it: reclaim, then MemoryError", enforced=True),
+    _counter("uzswap.resident.current", "resident memory of the subtree, compressed bytes not counted", "resident"),
+    _limit("uzswap.resident.max", "the same never goes above it: a budget that leaves the pool out", enforced=True),
     FileType(
         "memory.reclaim",
         "reclaim a number of bytes: <size> [swappiness=0..200|max], or <size> source=zswap [min_age=<seconds>]",
@@ -297,6 +299,12 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
         on_root=True,
     ),
     _counter("uzswap.disk", "compressed bytes on the device", "disk", on_root=True),
+    _counter(
+        "uzswap.clean_copies",
+        "compressed bytes in the pool of pages that are in memory too, unmodified; the first to go under pressure",
+        "uzswap.clean_copies",
+        on_root=True,
+    ),
 )
 
 #: the files of a cgroup, by name

@@ -25,7 +25,7 @@ from uzswap.cgroup.pressure import Pressure
 from uzswap.cgroup.protection import effective_protection
 from uzswap.cgroup.reclaim import ReclaimRequest, request
 from uzswap.cgroup.stat import EVENTS, FILE_OF_EVENT, memory_stat
-from uzswap.core.engine import COUNTERS, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX, ZSWAP_MAX
+from uzswap.core.engine import COUNTERS, MEMORY_HIGH, MEMORY_MAX, RESIDENT_MAX, SWAP_HIGH, SWAP_MAX, ZSWAP_MAX
 from uzswap.errors import ReclaimError, os_error
 from uzswap.units import NO_LIMIT, PAGE_SIZE
 
@@ -49,6 +49,7 @@ _CORE_LIMITS: Final = {
     "memory.swap.high": SWAP_HIGH,
     "memory.swap.max": SWAP_MAX,
     "memory.zswap.max": ZSWAP_MAX,
+    "uzswap.resident.max": RESIDENT_MAX,
 }
 _DEFAULT_LIMITS: Final = {"memory.min": 0, "memory.low": 0} | dict.fromkeys(_CORE_LIMITS, NO_LIMIT)
 
@@ -359,6 +360,12 @@ class MemCgroup:
         """Return memory.current in bytes: resident memory and compressed zswap bytes of the subtree."""
         counters = self.zswap.core.counters(self.index)
         return counters[_RESIDENT] + counters[_ZSWAP]
+
+    def usage_under(self, limit: str) -> int:
+        """Return what a limit on memory is about, in bytes: for ``uzswap.resident.max`` resident memory alone."""
+        if limit == "uzswap.resident.max":
+            return self.zswap.core.counters(self.index)[_RESIDENT]
+        return self.usage()
 
     def effective_protection(self, target: MemCgroup) -> tuple[int, int]:
         """Return (effective memory.min, effective memory.low) in bytes when ``target`` is reclaimed.

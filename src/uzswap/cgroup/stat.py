@@ -109,7 +109,8 @@ STATS: Final = (
     _level("zswapped", "zswapped", "original size of the pages in the pool"),
     _level("zswap_incomp", "zswap_incomp", "of these, pages kept raw because they do not compress"),
     Stat("zswpwb_proactive_b", "bytes", True, "compressed bytes written back by source=zswap", "zswpwb_proactive_b"),
-    *(_level(name, node=True) for name in ("file_mapped", "file_dirty", "file_writeback", "swapcached")),
+    *(_level(name, node=True) for name in ("file_mapped", "file_dirty", "file_writeback")),
+    _level("swapcached", "swapcached", "pages of arrays in memory that have a clean copy in the pool", node=True),
     *(_level(name, node=True) for name in ("anon_thp", "file_thp", "shmem_thp")),
     _level("inactive_anon", "resident", "resident memory that reclaim may take: all of it", node=True),
     *(_level(name, node=True) for name in ("active_anon", "inactive_file", "active_file", "unevictable")),
@@ -142,6 +143,7 @@ STATS: Final = (
     *(_events(f"thp_{what}") for what in ("fault_alloc", "collapse_alloc", "swpout", "swpout_fallback")),
     *(_events(f"numa_{what}") for what in ("pages_migrated", "pte_updates", "hint_faults")),
     _level("uzswap.disk", "disk", "compressed bytes on the device"),
+    _level("uzswap.clean_copies", "uzswap.clean_copies", "compressed bytes of clean copies"),
     _pages("uzswap.same_filled", "uzswap.same_filled", "pages stored as one repeated word, all zero ones not counted"),
 )
 

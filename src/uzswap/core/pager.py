@@ -344,7 +344,7 @@ def read_ahead(p, w):
 
 
 def shrink(p, w):
-    """Evict a batch of a memcg that is close to its limits; whether there was one.  Called, and returns, with the lock."""
+    """Evict a batch of a memcg close to its limits; whether there was one.  Called, and returns, with the lock."""
     memcg = p.first_shrinking
     if not memcg:
         return 0

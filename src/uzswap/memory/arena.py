@@ -51,6 +51,10 @@ def refusal(error: OSError) -> OSError:
     )
 
 
+#: seconds between two looks at what faults have met: what memory.events shows is taken when it is read
+EVENTS_PAUSE: Final = 0.05
+
+
 class ArraysOf:
     """The arrays of one cgroup as a holder of resident memory; see :class:`uzswap.resident.ResidentOwner`."""
 
@@ -81,6 +85,8 @@ class Arena:
         self.zswap: Final = zswap
         self.memory: paged.Memory | None = None
         self._lock = threading.Lock()
+        #: set when the memory goes
+        self.closing: Final = threading.Event()
         #: by index of the cgroup that they allocate in now; guarded by the tree's lock
         self._handlers: defaultdict[int, weakref.WeakSet[hook.Handler]] = defaultdict(weakref.WeakSet)
         self._listener: threading.Thread | None = None
@@ -157,6 +163,9 @@ class Arena:
                 for name, times in (("high", met.high), ("max", met.max), ("oom", met.oom)):
                     if times:
                         memcg.count_event(name, times)
+                if met.high and memcg.members:
+                    # The data plane evicts pages of arrays; other front-ends do their part.
+                    self.zswap.over_high(memcg)
                 if met.stall_ns:
                     memcg.pressure.record(met.stall_ns)
 
@@ -193,6 +202,7 @@ class Arena:
         """Give everything back.  No array is alive; the data plane is still open."""
         if self.memory is None:
             return
+        self.closing.set()
         broken = self.memory.info().broken
         self.memory.close()
         if self._listener is not None and not broken:
@@ -231,7 +241,10 @@ def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
             zswap.wake_shrink_worker()
         if events & (paged.HIGH | paged.MAX | paged.OOM):
             zswap.arena.take_events(zswap.root)
+        closing = zswap.arena.closing
         del zswap
+        # Faults may meet a limit thousands of times a second.
+        closing.wait(EVENTS_PAUSE)
 
 
 def _next_events(memory: paged.Memory) -> int:
