@@ -44,7 +44,7 @@ def refusal(error: OSError) -> OSError:
             "sudo sysctl vm.unprivileged_userfaultfd=1; in a container: docker run --security-opt seccomp=unconfined"
         )
     else:
-        why, remedy = f"userfaultfd failed: {error.strerror}", "see `uzswap doctor`"
+        why, remedy = f"userfaultfd failed: {os.strerror(error.errno or 0)}", "see `uzswap doctor`"
     return os_error(
         error.errno or errno.ENOSYS,
         f"no paged arrays here: {why}.  uzswap.Store and Zswap.swap_out() work without it.  Remedy: {remedy}",
