@@ -147,8 +147,8 @@ class Arena:
             handler.move(parent)
         self._handlers[parent] |= orphans
 
-    def take_events(self, cgroup: MemCgroup) -> None:
-        """Count what faults have met since the last call, in the events of a cgroup's subtree."""
+    def count_faults(self, cgroup: MemCgroup) -> None:
+        """Count what faults have met since the last call, in the events and the pressure of a cgroup's subtree."""
         if self.memory is None:
             return
         with cgroup.in_use():
@@ -230,7 +230,7 @@ def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
         if events & (paged.HIGH | paged.MAX | paged.OOM):
-            zswap.arena.take_events(zswap.root)
+            zswap.arena.count_faults(zswap.root)
         del zswap
 
 

@@ -59,7 +59,7 @@ def _data_type(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def _finish(made: NDArray[Any]) -> NDArray[Any]:
-    """Tell the engine how wide the numbers are: a byte shuffle makes them compress better; and what to call the array."""
+    """Tell the engine how wide the numbers are, so that a byte shuffle makes them compress better, and its name."""
     if (found := arena_of(made.ctypes.data)) is not None:
         arena, area = found
         assert arena.memory is not None
