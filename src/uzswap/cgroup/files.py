@@ -141,16 +141,17 @@ def _write_reclaim(cgroup: MemCgroup, text: str) -> None:
 
 
 def _pressure(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.count_faults(cgroup)
     return cgroup.pressure.read()
 
 
 def _memory_events(cgroup: MemCgroup) -> str:
-    cgroup.zswap.arena.take_events(cgroup)
+    cgroup.zswap.arena.count_faults(cgroup)
     return flat_keyed({stat.name: cgroup.events[stat.name] for stat in MEMORY_EVENTS})
 
 
 def _memory_events_local(cgroup: MemCgroup) -> str:
-    cgroup.zswap.arena.take_events(cgroup)
+    cgroup.zswap.arena.count_faults(cgroup)
     return flat_keyed({stat.name: cgroup.local_events[stat.name] for stat in MEMORY_EVENTS})
 
 

@@ -24,7 +24,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_unlock,
 )
 from cython.cimports.uzswap.core.memory import Memory
-from cython.cimports.uzswap.core.pagetable import PAGE_BYTES, area_new, work_get, work_put
+from cython.cimports.uzswap.core.pagetable import PAGE_BYTES, area_new, memcg_of, work_get, work_put
 from cython.cimports.uzswap.core.ranges import area_free, drop_range
 
 import_array()
@@ -236,5 +236,5 @@ def alive(memory: Memory):
     found = []
     for a in range(1, p.next_area):
         if p.areas[a].used:
-            found.append((p.areas[a].memcg, p.areas[a].pages * PAGE_BYTES))
+            found.append((memcg_of(p, a), p.areas[a].pages * PAGE_BYTES))
     return found

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from uzswap.core import handler as hook
+from uzswap.core.memory import NORMAL, RANDOM, SEQUENTIAL
 from uzswap.errors import IntegrityError, InvalidArgumentError
 from uzswap.memory.arena import Arena, arena_of
 from uzswap.units import PAGE_SIZE, format_size
@@ -42,7 +43,7 @@ class ArrayInfo(NamedTuple):
     zero: int
     #: could not be read back: access is SIGBUS
     lost: int
-    #: resident bytes whose compressed copy is kept, because they were not modified
+    #: compressed bytes in the pool of pages that are resident, and were not written to when that was last looked at
     clean_copies: int
     #: times that a thread waited for a page
     faults: int
@@ -123,7 +124,7 @@ def info(arr: NDArray[Any]) -> ArrayInfo:
         disk=found.disk * PAGE_SIZE,
         zero=found.zero * PAGE_SIZE,
         lost=found.lost * PAGE_SIZE,
-        clean_copies=0,
+        clean_copies=found.clean_copies,
         faults=found.faults,
         loads=found.loads,
         cgroup=arena.zswap.tree.by_index(found.memcg).path,
@@ -226,7 +227,7 @@ _ADVICE: Final[dict[str, Callable[[_Pages], int]]] = {
     "pageout": _pageout,
     "dontneed": _dontneed,
 }
-_HINTS: Final = ("sequential", "random", "normal")
+_HINTS: Final = {"sequential": SEQUENTIAL, "random": RANDOM, "normal": NORMAL}
 
 
 def advise(arr: NDArray[Any], advice: Advice) -> int:
@@ -261,6 +262,7 @@ def advise(arr: NDArray[Any], advice: Advice) -> int:
         raise InvalidArgumentError(f"advice {advice!r} is unknown, there is: {', '.join((*_ADVICE, *_HINTS))}")
     pages = _run_of_bytes(arr)
     if advice in _HINTS:
+        pages.memory.hint(pages.area, _HINTS[advice])
         return pages.memory.area(pages.area).pages * PAGE_SIZE
     if pages.first == pages.after:
         return 0

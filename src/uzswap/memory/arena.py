@@ -44,7 +44,7 @@ def refusal(error: OSError) -> OSError:
             "sudo sysctl vm.unprivileged_userfaultfd=1; in a container: docker run --security-opt seccomp=unconfined"
         )
     else:
-        why, remedy = f"userfaultfd failed: {error.strerror}", "see `uzswap doctor`"
+        why, remedy = f"userfaultfd failed: {os.strerror(error.errno or 0)}", "see `uzswap doctor`"
     return os_error(
         error.errno or errno.ENOSYS,
         f"no paged arrays here: {why}.  uzswap.Store and Zswap.swap_out() work without it.  Remedy: {remedy}",
@@ -153,8 +153,8 @@ class Arena:
             handler.move(parent)
         self._handlers[parent] |= orphans
 
-    def take_events(self, cgroup: MemCgroup) -> None:
-        """Count what faults have met since the last call, in the events of a cgroup's subtree."""
+    def count_faults(self, cgroup: MemCgroup) -> None:
+        """Count what faults have met since the last call, in the events and the pressure of a cgroup's subtree."""
         if self.memory is None:
             return
         with cgroup.in_use():
@@ -240,7 +240,7 @@ def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
         if events & (paged.HIGH | paged.MAX | paged.OOM):
-            zswap.arena.take_events(zswap.root)
+            zswap.arena.count_faults(zswap.root)
         closing = zswap.arena.closing
         del zswap
         # Faults may meet a limit thousands of times a second.
