@@ -1,6 +1,11 @@
 from libc.stdint cimport int64_t, uint64_t
 from uzswap.core.pagetable cimport Pager
 
+cdef enum:
+    # put_pages()
+    ALL_MOVED = 1
+    SOME_COPIED = 2
+
 cdef void events_pass(Pager *p) noexcept nogil
 cdef void punch(Pager *p, uint64_t address, uint64_t nbytes) noexcept nogil
 cdef int64_t put_copy(Pager *p, char *to, const char *frames, uint64_t nbytes) noexcept nogil
@@ -10,4 +15,4 @@ cdef int put_pages(Pager *p, char *to, char *frames, uint64_t n, int may_move) n
 cdef void poison(Pager *p, uint64_t page) noexcept nogil
 cdef int take_batch(Pager *p) noexcept nogil
 cdef int take_stock(Pager *p, uint64_t n, char **frames) noexcept nogil
-cdef void stock_used(Pager *p, int b, char *frames, uint64_t n) noexcept nogil
+cdef void stock_used(Pager *p, int b, char *frames, uint64_t n, int how) noexcept nogil

@@ -89,13 +89,15 @@ def move(p, to, frames, nbytes):
 
 
 def put_pages(p, to, frames, n, may_move):
-    """Put n filled pages in place; whether all could be.  Their bytes stay where they are when it fails."""
+    """Put n filled pages in place: ALL_MOVED, SOME_COPIED, or 0, and then their bytes are where they were."""
     done: uint64_t = 0
+    how: cython.int = ALL_MOVED
     while done < n:
         got: int64_t = -EINVAL
         if may_move:
             got = move(p, to + done * PAGE_BYTES, frames + done * PAGE_BYTES, (n - done) * PAGE_BYTES)
         if got < 0:
+            how = SOME_COPIED
             got = put_copy(p, to + done * PAGE_BYTES, frames + done * PAGE_BYTES, (n - done) * PAGE_BYTES)
         if got == -EEXIST:
             # The program has put something there itself (mmap over it): that is what it sees.
@@ -104,7 +106,7 @@ def put_pages(p, to, frames, n, may_move):
         if got < 0:
             return 0
         done += got // PAGE_BYTES
-    return 1
+    return how
 
 
 def poison(p, page):
@@ -152,9 +154,13 @@ def take_stock(p, n, frames):
     return found
 
 
-def stock_used(p, b, frames, n):
-    """Give back what take_stock() gave.  A frame that was copied after all must go before its slot is used again."""
-    madvise(frames, n * PAGE_BYTES, MADV_DONTNEED)
+def stock_used(p, b, frames, n, how):
+    """Give back what take_stock() gave; how is put_pages()'s answer.
+
+    A frame that was copied after all must go before its slot is used again.
+    """
+    if how != ALL_MOVED:
+        madvise(frames, n * PAGE_BYTES, MADV_DONTNEED)
     pthread_mutex_lock(cython.address(p.lock))
     p.batches[b].first += n
     p.batches[b].state = B_STOCK if p.batches[b].first < p.batches[b].last else B_EMPTY

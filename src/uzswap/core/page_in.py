@@ -198,10 +198,13 @@ def load_swapped(p, w, first, at, n, keep):
     swap_in(p.c, load)
     error: cython.int = load.error
     waited = load.disk_ns
-    if not error and not put_pages(p, p.base + (first + at) * PAGE_BYTES, frames, n, stock >= 0):
-        error = EAGAIN
+    how: cython.int = 0
+    if not error:
+        how = put_pages(p, p.base + (first + at) * PAGE_BYTES, frames, n, stock >= 0)
+        if not how:
+            error = EAGAIN
     if stock >= 0:
-        stock_used(p, stock, frames, n)
+        stock_used(p, stock, frames, n, how)
     if not error:
         if keep:
             clean_keep(p.c, w.handles, cython.cast(cython.int, n), address_of(p, first + at))

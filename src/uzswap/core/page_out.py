@@ -420,12 +420,14 @@ def evict_picked(p, w, n):
 def evict_from(p, w, root, most, copies):
     """Evict up to `most` of the oldest resident pages of root's subtree, its memcgs in turn.  How many went.
 
-    With copies, clean copies of the subtree go first and count as well.
+    With copies, clean copies of the subtree go first: pages only when there are none.
     """
     gone: int64_t = 0
     tried: uint32_t = 0
     if copies:
-        gone = clean_drop(p.c, root, most * PAGE_BYTES) // PAGE_BYTES
+        gone = (clean_drop(p.c, root, most * PAGE_BYTES) + PAGE_BYTES - 1) // PAGE_BYTES
+        if gone:
+            return gone
     pthread_mutex_lock(cython.address(p.lock))
     nr: uint32_t = p.c.t.next_memcg
     while gone < most and tried < nr:
@@ -475,7 +477,7 @@ def make_room(p, w, root, most, resident):
     if not resident:
         counters = cython.address(p.c.t.memcgs[root].counters[0])
         if counters[C_ZSWAP] > counters[C_RESIDENT]:
-            gone = clean_drop(p.c, root, most * PAGE_BYTES) // PAGE_BYTES
+            gone = (clean_drop(p.c, root, most * PAGE_BYTES) + PAGE_BYTES - 1) // PAGE_BYTES
             if gone or write_back_from(p, root):
                 return gone if gone else 1
     gone = evict_from(p, w, root, most, not resident)

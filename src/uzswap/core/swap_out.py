@@ -68,7 +68,7 @@ from cython.cimports.uzswap.core.stream import (
 # device large.
 PAGES_AFTER_KICK = cython.declare(int64_t, 512)
 
-# Bytes of clean copies that go at once for memory.zswap.max: about a batch of evicted pages.
+# Bytes of clean copies that go at once for memory.zswap.max or a full pool: about a batch of evicted pages.
 COPIES_DROPPED = cython.declare(int64_t, 128 << 10)
 
 
@@ -116,7 +116,7 @@ def admit(c, s, i, p):
         return 0
     if c.pool.pages >= c.pool_max or c.reached_full:
         # Pages of the pool, not bytes, have to become free: what else lies in them stays, so this is a try.
-        clean_drop_locked(c, ROOT, (c.pool.pages - c.pool_accept) << 12)
+        clean_drop_locked(c, ROOT, ((c.pool.pages - c.pool_accept) << 12) + COPIES_DROPPED)
     if c.pool.pages >= c.pool_max:
         t.totals[G_POOL_LIMIT_HIT] += 1
         c.reached_full = 1
