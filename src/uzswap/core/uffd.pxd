@@ -157,10 +157,10 @@ cdef extern from *:
     /* Waits for a message; -ECANCELED when stop_fd became readable. */
     static inline int uz_uffd_wait(int fd, int stop_fd, uint64_t *address, uint64_t *nbytes) {
         for (;;) {
-            int kind = uz_uffd_take(fd, address, nbytes);
-            if (kind != UZ_NOTHING) return kind;
             struct pollfd p[2] = { { fd, POLLIN, 0 }, { stop_fd, POLLIN, 0 } };
             if (poll(p, 2, -1) > 0 && p[1].revents) return -ECANCELED;
+            int kind = uz_uffd_take(fd, address, nbytes);
+            if (kind != UZ_NOTHING) return kind;
         }
     }
     /* A table of descriptors for this thread, and those it makes, with nothing in it but keep[] (sorted) and stderr. */
