@@ -172,8 +172,11 @@ class Arena:
     # The end
 
     def require_no_arrays(self) -> None:
-        """Have no more arrays made, or raise EBUSY when some are alive; then nothing has changed."""
-        if self.memory is None:
+        """Have no more arrays made, or raise EBUSY when some are alive; then nothing has changed.
+
+        When a thread that serves faults was killed they keep what they have, and do not keep the engine from closing.
+        """
+        if self.memory is None or self.memory.info().broken:
             return
         if hook.alive(self.memory):
             gc.collect()
@@ -240,7 +243,11 @@ def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
         if events & (paged.HIGH | paged.MAX | paged.OOM):
-            zswap.arena.count_faults(zswap.root)
+            try:
+                zswap.arena.count_faults(zswap.root)
+            except OSError:
+                if not zswap.closing:
+                    raise
         closing = zswap.arena.closing
         del zswap
         # Faults may meet a limit thousands of times a second.
