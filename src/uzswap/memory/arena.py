@@ -108,7 +108,8 @@ class Arena:
                     self.memory = paged.Memory(self.zswap.core)
                 except OSError as error:
                     raise refusal(error) from None
-                _arenas.add(self)
+                with _registering:
+                    _add(self)
                 self._listener = threading.Thread(
                     target=_listen, args=(weakref.ref(self.zswap), self.memory), name="uzswap-arrays", daemon=True
                 )
@@ -220,15 +221,32 @@ class Arena:
         self._lock = threading.Lock()
 
 
-_arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
+_registering = threading.Lock()
+#: those with a memory; replaced, never changed, so that it can be gone through without a lock
+_arenas: tuple[weakref.ref[Arena], ...] = ()
 _abandoned: list[object] = []
+
+
+def _forked() -> None:
+    """A child begins with no arena, and must not wait for a lock that some thread of the parent had."""
+    global _arenas, _registering
+    _arenas, _registering = (), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _add(arena: Arena) -> None:
+    global _arenas
+    _arenas = (*(known for known in _arenas if known() is not None), weakref.ref(arena))
 
 
 def arena_of(address: int) -> tuple[Arena, int] | None:
     """Return the arena and the area that an address is in, if it is in any."""
-    for arena in list(_arenas):
-        memory = arena.memory
-        if memory is not None and (area := hook.find(memory, address)):
+    for known in _arenas:
+        arena = known()
+        memory = None if arena is None else arena.memory
+        if arena is not None and memory is not None and (area := hook.find(memory, address)):
             return arena, area
     return None
 
