@@ -6,7 +6,7 @@ CORE := $(wildcard src/uzswap/core/*.py src/uzswap/core/*.pxd)
 BENCHES := store load writeback scale
 BENCH_ARGS ?=
 
-.PHONY: venv demo test lint bench clean
+.PHONY: venv demo test compat lint bench clean
 
 venv: $(VENV)/.ready
 
@@ -16,6 +16,10 @@ $(VENV)/.ready: pyproject.toml setup.py scripts/bootstrap $(CORE)
 
 $(VENV)/.bench: $(VENV)/.ready
 	@scripts/bootstrap $(VENV) dev,fuse,bench
+	@touch $@
+
+$(VENV)/.compat: $(VENV)/.ready
+	@scripts/bootstrap $(VENV) dev,fuse,compat
 	@touch $@
 
 demo: venv
@@ -28,6 +32,10 @@ lint: venv
 
 test: lint
 	$(BIN)/python -m pytest
+
+# The test suites of numpy, and of a module each of pandas and scikit-learn, in 16 MiB: an hour.  `make test` has a part.
+compat: $(VENV)/.compat
+	$(BIN)/python -m tests.compat.compare $(SUITES)
 
 bench: $(VENV)/.bench
 	@for bench in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$bench $(BENCH_ARGS) || exit 1; done

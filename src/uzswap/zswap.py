@@ -91,6 +91,8 @@ class Zswap:
     swap : SwapFile or None
     core : Engine
         The data plane.
+    arena : Arena
+        Where numpy arrays live; opened by the first of them.
 
     Raises
     ------

@@ -173,7 +173,7 @@ def test_resident_keeps_strided_views_and_what_lies_between(group: uzswap.MemCgr
 def test_resident_needs_room(group: uzswap.MemCgroup) -> None:
     x = uzswap.zeros(100 * PER_PAGE, cgroup=group)
     group.write("memory.max", "64K")
-    with pytest.raises(MemoryError, match=r"/a: 400.0 KiB cannot be resident at once below memory.max = 64.0 KiB"):
+    with pytest.raises(MemoryError, match=r"400.0 KiB cannot be resident at once: /a/memory.max is 64.0 KiB"):
         uzswap.resident(x).__enter__()
     with uzswap.resident(x[: 8 * PER_PAGE]):
         x[:] = 1
@@ -228,5 +228,7 @@ def test_from_file_with_a_file_that_does_not_fit(group: uzswap.MemCgroup, tmp_pa
     for offset in (-1, 101):
         with pytest.raises(InvalidArgumentError, match=f"offset={offset} is not within 100 bytes"):
             uzswap.from_file(path, "u1", offset=offset, cgroup=group)
+    with pytest.raises(InvalidArgumentError, match="has no bytes"):
+        uzswap.from_file(path, "S", cgroup=group)
     with pytest.raises(FileNotFoundError):
         uzswap.from_file(tmp_path / "missing", cgroup=group)

@@ -58,3 +58,4 @@ def test_one_clear_error_and_everything_else_works(number: int, why: str, remedy
         assert "uzswap.Store and Zswap.swap_out() work without it" in line
     assert "userfaultfd" in doctor
     assert "missing" in doctor
+    assert "no paged arrays here" in doctor

@@ -87,4 +87,5 @@ def test_the_doctor_says_so(tmp_path: Path) -> None:
     print(CliRunner().invoke(doctor).output)
     """)
     assert "user-mode faults only" in said
+    assert "uzswap.resident(array)" in " ".join(said.split())
     assert "sudo sysctl vm.unprivileged_userfaultfd=1" in said

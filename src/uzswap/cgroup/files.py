@@ -380,7 +380,7 @@ _SEGMENT: Final = 1 << 20  # core/device: SEGMENT_BYTES
 _VMSTAT: Final = (
     Stat("nr_anon_pages", "pages", help="resident pages of the front-ends", source="resident"),
     Stat("nr_zspages", "pages", help="pages that the pool occupies"),
-    Stat("nr_swapcached", "pages", help="always 0: there is no swap cache"),
+    Stat("nr_swapcached", "pages", help="resident pages whose compressed copy is kept", source="swapcached"),
     *(stat for stat in STATS if stat.name in ("workingset_refault_anon",)),
     *(stat for stat in STATS if stat.name.startswith(("pgdemote_", "pgsteal_", "pgscan_"))),
     *(stat for stat in STATS if stat.name in ("pswpin", "pswpout", "pgfault", "pgmajfault")),
@@ -393,6 +393,7 @@ def _vmstat(zswap: Zswap) -> str:
     totals = dict(zip(GLOBALS, zswap.core.globals(), strict=True))
     values = {stat.name: totals.get(stat.source or "", 0) for stat in _VMSTAT}
     values["nr_anon_pages"] //= PAGE_SIZE
+    values["nr_swapcached"] //= PAGE_SIZE
     values["nr_zspages"] = zswap.core.pool_pages()
     events = zswap.tree.root.events
     return flat_keyed(values | {name: events[name] for name in values.keys() & events.keys()})
@@ -402,7 +403,7 @@ _MEMINFO: Final = (
     Stat("MemTotal", "kB", help="RAM of the machine, that max_pool_percent is taken of"),
     Stat("MemFree", "kB", help="unused RAM of the machine"),
     Stat("MemAvailable", "kB", help="RAM of the machine that new work could have without swapping"),
-    Stat("SwapCached", "kB", help="always 0: there is no swap cache"),
+    Stat("SwapCached", "kB", help="resident memory whose compressed copy is kept"),
     Stat("SwapTotal", "kB", help="size of the swap device"),
     Stat("SwapFree", "kB", help="of this, not in use"),
     Stat("Zswap", "kB", help="memory that the pool occupies"),
@@ -418,7 +419,7 @@ def _meminfo(zswap: Zswap) -> str:
         "MemTotal": total_ram_pages() * PAGE_SIZE // 1024,
         "MemFree": machine["MemFree"],
         "MemAvailable": machine["MemAvailable"],
-        "SwapCached": 0,
+        "SwapCached": zswap.core.globals()[GLOBALS.index("swapcached")] // 1024,
         "SwapTotal": total // 1024,
         "SwapFree": (total - used) // 1024,
         "Zswap": _pool_bytes(zswap) // 1024,

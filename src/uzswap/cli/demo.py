@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from uzswap import MemCgroup, ReclaimError, ReclaimResult, Store, Zswap
-from uzswap.cli import corpus
+from uzswap.cli import corpus, demo_arrays
 from uzswap.units import format_size, parse_size
 
 _Item = TypeVar("_Item")
@@ -61,10 +61,14 @@ class Tenant:
 @click.option("--walk", type=click.Choice(["fair", "coldest", "v5"]), default="fair", show_default=True)
 @click.option("--swap", type=click.Path(), default="auto", help="Swap file or device.  [default: an unlinked file]")
 def demo(size: int, walk: str, swap: str) -> int:
-    """Store real files of this machine for two tenants, write back the coldest by byte budget, verify everything."""
+    """Store real files of this machine for two tenants, write back the coldest by byte budget, verify everything.
+
+    Then compute with a numpy array of four times its budget.
+    """
     console = Console(highlight=False)
-    with Zswap(swap=swap, swap_size=max(size, 64 << 20), walk=walk) as z:
-        return Demo(z, size, console).run()
+    with Zswap(swap=swap, swap_size=2 * max(size, 64 << 20), walk=walk) as z:
+        failed = Demo(z, size, console).run()
+        return failed or int(not demo_arrays.act(z, size, console))
 
 
 class Demo:

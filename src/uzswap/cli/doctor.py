@@ -26,6 +26,7 @@ def examine() -> list[Finding]:
         probes.memory(),
         probes.huge_pages(),
         *probes.userfaultfd(),
+        probes.arrays(),
         probes.fuse(),
         probes.kernel_zswap(),
         probes.kernel_source_zswap(),

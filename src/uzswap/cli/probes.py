@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from uzswap.core.engine import Engine
+from uzswap.core.memory import Memory
+from uzswap.memory.arena import refusal
 from uzswap.swap import open_swap
 from uzswap.swap.place import IN_MEMORY, file_system_type
 from uzswap.units import PAGE_SIZE, format_size
@@ -111,6 +114,26 @@ def userfaultfd() -> list[Finding]:
     else:
         fix = "sudo sysctl vm.unprivileged_userfaultfd=1"
     return [Finding(what, Level.MISSING, "; ".join(refusals), fix)]
+
+
+def arrays() -> Finding:
+    """Which mode the paged arrays of this user have, found out by opening such memory."""
+    what = "numpy arrays"
+    fix = "sudo sysctl vm.unprivileged_userfaultfd=1"
+    core = Engine()
+    try:
+        memory = Memory(core)
+        info = memory.info()
+        memory.close()
+    except OSError as error:
+        told = refusal(error)
+        return Finding(what, Level.MISSING, f"{errno.errorcode.get(told.errno or 0, '?')}: {told.strerror}", fix)
+    finally:
+        core.close()
+    if info.user_mode_only:
+        text = "user mode only: system calls into an array need uzswap.resident(array) around them, else EFAULT"
+        return Finding(what, Level.LIMITED, text, fix)
+    return Finding(what, Level.OK, "full mode: system calls into arrays work as well")
 
 
 def _sysctl() -> str:

@@ -42,8 +42,8 @@ def take(h, nbytes):
     """A new area's address; NULL without address space, or from an engine that closes."""
     at: cython.p_char = cython.NULL
     pthread_mutex_lock(cython.address(h.lock))
-    if not h.off and not h.held:
-        p = h.p
+    p = h.p
+    if not h.off and not h.held and not p.broken:
         pthread_mutex_lock(cython.address(p.lock))
         a = area_new(p, nbytes, h.memcg)
         if a:
@@ -55,7 +55,9 @@ def take(h, nbytes):
 
 
 def area_at(p, at):
-    """The area that an address of the reservation belongs to, or 0."""
+    """The area that an address of the reservation belongs to; 0 when it is free, or nobody may know any more."""
+    if p.broken:
+        return 0
     pthread_mutex_lock(cython.address(p.lock))
     a = p.pages[(at - p.base) // PAGE_BYTES].area
     pthread_mutex_unlock(cython.address(p.lock))
@@ -115,6 +117,8 @@ def hook_realloc(ctx, old, nbytes):
         if getpid() != h.pid:
             return cython.NULL
         a = area_at(h.p, cython.cast(cython.p_char, old))
+        if not a:
+            return cython.NULL
         if shrunk(h, a, nbytes):
             return old
         had = h.p.areas[a].pages * PAGE_BYTES

@@ -17,6 +17,7 @@ from uzswap.core import handler as hook
 from uzswap.core.memory import NORMAL, RANDOM, SEQUENTIAL
 from uzswap.errors import IntegrityError, InvalidArgumentError
 from uzswap.memory.arena import Arena, arena_of
+from uzswap.resident import HARD_LIMITS
 from uzswap.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def resident(arr: NDArray[Any]) -> Iterator[NDArray[Any]]:
     InvalidArgumentError
         It is not in paged memory.
     MemoryError
-        It is larger than the ``memory.max`` of its cgroup or of an ancestor.
+        It is larger than a hard limit of its cgroup or of an ancestor: ``memory.max``, ``uzswap.resident.max``.
     IntegrityError
         A page could not be read back.
     """
@@ -176,18 +177,18 @@ def _owner(pages: _Pages) -> str:
 
 
 def _budget(pages: _Pages) -> tuple[int, str]:
-    """Return the lowest memory.max that counts for an array, and the cgroup that has it."""
+    """Return the lowest hard limit that counts for an array, and which it is."""
     cgroup = pages.arena.zswap.tree.by_index(pages.memory.area(pages.area).memcg)
-    return min((one.limits["memory.max"], one.path) for one in cgroup.ancestry())
+    return min((one.limits[name], f"{one.path}/{name}") for one in cgroup.ancestry() for name in HARD_LIMITS)
 
 
 def _require_room(pages: _Pages) -> None:
     nbytes = (pages.after - pages.first) * PAGE_SIZE
-    limit, path = _budget(pages)
+    limit, file = _budget(pages)
     if nbytes > limit:
         raise MemoryError(
-            f"{path}: {format_size(nbytes)} cannot be resident at once below memory.max = {format_size(limit)}: "
-            "raise the limit, or take the array in parts"
+            f"{format_size(nbytes)} cannot be resident at once: {file} is {format_size(limit)}.  "
+            "Raise the limit, or take the array in parts"
         )
 
 
@@ -234,7 +235,7 @@ def advise(arr: NDArray[Any], advice: Advice) -> int:
     """Say how an array will be used, as madvise(2).
 
     =============  ===================================================================================================
-    "willneed"     bring it in, as far as ``memory.max`` has room; returns when it is there
+    "willneed"     bring it in, as far as the limits have room; returns when it is there
     "cold"         it goes next when memory is reclaimed
     "pageout"      evict it now
     "dontneed"     forget its contents: it reads as zero.  Pages of which the view has only a part keep theirs

@@ -108,7 +108,8 @@ class Arena:
                     self.memory = paged.Memory(self.zswap.core)
                 except OSError as error:
                     raise refusal(error) from None
-                _arenas.add(self)
+                with _registering:
+                    _add(self)
                 self._listener = threading.Thread(
                     target=_listen, args=(weakref.ref(self.zswap), self.memory), name="uzswap-arrays", daemon=True
                 )
@@ -172,8 +173,11 @@ class Arena:
     # The end
 
     def require_no_arrays(self) -> None:
-        """Have no more arrays made, or raise EBUSY when some are alive; then nothing has changed."""
-        if self.memory is None:
+        """Have no more arrays made, or raise EBUSY when some are alive; then nothing has changed.
+
+        When a thread that serves faults was killed they keep what they have, and do not keep the engine from closing.
+        """
+        if self.memory is None or self.memory.info().broken:
             return
         if hook.alive(self.memory):
             gc.collect()
@@ -217,15 +221,32 @@ class Arena:
         self._lock = threading.Lock()
 
 
-_arenas: weakref.WeakSet[Arena] = weakref.WeakSet()
+_registering = threading.Lock()
+#: those with a memory; replaced, never changed, so that it can be gone through without a lock
+_arenas: tuple[weakref.ref[Arena], ...] = ()
 _abandoned: list[object] = []
+
+
+def _forked() -> None:
+    """A child begins with no arena, and must not wait for a lock that some thread of the parent had."""
+    global _arenas, _registering
+    _arenas, _registering = (), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _add(arena: Arena) -> None:
+    global _arenas
+    _arenas = (*(known for known in _arenas if known() is not None), weakref.ref(arena))
 
 
 def arena_of(address: int) -> tuple[Arena, int] | None:
     """Return the arena and the area that an address is in, if it is in any."""
-    for arena in list(_arenas):
-        memory = arena.memory
-        if memory is not None and (area := hook.find(memory, address)):
+    for known in _arenas:
+        arena = known()
+        memory = None if arena is None else arena.memory
+        if arena is not None and memory is not None and (area := hook.find(memory, address)):
             return arena, area
     return None
 
@@ -240,7 +261,11 @@ def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
         if events & (paged.HIGH | paged.MAX | paged.OOM):
-            zswap.arena.count_faults(zswap.root)
+            try:
+                zswap.arena.count_faults(zswap.root)
+            except OSError:
+                if not zswap.closing:
+                    raise
         closing = zswap.arena.closing
         del zswap
         # Faults may meet a limit thousands of times a second.

@@ -221,6 +221,8 @@ def from_file(
         The file is too short for the shape, or the rest of it is not whole items.
     """
     wanted = _data_type(dtype)
+    if not wanted.itemsize:
+        raise InvalidArgumentError(f"dtype={wanted} has no bytes: give the width of an item, such as S10")
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size - offset
         if offset < 0 or size < 0:

@@ -12,6 +12,7 @@ a library takes without numpy (torch, Arrow, scipy's own buffers).
 
 from __future__ import annotations
 
+import os
 import threading
 from contextvars import ContextVar
 from types import TracebackType
@@ -145,6 +146,15 @@ def _pass_on_to_threads(more: int) -> None:
             threading.Thread.start = _start  # type: ignore[method-assign, assignment]
         elif _nr_on == 0 and threading.Thread.start is _start:
             threading.Thread.start = _thread_start  # type: ignore[method-assign]
+
+
+def _forked() -> None:
+    """A child must not wait for a lock that some thread of the parent had."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _start(thread: threading.Thread) -> None:
