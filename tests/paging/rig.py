@@ -7,8 +7,8 @@
     def reads_a_lost_page(z: Zswap) -> None:
         ...
 
-    def test_a_lost_page_is_a_sigbus(mode: Mode) -> None:
-        assert run(mode, reads_a_lost_page).signal == signal.SIGBUS
+    def test_a_lost_page_is_a_sigbus(rig: Rig) -> None:
+        assert rig.run(reads_a_lost_page).signal == signal.SIGBUS
 
 The test is this side; the function runs in a child, where :func:`main` makes the engine, calls it, and afterwards waits
 for background work, verifies every invariant, closes the engine and looks for leaks.
@@ -21,7 +21,6 @@ import functools
 import gc
 import importlib
 import inspect
-import json
 import os
 import sys
 import warnings
@@ -35,6 +34,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tests.support.child import Child, Finished
+    from tests.support.zygote import Zygote
 
     from uzswap import MemCgroup, Zswap
 
@@ -66,13 +66,31 @@ class Mode(StrEnum):
 # The test's side
 
 
-def start(mode: Mode, program: Callable[..., None], options: Mapping[str, Any] | None = None, **arguments: Any) -> Child:
-    """Start a program: `options` make its engine, `arguments` are its own; both must be fit for JSON."""
+def zygote(mode: Mode) -> Zygote:
+    """What the programs of a mode are forked from."""
     from tests.support import child
+    from tests.support.zygote import Zygote
 
-    task = json.dumps([program.__module__, program.__name__, mode, dict(options or {}), arguments])
     kind = child.NobodysChild if mode is Mode.USER_ONLY else child.Child
-    return kind("from tests.paging.rig import main; main()", [task], timeout=PATIENCE)
+    return Zygote(kind, ["pytest", "hypothesis.stateful", "uzswap", "tests.paging.rig", "tests.support.leaks"])
+
+
+class Rig:
+    """Starts programs in a mode."""
+
+    def __init__(self, mode: Mode, zygote: Zygote) -> None:
+        self.mode = mode
+        self._zygote = zygote
+
+    def start(self, program: Callable[..., None], options: Mapping[str, Any] | None = None, **arguments: Any) -> Child:
+        """Start a program: `options` make its engine, `arguments` are its own; both must be fit for JSON."""
+        task = [program.__module__, program.__name__, self.mode, dict(options or {}), arguments]
+        return self._zygote.child(__name__, "main", task, timeout=PATIENCE)
+
+    def run(self, program: Callable[..., None], options: Mapping[str, Any] | None = None, **arguments: Any) -> Finished:
+        """Run a program to its end."""
+        with self.start(program, options, **arguments) as running:
+            return finish(running)
 
 
 def finish(running: Child) -> Finished:
@@ -85,22 +103,16 @@ def finish(running: Child) -> Finished:
     return done
 
 
-def run(mode: Mode, program: Callable[..., None], options: Mapping[str, Any] | None = None, **arguments: Any) -> Finished:
-    """Run a program to its end."""
-    with start(mode, program, options, **arguments) as running:
-        return finish(running)
-
-
 def in_each_mode(**options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a test of a program that has to end well.  What it takes beside the engine comes from ``parametrize``."""
 
     def make(program: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(program)
-        def test(mode: Mode, **arguments: Any) -> None:
-            run(mode, program, options, **arguments).check()
+        def test(rig: Rig, **arguments: Any) -> None:
+            rig.run(program, options, **arguments).check()
 
         kind = inspect.Parameter.KEYWORD_ONLY
-        names = ["mode", *list(inspect.signature(program).parameters)[1:]]
+        names = ["rig", *list(inspect.signature(program).parameters)[1:]]
         test.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
         return test
 
@@ -116,13 +128,12 @@ def skip(reason: str) -> NoReturn:
     os._exit(SKIPPED)
 
 
-def main() -> None:
-    """Run the program that ``sys.argv[1]`` names."""
+def main(module: str, name: str, mode: str, options: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Run a program, in a process of its own."""
     from tests.support.leaks import Snapshot
 
     from uzswap import Zswap
 
-    module, name, mode, options, arguments = json.loads(sys.argv[1])
     choose(Mode(mode))
     named = getattr(importlib.import_module(module), name)
     program = getattr(named, "__wrapped__", named)

@@ -2,9 +2,10 @@
 
     python faulty_server.py MOUNTPOINT BACKING_FD CONTROL_FD OWNER
 
-It serves one file, ``swap``, that belongs to the user OWNER, out of the open file BACKING_FD, and obeys JSON lines that arrive at CONTROL_FD, a Unix
-socket; each line gets one JSON line as its answer.  When the socket closes, also because the test was killed, it lets
-every waiting write go, unmounts and ends: nothing stays mounted.
+It serves one file, ``swap``, out of the open file BACKING_FD; it belongs to the user OWNER, who may be another than the
+one that it runs as.  It obeys JSON lines that arrive at CONTROL_FD, a Unix socket; each line gets one JSON line as its
+answer.  When the socket closes, also because the test was killed, it lets every waiting write go, unmounts and ends:
+nothing stays mounted.
 """
 
 import contextlib
