@@ -97,8 +97,7 @@ def is_stuck(z: Zswap, where: str) -> None:
     if where == "user":
         touch(x)
     else:
-        with open("/var/tmp", "rb") if False else os.fdopen(os.memfd_create("x"), "wb", buffering=0) as file:
-            file.write(x.data)
+        os.write(os.memfd_create("x"), x.data)
 
 
 @pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGTERM, signal.SIGKILL])

@@ -1,4 +1,4 @@
-"""What a program does to the mapping itself: its own business, but never somebody else's bytes, nor zeros for its own."""
+"""What a program does to the mapping itself: it gets what it asked for, and never zeros for bytes or others' bytes."""
 
 from __future__ import annotations
 
@@ -104,9 +104,8 @@ def test_huge_pages_are_never_made(z: Zswap) -> None:
         out_of_memory(z, x)
     x += 1
     assert (x == expected + 1).all()
-    huge = re.search(
-        rf"^{address(x):x}-.*?^AnonHugePages: *(\d+) kB", Path("/proc/self/smaps").read_text(), re.M | re.S
-    )
+    maps = Path("/proc/self/smaps").read_text()
+    huge = re.search(rf"^{address(x):x}-.*?^AnonHugePages: *(\d+) kB", maps, re.MULTILINE | re.DOTALL)
     assert huge is None or huge[1] == "0"
 
 
@@ -176,7 +175,7 @@ def test_mlock_of_a_part(z: Zswap) -> None:
 
 @in_each_mode()
 def test_partial_munmap(z: Zswap) -> None:
-    """The rest works; freeing the array touches nothing that others map in the hole; the hole is never an array again."""
+    """The rest works; freeing the array touches nothing that others map in the hole, which is never an array again."""
     group = job(z, "1M")
     x = filled(group)
     out_of_memory(z, x)

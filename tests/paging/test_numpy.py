@@ -94,7 +94,7 @@ def test_code_that_knows_nothing_of_it(z: Zswap) -> None:
         table = np.zeros(20000, [("a", "i4"), ("b", "f8"), ("c", "S16")])
         table["b"] = np.arange(20000)
         assert table["b"].sum() == 19999 * 10000
-        assert len({line for line in table["c"]}) == 1
+        assert len(set(table["c"])) == 1
         objects = np.array([str(i) for i in range(20000)], object)
         assert "".join(objects[:3]) == "012"
     assert uzswap.info(both).cgroup == "/job"

@@ -1,4 +1,4 @@
-"""The kernel's own accesses: they work in full mode; in user mode only they are EFAULT, and resident() is the way out."""
+"""The kernel's own accesses: they work in full mode; in user mode only they are EFAULT, and resident() helps."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_file_beside_the_swap_file(z: Zswap) -> None:
 
 @in_each_mode()
 def test_pages_given_to_a_pipe_keep_their_bytes(z: Zswap) -> None:
-    """vmsplice() and MSG_ZEROCOPY lend the very pages: their frames must not become another page's after an eviction."""
+    """vmsplice() and MSG_ZEROCOPY lend the very pages: an eviction must not make them another page's."""
     x = uzswap.zeros((16, 512), np.int64, cgroup=job(z, "64K"))
     lent = uzswap.zeros((8, 512), np.int64, cgroup=z.cgroup("/lender"))
     lent[:] = counting(8 * 512, 5).reshape(8, 512)
