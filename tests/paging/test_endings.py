@@ -157,7 +157,7 @@ def test_descriptors_closed_by_the_program_are_not_the_pagers(z: Zswap) -> None:
     for _, writer in ends:
         os.write(writer, b"\xff" * 512)
     assert (x == counting(MIB // 4) + 1).all()
-    assert out_of_memory(z, x) == x.nbytes
+    uzswap.advise(x, "pageout")  # its calls are this thread's, and have no descriptor to be made on
     assert (x == counting(MIB // 4) + 1).all()
     for reader, writer in ends:
         assert os.read(reader, 4096) == b"\xff" * 512, "somebody read what was not theirs"
@@ -196,7 +196,8 @@ def test_waiters_get_sigbus_when_a_fault_thread_dies(rig: Rig, who: str) -> None
     assert "was read" not in done.stdout
     assert "ready" in done.stdout
     assert "Bus error" in done.stderr
-    assert re.search(r'File ".*test_endings\.py", line \d+ in loses_a_thread', done.stderr)
+    if who == "main":
+        assert re.search(r'File ".*test_endings\.py", line \d+ in loses_a_thread', done.stderr)
     assert re.search("^uzswap: .*(thread|killed)", done.stderr, re.MULTILINE)
 
 
@@ -222,8 +223,12 @@ def survives_a_dead_pager(z: Zswap) -> None:
 
 def test_a_dead_pager_is_loud(rig: Rig) -> None:
     if not rig.mode.kernel_faults:
-        pytest.skip("in user mode only write() does not reach the pager")
-    rig.run(survives_a_dead_pager).check()
+        pytest.skip("a write() does not reach the pager in user mode only")
+    done = rig.run(survives_a_dead_pager)
+    if rig.mode is Mode.OLD_KERNEL:
+        assert done.signal == signal.SIGBUS  # without UFFDIO_POISON nothing else ends a wait in the kernel
+    else:
+        done.check()
 
 
 # Calls that fail

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.paging.rig import MIB, PAGE, Rig, address, counting, in_each_mode, job, libc, out_of_memory
+from tests.paging.rig import (
+    MIB,
+    PAGE,
+    Mode,
+    Rig,
+    address,
+    counting,
+    in_each_mode,
+    job,
+    libc,
+    out_of_memory,
+    unless_known,
+)
 
 import uzswap
 
@@ -27,6 +39,10 @@ MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_COLLAPSE, MADV_PAGEOUT = 4, 8, 14,
 PROT_NONE, READ, WRITE = 0, mmap.PROT_READ, mmap.PROT_WRITE
 PRIVATE_ANONYMOUS, FIXED = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0x10
 MAYMOVE, MREMAP_FIXED, DONTUNMAP = 1, 2, 4
+
+
+#: Without UFFDIO_POISON (before 6.6) a lost page is one that is mapped over, which would wait for its own event.
+NOT_TOLD = "kernels before 6.6 are not asked to tell of munmap() and mremap()"
 
 
 def filled(group: MemCgroup) -> NDArray[np.int64]:
@@ -173,7 +189,7 @@ def test_mlock_of_a_part(z: Zswap) -> None:
 # munmap, mremap
 
 
-@in_each_mode()
+@in_each_mode(known={Mode.OLD_KERNEL: NOT_TOLD})
 def test_partial_munmap(z: Zswap) -> None:
     """The rest works; freeing the array touches nothing that others map in the hole, which is never an array again."""
     group = job(z, "1M")
@@ -277,6 +293,8 @@ def test_mremap_takes_resident_pages_along(rig: Rig, part: bool) -> None:
 @pytest.mark.parametrize("part", [True, False])
 def test_mremap_of_pages_that_are_out_is_a_sigbus_and_never_zeros(rig: Rig, part: bool) -> None:
     done = rig.run(reads_what_was_moved, where="pool", part=part)
+    if rig.mode is Mode.OLD_KERNEL:
+        unless_known(done.signal == signal.SIGBUS, NOT_TOLD)
     assert done.signal == signal.SIGBUS, done.said()
     assert done.stdout == "moved\n"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tests.paging.rig import MIB, address, counting, in_each_mode, job, out_of_memory
+from tests.paging.rig import MIB, address, counting, in_each_mode, job
 
 import uzswap
 
