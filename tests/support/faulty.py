@@ -48,10 +48,13 @@ class FaultySwap:
 
     Entering skips the test, with the way to enable it, where FUSE cannot be used.  Leaving heals the file, unmounts it
     (lazily when it is still open) and ends the child, also after a failed test.
+
+    `owner` is the user who may open the file, by default this one; another takes root.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, owner: int | None = None) -> None:
         self.size = size
+        self._owner = os.getuid() if owner is None else owner
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -68,7 +71,7 @@ class FaultySwap:
         server = Path(__file__).with_name("faulty_server.py")
         try:
             self._child = subprocess.Popen(
-                [sys.executable, str(server), str(self._mount_point), *map(str, fds)],
+                [sys.executable, str(server), str(self._mount_point), *map(str, fds), str(self._owner)],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

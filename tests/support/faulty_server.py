@@ -1,10 +1,11 @@
 """The file system behind :class:`support.faulty.FaultySwap`; runs as a program of its own.
 
-    python faulty_server.py MOUNTPOINT BACKING_FD CONTROL_FD
+    python faulty_server.py MOUNTPOINT BACKING_FD CONTROL_FD OWNER
 
-It serves one file, ``swap``, out of the open file BACKING_FD, and obeys JSON lines that arrive at CONTROL_FD, a Unix
-socket; each line gets one JSON line as its answer.  When the socket closes, also because the test was killed, it lets
-every waiting write go, unmounts and ends: nothing stays mounted.
+It serves one file, ``swap``, out of the open file BACKING_FD; it belongs to the user OWNER, who may be another than the
+one that it runs as.  It obeys JSON lines that arrive at CONTROL_FD, a Unix socket; each line gets one JSON line as its
+answer.  When the socket closes, also because the test was killed, it lets every waiting write go, unmounts and ends:
+nothing stays mounted.
 """
 
 import contextlib
@@ -124,8 +125,9 @@ class FaultyFs(mfusepy.Operations):  # type: ignore[misc, unused-ignore]
 
     use_ns = True
 
-    def __init__(self, backing: int, state: State, control: socket.socket) -> None:
+    def __init__(self, backing: int, state: State, control: socket.socket, owner: int) -> None:
         self.backing = backing
+        self.owner = owner
         self.state = state
         self.control = control
         self.mode = 0o600
@@ -141,7 +143,7 @@ class FaultyFs(mfusepy.Operations):  # type: ignore[misc, unused-ignore]
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
-        owner = {"st_uid": os.getuid(), "st_gid": os.getgid()}
+        owner = {"st_uid": self.owner, "st_gid": os.getgid()}
         if path == "/":
             return {**owner, "st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2}
         self._swap_only(path)
@@ -226,16 +228,16 @@ def obey(state: State, control: socket.socket, mountpoint: str) -> None:
 
 
 def main() -> None:
-    mountpoint, backing, control_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    mountpoint, (backing, control_fd, owner) = sys.argv[1], map(int, sys.argv[2:])
     control = socket.socket(fileno=control_fd)
     state = State()
     obeying = threading.Thread(target=obey, args=(state, control, mountpoint), daemon=True)
     obeying.start()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if owner == os.getuid() else {"allow_other": True}
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
         options["max_threads"] = MOST_IN_FLIGHT + 4  # 10 by default: that many held writes would hold the reads too
     mfusepy.FUSE(
-        FaultyFs(backing, state, control),
+        FaultyFs(backing, state, control, owner),
         mountpoint,
         foreground=True,
         direct_io=True,  # every read and write reaches this process: no page cache hides a fault

@@ -46,7 +46,7 @@ def _children() -> dict[str, str]:
             continue
         state, parent, *_ = rest.split()
         if int(parent) == os.getpid():
-            found[pid] = f"{name.partition('(')[2]} in state {state}"
+            found[pid] = name.partition("(")[2] + (" that nobody waited for" if state == "Z" else "")
     return found
 
 

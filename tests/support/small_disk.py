@@ -12,8 +12,8 @@ from .mounts import make_mount_point, unmount
 
 
 @contextmanager
-def small_tmpfs(nbytes: int) -> Iterator[Path]:
-    """An empty directory that holds `nbytes` (rounded up to pages) and then gives ENOSPC.
+def small_tmpfs(nbytes: int, owner: int = 0) -> Iterator[Path]:
+    """An empty directory of a user's that holds `nbytes` (rounded up to pages) and then gives ENOSPC.
 
     Skips the test where mounting is not allowed.  Unmounted at the end, also when files in it are still open.
     """
@@ -21,7 +21,7 @@ def small_tmpfs(nbytes: int) -> Iterator[Path]:
         pytest.skip("mounting a tmpfs needs root: run the tests as root")
     where = make_mount_point()
     try:
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={nbytes},mode=0700,nosuid,nodev", "tmpfs", str(where)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={nbytes},mode=0700,uid={owner},nosuid,nodev", "tmpfs", str(where)]
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip(f"cannot mount a tmpfs ({done.stderr.strip()}): in a container add --cap-add SYS_ADMIN")

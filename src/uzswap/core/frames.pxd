@@ -11,6 +11,7 @@ cdef void punch(Pager *p, uint64_t address, uint64_t nbytes) noexcept nogil
 cdef int64_t put_copy(Pager *p, char *to, const char *frames, uint64_t nbytes) noexcept nogil
 cdef int64_t put_zeros(Pager *p, char *to, uint64_t nbytes) noexcept nogil
 cdef int64_t move(Pager *p, char *to, char *frames, uint64_t nbytes) noexcept nogil
+cdef int protect(Pager *p, char *at, uint64_t nbytes, int on) noexcept nogil
 cdef int put_pages(Pager *p, char *to, char *frames, uint64_t n, int may_move) noexcept nogil
 cdef void poison(Pager *p, uint64_t page) noexcept nogil
 cdef int take_batch(Pager *p) noexcept nogil

@@ -29,6 +29,7 @@ from cython.cimports.uzswap.core.uffd import (
     uz_uffd_copy,
     uz_uffd_move,
     uz_uffd_poison,
+    uz_uffd_protect,
     uz_uffd_take,
     uz_uffd_wake,
     uz_uffd_zero,
@@ -85,6 +86,15 @@ def move(p, to, frames, nbytes):
         got = uz_uffd_move(p.fd, to, frames, nbytes)
         if got != -EAGAIN:
             return got
+        events_pass(p)
+
+
+def protect(p, at, nbytes, on):
+    """0, or -errno: then nobody knows which of the pages are write-protected."""
+    while True:
+        error = uz_uffd_protect(p.fd, at, nbytes, on)
+        if error != -EAGAIN:
+            return error
         events_pass(p)
 
 

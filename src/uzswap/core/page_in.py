@@ -21,6 +21,7 @@ from cython.cimports.uzswap.core.pagetable import (
     E_HIGH,
     E_MAX,
     E_OOM,
+    NO_PLACE,
     P_ACTIVE,
     P_COMING,
     P_KEPT,
@@ -162,7 +163,7 @@ def fill_empty(p, w, first, at, n, to_write):
     done: uint64_t = 0
     i: uint64_t
     for i in range(n):
-        w.result[at + i] = -1
+        w.result[at + i] = NO_PLACE
     while done < n:
         to = p.base + (first + at + done) * PAGE_BYTES
         nbytes = (n - done) * PAGE_BYTES
@@ -199,10 +200,12 @@ def load_swapped(p, w, first, at, n, keep):
     error: cython.int = load.error
     waited = load.disk_ns
     how: cython.int = 0
+    placeless: cython.bint = 0
     if not error:
         how = put_pages(p, p.base + (first + at) * PAGE_BYTES, frames, n, stock >= 0)
         if not how:
             error = EAGAIN
+            placeless = 1
     if stock >= 0:
         stock_used(p, stock, frames, n, how)
     if not error:
@@ -219,7 +222,7 @@ def load_swapped(p, w, first, at, n, keep):
         for i in range(n):
             waited += load_swapped(p, w, first, at + i, 1, keep)
     else:
-        w.result[at] = -1 if error in (EAGAIN, ENOMEM, EBUSY) else error
+        w.result[at] = NO_PLACE if placeless else -1 if error in (EAGAIN, ENOMEM, EBUSY) else error
     return waited
 
 

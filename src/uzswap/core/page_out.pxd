@@ -13,6 +13,7 @@ cdef int pick(Pager *p, Work *w, uint32_t memcg, int most) noexcept nogil
 cdef void back_on_list(Pager *p, uint32_t page, int stuck) noexcept nogil
 cdef int move_out(Pager *p, Work *w, int n, char *staging) noexcept nogil
 cdef int copy_out(Pager *p, Work *w, int n, char *staging) noexcept nogil
+cdef void stays(Pager *p, uint32_t page, int64_t error) noexcept nogil
 cdef int run_of(Work *w, int i, int n) noexcept nogil
 cdef int write_back_from(Pager *p, uint32_t root) noexcept nogil
 cdef int make_room_in_zswap(Pager *p, uint32_t memcg) noexcept nogil

@@ -20,7 +20,7 @@ from cython.cimports.uzswap.core.entries import (
     delta_apply,
     in_subtree,
 )
-from cython.cimports.uzswap.core.frames import move, put_pages, put_zeros, take_batch
+from cython.cimports.uzswap.core.frames import move, protect, put_pages, put_zeros, take_batch
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTNEED,
     madvise,
@@ -60,7 +60,6 @@ from cython.cimports.uzswap.core.swap_out import (
 from cython.cimports.uzswap.core.uffd import (
     pthread_cond_broadcast,
     pthread_cond_signal,
-    uz_uffd_protect,
 )
 from cython.cimports.uzswap.core.walk import Walk, walk
 
@@ -183,45 +182,58 @@ def move_out(p, w, n, staging):
                 moved += 1
                 i += 1
             continue
-        pthread_mutex_lock(cython.address(p.lock))
-        x = cython.address(p.pages[w.picks[i]])
-        if got == -ENOENT:
-            # The program dropped it (madvise, munmap): it reads as zero from now on.
-            owner = address_of(p, w.picks[i])
-            clean_forget(p.c, cython.address(x.handle), cython.address(owner), 1)
-            x.state = P_NONE
-            x.handle = 0
-            p.areas[x.area].resident -= 1
-            p.resident -= 1
-            uncharge(p, memcg_of(p, x.area), 1)
-        else:
-            # EBUSY: pinned, or shared with a child; EINVAL: mlocked, or made read-only.
-            back_on_list(p, w.picks[i], 1)
-        pthread_cond_broadcast(cython.address(p.changed))
-        pthread_mutex_unlock(cython.address(p.lock))
+        stays(p, w.picks[i], got)
         i += 1
     return moved
+
+
+def stays(p, page, error):
+    """A page that was picked could not be taken.  Called without the lock."""
+    pthread_mutex_lock(cython.address(p.lock))
+    x = cython.address(p.pages[page])
+    if error == -ENOENT:
+        # The program dropped it (madvise, munmap): it reads as zero from now on.
+        owner = address_of(p, page)
+        clean_forget(p.c, cython.address(x.handle), cython.address(owner), 1)
+        x.state = P_NONE
+        x.handle = 0
+        p.areas[x.area].resident -= 1
+        p.resident -= 1
+        uncharge(p, memcg_of(p, x.area), 1)
+    else:
+        # EBUSY: pinned, or shared with a child; EINVAL: mlocked, or made read-only.
+        back_on_list(p, page, 1)
+    pthread_cond_broadcast(cython.address(p.changed))
+    pthread_mutex_unlock(cython.address(p.lock))
 
 
 def copy_out(p, w, n, staging):
     """move_out() for kernels without UFFDIO_MOVE: the pages stay in place, write-protected, until they are stored."""
     i: cython.int = 0
     k: cython.int
+    copied: cython.int = 0
     while i < n:
-        k = run_of(w, i, n)
         at = p.base + cython.cast(uint64_t, w.picks[i]) * PAGE_BYTES
-        nbytes = cython.cast(uint64_t, k) * PAGE_BYTES
-        uz_uffd_protect(p.fd, at, nbytes, 1)
-        # A page that the program has dropped would be a fault of this thread's own: it is zero, and made so first.
-        done: uint64_t = 0
-        while done < nbytes:
-            got = put_zeros(p, at + done, PAGE_BYTES)
-            if got < 0 and got != -EEXIST:
-                break
-            done += PAGE_BYTES
-        memcpy(staging + i * PAGE_BYTES, at, nbytes)
-        i += k
-    return n
+        k = run_of(w, i, n)
+        if k > 1 and protect(p, at, cython.cast(uint64_t, k) * PAGE_BYTES, 1):
+            k = 1  # one of them is in the way of all
+        error: int64_t = protect(p, at, PAGE_BYTES, 1) if k == 1 else 0
+        while k:
+            at = p.base + cython.cast(uint64_t, w.picks[i]) * PAGE_BYTES
+            # A page that the program has dropped would be a fault of this thread's own: it is zero, and made so first.
+            # What is mapped in the place of one that it has unmapped is not ours to read.
+            got = error if error else put_zeros(p, at, PAGE_BYTES)
+            if got > 0:
+                got = protect(p, at, PAGE_BYTES, 1)
+            if got == 0 or got == -EEXIST:
+                memcpy(staging + copied * PAGE_BYTES, at, PAGE_BYTES)
+                w.picks[copied] = w.picks[i]
+                copied += 1
+            else:
+                stays(p, w.picks[i], got)
+            i += 1
+            k -= 1
+    return copied
 
 
 def make_room_in_zswap(p, memcg):
@@ -388,7 +400,8 @@ def evict_picked(p, w, n):
         if w.handles[i]:
             if not p.can_move:
                 # With the lock: a fault that is met while the page is P_GOING is the program's own dropping of it.
-                madvise(at, PAGE_BYTES, MADV_DONTNEED)
+                if not p.areas[x.area].punched or put_zeros(p, at, PAGE_BYTES) == -EEXIST:
+                    madvise(at, PAGE_BYTES, MADV_DONTNEED)
             m.evictions += 1
             x.shadow = m.evictions
             x.state = P_SWAPPED
@@ -399,7 +412,7 @@ def evict_picked(p, w, n):
         if p.can_move:
             put_pages(p, at, staging + i * PAGE_BYTES, 1, 1)
         else:
-            uz_uffd_protect(p.fd, at, PAGE_BYTES, 0)
+            protect(p, at, PAGE_BYTES, 0)
         back_on_list(p, page, 1)
     p.resident -= gone
     p.evicted += gone

@@ -19,7 +19,7 @@ from cython.cimports.libc.errno import EEXIST
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.entries import MEMCG_ONLINE, NO_MEMCG
-from cython.cimports.uzswap.core.frames import poison, punch, put_copy, put_zeros
+from cython.cimports.uzswap.core.frames import poison, protect, punch, put_copy, put_zeros
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.page_in import AHEAD, TO_WRITE, bring_run
 from cython.cimports.uzswap.core.page_out import make_room, want_shrinking
@@ -57,7 +57,6 @@ from cython.cimports.uzswap.core.uffd import (
     uz_thread_lives,
     uz_thread_start,
     uz_uffd_poison,
-    uz_uffd_protect,
     uz_uffd_wait,
     uz_uffd_wake,
 )
@@ -95,22 +94,22 @@ def pager_stop(p):
     while p.waiting:
         pthread_cond_wait(cython.address(p.told), cython.address(p.lock))
     pthread_mutex_unlock(cython.address(p.lock))
-    write(p.stop_write, b"x", 1)
     pthread_join(p.keeper, cython.NULL)
 
 
 def start_threads(p):
     """Called in the keeper: what it starts shares its descriptors.  0 or -errno."""
     cpus: cython.int[MOST_THREADS]
-    keep: cython.int[3]
+    keep: cython.int[4]
     i: cython.int
     j: cython.int
-    k: cython.int = 2
+    k: cython.int = 3
     keep[0] = p.fd
     keep[1] = p.stop_read
+    keep[2] = p.stop_write
     if p.c.has_device:
-        keep[2] = p.c.device.fd
-        k = 3
+        keep[3] = p.c.device.fd
+        k = 4
     for i in range(1, k):
         j = i
         while j > 0 and keep[j - 1] > keep[j]:
@@ -167,6 +166,8 @@ def watch(arg):
         pthread_mutex_unlock(cython.address(p.watching))
         if not p.closing and not all_live(p):
             give_up(p)
+    # From here, where the descriptor is still what it was: the program may have closed its own.
+    write(p.stop_write, b"x", 1)
     for i in range(p.nr_servers + p.nr_workers):
         if not p.broken:
             pthread_join(p.threads[i], cython.NULL)
@@ -272,7 +273,8 @@ def fault(p, w, address, kind):
         # It came in since this fault was raised; or the program dropped it with madvise: then it reads as zero, as in
         # any anonymous memory.
         if kind == UZ_PROTECTED:
-            uz_uffd_protect(p.fd, at, PAGE_BYTES, 0)
+            if protect(p, at, PAGE_BYTES, 0):
+                uz_uffd_wake(p.fd, at, PAGE_BYTES)
         elif put_copy(p, at, p.zeros, PAGE_BYTES) == -EEXIST:
             uz_uffd_wake(p.fd, at, PAGE_BYTES)
         pthread_mutex_unlock(cython.address(p.lock))

@@ -111,6 +111,9 @@ cdef struct Range:
     uint64_t first
     uint64_t pages
 
+cdef enum:
+    NO_PLACE = -2           # Work.result: the kernel takes no page there, since the program has unmapped it
+
 # What one thread needs to bring pages in or evict them; never shared.
 cdef struct Work:
     Work *next
@@ -121,7 +124,7 @@ cdef struct Work:
     uint64_t owners[BATCH_PAGES]    # addresses of pages
     uint64_t kept[BATCH_PAGES]      # of pages that came in: the handles of their clean copies, or 0
     uint32_t picks[BATCH_PAGES]
-    int result[BATCH_PAGES] # of bringing a page in: 0, -1 try again, or the errno with which it was lost
+    int result[BATCH_PAGES] # of bringing a page in: 0, -1 try again, NO_PLACE, or the errno with which it was lost
     char *scratch           # BATCH_PAGES pages
 
 cdef struct Pager:

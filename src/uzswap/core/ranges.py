@@ -15,6 +15,7 @@ from cython.cimports.uzswap.core.page_in import KEEP, bring_run
 from cython.cimports.uzswap.core.page_out import evict_picked, pick, uncharge
 from cython.cimports.uzswap.core.pagetable import (
     BATCH_PAGES,
+    NO_PLACE,
     P_COMING,
     P_GOING,
     P_KEPT,
@@ -67,6 +68,9 @@ def bring_range(p, w, first, n, flags):
         while k < BATCH_PAGES and x + k < first + n and p.pages[x + k].state in (P_NONE, P_SWAPPED):
             k += 1
         bring_run(p, w, x, k, flags)
+        if w.result[0] == NO_PLACE:
+            lost = -EIO
+            x += 1
     pthread_mutex_unlock(cython.address(p.lock))
     return lost
 
