@@ -6,6 +6,7 @@ import errno
 import http.client
 import json
 import os
+import select
 import socket
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -28,6 +29,14 @@ class _UnixConnection(http.client.HTTPConnection):
         except OSError as error:
             self.sock.close()
             raise os_error(error.errno or errno.EIO, f"nobody answers: {error.strerror}", self._path) from error
+
+    def drop_if_ended(self) -> None:
+        """Connect anew if the other end has closed the connection; nothing is lost, nothing was asked yet."""
+        if self.sock is not None:
+            waiting = select.poll()
+            waiting.register(self.sock, select.POLLIN)
+            if waiting.poll(0):
+                self.close()
 
 
 class Client:
@@ -80,13 +89,21 @@ class Client:
         """Return the body of the answer and where it points to."""
         # The path as it is, dots and all: it is the tree that says what they mean.
         target = quote(os.fsencode(path), safe="/") + (f"?{urlencode(query)}" if query else "")
+        self._connection.drop_if_ended()
         try:
             self._connection.request(method, target, body, {"Content-Type": "text/plain"} if body is not None else {})
             answer = self._connection.getresponse()
             content = answer.read()
+        except http.client.RemoteDisconnected as error:
+            self._connection.close()
+            raise os_error(errno.ECONNRESET, "the engine ended before it answered", path) from error
         except http.client.HTTPException as error:
             self._connection.close()
             raise os_error(errno.EPROTO, f"this is no answer of uzswap's: {error}", path) from error
+        except BaseException:
+            # An answer may still come: it must not be taken for the next request's.
+            self._connection.close()
+            raise
         if answer.status >= 400:
             _raise(content, path)
         return content, answer.headers.get("Location", "")
