@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from tests.control.doors import Door, open_door
 from tests.support.mounts import make_mount_point, unmount
+
 from uzswap import Zswap
 
 NO_FUSE = None

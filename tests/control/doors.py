@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import select
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from uzswap import Zswap
+import pytest
+from tests.support.child import Child
+
+from uzswap import Zswap, signals
 from uzswap.control.client import Client
 from uzswap.control.tree import ControlTree, Directory, OpenFile
 
@@ -21,7 +29,20 @@ class Opened(Protocol):
 
     def read(self) -> str: ...
     def write(self, data: str | bytes) -> int: ...
+    def poll(self, timeout: float) -> int: ...
     def close(self) -> None: ...
+
+
+class Writing(Protocol):
+    """A write that somebody else does, and that can be interrupted as that door allows."""
+
+    def interrupt(self) -> None: ...
+    def outcome(self) -> int:
+        """Wait; 0 or the errno."""
+        ...
+
+
+Started = Callable[[Writing], object]
 
 
 class Door(Protocol):
@@ -33,6 +54,36 @@ class Door(Protocol):
     def names(self, path: str) -> list[str]: ...
     def mkdir(self, path: str) -> None: ...
     def rmdir(self, path: str) -> None: ...
+    def another(self) -> AbstractContextManager[Door]:
+        """A way in for another thread."""
+        ...
+
+    def start_write(self, path: str, data: str, started: Started) -> AbstractContextManager[Writing]:
+        """Begin a write elsewhere; ``started`` is called before it can have begun."""
+        ...
+
+
+Enter = Callable[[Zswap], Door]
+
+
+def fails(code: int) -> Any:
+    return pytest.raises(OSError, match=rf"\[Errno {code}\]")
+
+
+def attempt(door: Door, path: str, data: str | bytes) -> int:
+    """Write; 0 or the errno."""
+    try:
+        assert door.write(path, data) == len(data)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def pending() -> None:
+    """In the thread that does a write: wait until it knows of the interrupt."""
+    served: Callable[[], bool] | None = getattr(signals._served, "pending", None)
+    while served is not None and not served():
+        os.sched_yield()
 
 
 def as_bytes(data: str | bytes) -> bytes:
@@ -49,8 +100,34 @@ class PythonFile:
     def write(self, data: str | bytes) -> int:
         return self._file.write(as_bytes(data))
 
+    def poll(self, timeout: float) -> int:
+        return self._file.file.poll(timeout)
+
     def close(self) -> None:
         self._file.close()
+
+
+class ThreadWriting:
+    """In a thread; subclasses say how it is interrupted."""
+
+    def __init__(self, write: Callable[[], object]) -> None:
+        self._write = write
+        self._errno = 0
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            self._errno = error.errno or 0
+
+    def interrupt(self) -> None:
+        assert self.thread.ident is not None
+        signal.pthread_kill(self.thread.ident, signal.SIGUSR1)
+
+    def outcome(self) -> int:
+        self.thread.join()
+        return self._errno
 
 
 class PythonDoor:
@@ -58,6 +135,20 @@ class PythonDoor:
 
     def __init__(self, z: Zswap) -> None:
         self._tree = ControlTree(z)
+
+    @contextmanager
+    def another(self) -> Iterator[Door]:
+        yield self
+
+    @contextmanager
+    def start_write(self, path: str, data: str, started: Started) -> Iterator[Writing]:
+        before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        writing = ThreadWriting(lambda: self.write(path, data))
+        started(writing)
+        writing.thread.start()
+        yield writing
+        writing.thread.join()
+        signal.signal(signal.SIGUSR1, before)
 
     def read(self, path: str) -> str:
         return self._tree.file(path).read()
@@ -90,6 +181,11 @@ class MountFile:
     def write(self, data: str | bytes) -> int:
         return os.write(self.fd, as_bytes(data))
 
+    def poll(self, timeout: float) -> int:
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLPRI)
+        return sum(events for _, events in waiting.poll(timeout * 1000))
+
     def close(self) -> None:
         os.close(self.fd)
 
@@ -100,8 +196,46 @@ class MountFile:
         self.close()
 
 
+class ChildWriting:
+    """A process of its own, whose write(2) a signal interrupts."""
+
+    CODE = """
+        import ctypes, os, signal, sys
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        fd = os.open(sys.argv[1], os.O_WRONLY)
+        libc = ctypes.CDLL(None, use_errno=True)
+        print("ready")
+        input()
+        data = sys.argv[2].encode()
+        print(0 if libc.write(fd, data, len(data)) == len(data) else ctypes.get_errno())
+    """
+
+    def __init__(self, path: str, data: str) -> None:
+        self.child = Child(self.CODE, [path, data])
+        assert self.child.read_line() == "ready"
+
+    def interrupt(self) -> None:
+        self.child.send_signal(signal.SIGUSR1)
+
+    def outcome(self) -> int:
+        return int(self.child.read_line())
+
+
 class MountDoor:
     """System calls on a mount."""
+
+    @contextmanager
+    def another(self) -> Iterator[Door]:
+        yield self
+
+    @contextmanager
+    def start_write(self, path: str, data: str, started: Started) -> Iterator[Writing]:
+        writing = ChildWriting(self._path(path), data)
+        with writing.child:
+            started(writing)
+            writing.child.write_line("go")
+            yield writing
+            writing.child.wait().check()
 
     def __init__(self, mountpoint: Path) -> None:
         self._mountpoint = mountpoint
@@ -132,15 +266,47 @@ class MountDoor:
         os.rmdir(self._path(path))
 
 
+class GoneWriting(ThreadWriting):
+    """A client that goes away in the middle of its request: who is left can only be told by uzswap.last_reclaim."""
+
+    def __init__(self, client: Client, path: str, data: str) -> None:
+        super().__init__(lambda: client.write(path, data))
+        self._client = client
+
+    def interrupt(self) -> None:
+        connection: socket.socket = self._client._connection.sock
+        connection.shutdown(socket.SHUT_RDWR)
+
+    def outcome(self) -> int:
+        assert super().outcome() == errno.ECONNRESET
+        return errno.EINTR
+
+
 class SocketDoor:
     """Requests on the socket."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, path: Path) -> None:
         self._client = client
+        self._socket = path
         self.read = client.read
         self.write = client.write
         self.mkdir = client.mkdir
         self.rmdir = client.rmdir
+
+    @contextmanager
+    def another(self) -> Iterator[Door]:
+        with Client(self._socket) as client:
+            yield SocketDoor(client, self._socket)
+
+    @contextmanager
+    def start_write(self, path: str, data: str, started: Started) -> Iterator[Writing]:
+        with Client(self._socket) as client:
+            client.read("/vmstat")  # be connected
+            writing = GoneWriting(client, path, data)
+            started(writing)
+            writing.thread.start()
+            yield writing
+            writing.thread.join()
 
     def open(self, path: str, *, nonblock: bool = False) -> Opened:
         return self._client.open(path, nonblock=nonblock)
@@ -159,4 +325,4 @@ def open_door(kind: str, z: Zswap, directory: Path) -> Iterator[Door]:
             yield MountDoor(mount.path)
     else:
         with z.serve(directory / "s") as server, Client(server.path) as client:
-            yield SocketDoor(client)
+            yield SocketDoor(client, server.path)

@@ -18,6 +18,7 @@ import stat as st
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from uzswap.cgroup.histograms import HISTOGRAM_FILES
 from uzswap.cgroup.open_file import EventSession, FileType, Kind, PeakSession, PressureSession
 from uzswap.cgroup.reclaim import parse
 from uzswap.cgroup.stat import (
@@ -66,7 +67,9 @@ def engine_file(path: str) -> FileType[Zswap]:
 # Rows that several files have in common
 
 
-def _counter(name: str, text: str, *sources: str, unit: Unit = "bytes", on_root: bool = False) -> FileType[MemCgroup]:
+def _sum(
+    name: str, text: str, *sources: str, unit: Unit = "bytes", counter: bool = False, on_root: bool = False
+) -> FileType[MemCgroup]:
     """A file with one number: the sum of counters of the data plane."""
     positions = [COUNTERS.index(source) for source in sources]
 
@@ -74,7 +77,7 @@ def _counter(name: str, text: str, *sources: str, unit: Unit = "bytes", on_root:
         counters = cgroup.zswap.core.counters(cgroup.index)
         return f"{sum(counters[position] for position in positions)}\n"
 
-    return FileType(name, text, "value", unit, reader=read, on_root=on_root)
+    return FileType(name, text, "value", unit, counter, reader=read, on_root=on_root)
 
 
 def _limit(name: str, text: str, *, enforced: bool = False) -> FileType[MemCgroup]:
@@ -217,9 +220,7 @@ _LAST_RECLAIM_STATS: Final = (
 )
 
 _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
-    _counter(
-        "memory.current", "memory in use: resident and compressed zswap bytes of the subtree", "resident", "zswap"
-    ),
+    _sum("memory.current", "memory in use: resident and compressed zswap bytes of the subtree", "resident", "zswap"),
     _peak("memory.peak", "highest memory.current since creation, or since a write to this open file", swap=False),
     _limit("memory.min", "memory that ordinary reclaim never takes from the subtree"),
     _limit("memory.low", "memory that ordinary reclaim takes only when nothing else is left"),
@@ -243,14 +244,14 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
     FileType("memory.numa_stat", "the same by node", "nested_keyed", "bytes", keys=NUMA_STATS, reader=numa_stat),
     _events("memory.events", "times that limits of the subtree were met", MEMORY_EVENTS, _memory_events),
     _events("memory.events.local", "times that limits of this cgroup were met", MEMORY_EVENTS, _memory_events_local),
-    _counter("memory.swap.current", "uncompressed bytes swapped out: to zswap, to disk, or all zero", "swap"),
+    _sum("memory.swap.current", "uncompressed bytes swapped out: to zswap, to disk, or all zero", "swap"),
     _peak(
         "memory.swap.peak", "highest memory.swap.current since creation, or since a write to this open file", swap=True
     ),
     _limit("memory.swap.high", "swap usage above it counts as an event"),
     _limit("memory.swap.max", "swap usage never goes above it: what would is not swapped out"),
     _events("memory.swap.events", "times that swap limits of the subtree were met", SWAP_EVENTS, _swap_events),
-    _counter("memory.zswap.current", "compressed bytes in the pool", "zswap"),
+    _sum("memory.zswap.current", "compressed bytes in the pool", "zswap"),
     _limit("memory.zswap.max", "compressed bytes in the pool never go above it; 0 turns zswap off", enforced=True),
     _flag(
         "memory.zswap.writeback",
@@ -289,14 +290,15 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
         keys=_LAST_RECLAIM_STATS,
         reader=_last_reclaim,
     ),
-    _counter(
+    _sum(
         "uzswap.same_filled",
         "pages stored as one repeated word, all zero ones not counted",
         "uzswap.same_filled",
         unit="pages",
+        counter=True,
         on_root=True,
     ),
-    _counter("uzswap.disk", "compressed bytes on the device", "disk", on_root=True),
+    _sum("uzswap.disk", "compressed bytes on the device", "disk", on_root=True),
 )
 
 #: the files of a cgroup, by name
@@ -317,16 +319,21 @@ def _parameter(name: str, text: str, kind: Kind, unit: Unit = "") -> FileType[Zs
     )
 
 
+_LEVELS: Final = frozenset(
+    ["pool_total_size", "stored_pages", "stored_incompressible_pages", "uzswap.metadata_bytes", "uzswap.reached_full"]
+)
+
+
 def _debug(name: str, text: str, unit: Unit, reader: Callable[[Zswap], int] | None = None) -> FileType[Zswap]:
-    """A counter of debugfs; without a reader it is the data plane's of the same name."""
+    """A number of debugfs; without a reader it is the data plane's of the same name."""
     if reader is None:
         position = GLOBALS.index(name)
 
         def reader(zswap: Zswap) -> int:
             return zswap.core.globals()[position]
 
-    read = reader
-    return FileType(f"zswap/debug/{name}", text, "value", unit, reader=lambda zswap: f"{read(zswap)}\n")
+    read, counter = reader, name not in _LEVELS
+    return FileType(f"zswap/debug/{name}", text, "value", unit, counter, reader=lambda zswap: f"{read(zswap)}\n")
 
 
 def _pool_bytes(zswap: Zswap) -> int:
@@ -476,16 +483,12 @@ DEBUG: Final[dict[str, FileType[Zswap]]] = {
         _debug("uzswap.checksum_fail", "entries whose bytes on the device were damaged", "events"),
         _debug("uzswap.io_error", "reads and writes of the device that failed", "events"),
         _debug("uzswap.metadata_bytes", "memory of the tables of entries", "bytes", _metadata_bytes),
-        _debug(
-            "uzswap.reached_full",
-            "whether the pool waits for its accept threshold",
-            "bool",
-            _reached_full,
-        ),
+        _debug("uzswap.reached_full", "whether the pool waits for its accept threshold", "bool", _reached_full),
         FileType(
             "zswap/debug/uzswap.pools", "compressors with entries, the current one first", "nested_keyed", reader=_pools
         ),
         FileType("zswap/debug/uzswap.device", "the swap device", "flat_keyed", keys=_DEVICE_STATS, reader=_device),
+        *HISTOGRAM_FILES,
     )
 }
 

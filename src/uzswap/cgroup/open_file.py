@@ -42,6 +42,7 @@ Kind = Literal[
     "flat_keyed",  # "key value" lines
     "nested_keyed",  # "key name=value name=value" lines
     "list",  # words separated by blanks
+    "histogram",  # "series sum=value bound=count" lines
     "table",  # a heading and rows
     "word",  # one word
     "command",  # write-only
@@ -69,6 +70,8 @@ class FileType(Generic[T]):
     kind: Kind
     #: of the numbers in it; keys that differ say so themselves
     unit: Unit = ""
+    #: the number in it only grows
+    counter: bool = False
     #: the keys of a file of key-value lines, in order
     keys: tuple[Stat, ...] = ()
     #: returns the text, newline included
