@@ -388,11 +388,10 @@ class Mount:
             )
         except BaseException as error:  # whatever it is, the engine lives on
             self._error = error
-            if self._device != -1:
-                _log.error("%s: the mount is not served any more (%r); mount it again", self.path, error)
         finally:
-            # A connection that was aborted leaves its mount behind.
+            # A server that failed, or whose connection was aborted, leaves its mount behind.
             if self._device != -1 and is_stale(self.path):
+                _log.error("%s: the mount is not served any more (%s); mount it again", self.path, self._error)
                 with contextlib.suppress(OSError):
                     take_away(self.path)
             with self._changed:
