@@ -203,11 +203,12 @@ _aiohttp_log.setLevel(logging.CRITICAL)
 
 
 def _listen_on_localhost(port: int) -> socket.socket:
+    if not 0 <= port <= 0xFFFF:
+        raise os_error(errno.EINVAL, f"port {port} of localhost: a port is 0 to 65535")
     try:
         return socket.create_server(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        number = (error.errno if isinstance(error, OSError) else None) or errno.EINVAL
-        raise os_error(number, f"port {port} of localhost cannot be had: {error}") from error
+    except OSError as error:
+        raise os_error(error.errno or errno.EIO, f"port {port} of localhost cannot be had: {error}") from error
 
 
 def _listen(path: Path) -> socket.socket:
