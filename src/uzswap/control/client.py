@@ -58,8 +58,11 @@ class Client:
         self._connection.close()
 
     def read(self, path: str) -> str:
-        """Return the text of a file."""
-        return self._request("GET", path)[0].decode()
+        """Return the text of a file; raises EISDIR for a directory."""
+        content, headers = self._request("GET", path)
+        if headers.get_content_type() == "application/json":
+            raise os_error(errno.EISDIR, "this is a directory", path)
+        return content.decode()
 
     def write(self, path: str, data: str | bytes) -> int:
         """Write to a file as one write; returns the number of bytes."""
@@ -81,12 +84,12 @@ class Client:
     def open(self, path: str, *, nonblock: bool = False) -> RemoteFile:
         """Open a file, for what belongs to an open file."""
         query = {"open": ""} | ({"nonblock": ""} if nonblock else {})
-        return RemoteFile(self, self._request("POST", path, query=query)[1])
+        return RemoteFile(self, self._request("POST", path, query=query)[1]["Location"])
 
     def _request(
         self, method: str, path: str, body: bytes | None = None, query: dict[str, str] | None = None
-    ) -> tuple[bytes, str]:
-        """Return the body of the answer and where it points to."""
+    ) -> tuple[bytes, http.client.HTTPMessage]:
+        """Return the body of the answer and its headers."""
         # The path as it is, dots and all: it is the tree that says what they mean.
         target = quote(os.fsencode(path), safe="/") + (f"?{urlencode(query)}" if query else "")
         self._connection.drop_if_ended()
@@ -106,7 +109,7 @@ class Client:
             raise
         if answer.status >= 400:
             _raise(content, path)
-        return content, answer.headers.get("Location", "")
+        return content, answer.headers
 
 
 class RemoteFile:
