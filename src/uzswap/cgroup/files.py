@@ -35,7 +35,7 @@ from uzswap.cgroup.stat import (
 )
 from uzswap.core.engine import COUNTERS, GLOBALS, LZ4, ZSTD
 from uzswap.errors import os_error
-from uzswap.units import NO_LIMIT, PAGE_SIZE, WHITESPACE, kstrtoint, page_counter_memparse
+from uzswap.units import NO_LIMIT, PAGE_SIZE, WHITESPACE, kstrtoint, page_counter_memparse, round_up_to_page
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -68,12 +68,16 @@ def engine_file(path: str) -> FileType[Zswap]:
 def _sum(
     name: str, text: str, *sources: str, unit: Unit = "bytes", counter: bool = False, on_root: bool = False
 ) -> FileType[MemCgroup]:
-    """A file with one number: the sum of counters of the data plane."""
+    """A file with one number: the sum of counters of the data plane.
+
+    With several sources it is what the kernel has a page counter for, which goes by whole pages; Senpai relies on it.
+    """
     positions = [COUNTERS.index(source) for source in sources]
 
     def read(cgroup: MemCgroup) -> str:
         counters = cgroup.zswap.core.counters(cgroup.index)
-        return f"{sum(counters[position] for position in positions)}\n"
+        value = sum(counters[position] for position in positions)
+        return f"{value if len(positions) == 1 else round_up_to_page(value)}\n"
 
     return FileType(name, text, "value", unit, counter, reader=read, on_root=on_root)
 
@@ -129,7 +133,7 @@ def _events(
 
 def _peak(name: str, text: str, *, swap: bool) -> FileType[MemCgroup]:
     def read(cgroup: MemCgroup) -> str:
-        return f"{cgroup.zswap.core.watermark(cgroup.index, swap)[0]}\n"
+        return f"{round_up_to_page(cgroup.zswap.core.watermark(cgroup.index, swap)[0])}\n"
 
     return FileType(name, text, "value", "bytes", reader=read, session=PeakSession, writes_per_open=True, on_root=False)
 
@@ -218,7 +222,12 @@ _LAST_RECLAIM_STATS: Final = (
 )
 
 _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
-    _sum("memory.current", "memory in use: resident and compressed zswap bytes of the subtree", "resident", "zswap"),
+    _sum(
+        "memory.current",
+        "memory in use, in whole pages: resident and compressed zswap bytes of the subtree",
+        "resident",
+        "zswap",
+    ),
     _peak("memory.peak", "highest memory.current since creation, or since a write to this open file", swap=False),
     _limit("memory.min", "memory that ordinary reclaim never takes from the subtree"),
     _limit("memory.low", "memory that ordinary reclaim takes only when nothing else is left"),

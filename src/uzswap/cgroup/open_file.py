@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Self, Typ
 
 from uzswap.cgroup.pressure import has_cap_sys_resource
 from uzswap.errors import os_error
+from uzswap.units import round_up_to_page
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -285,7 +286,7 @@ class PeakSession(Session["MemCgroup"]):
     def read(self) -> str:
         if self._value is None:
             return super().read()
-        return f"{max(self._value, self._watermark())}\n"
+        return f"{round_up_to_page(max(self._value, self._watermark()))}\n"
 
     def write(self, text: str) -> None:
         """Begin anew.  The data plane has one resettable peak, so the other measurements take down what it was."""

@@ -6,6 +6,7 @@ A metric is named after its file and key, with its unit at the end: ``uzswap_mem
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from math import isinf
@@ -80,7 +81,9 @@ class ZswapCollector(Collector):
                     text = row.read(cgroup, cgroup)
                 except OSError:  # removed meanwhile
                     continue
-                families.add(text, [*self._labels.values(), cgroup.path])
+                # A name may have bytes that are no text; a label may not.
+                path = os.fsencode(cgroup.path).decode(errors="backslashreplace")
+                families.add(text, [*self._labels.values(), path])
             yield from families.made.values()
         for engine_row in ENGINE_FILES.values():
             families = _Families(engine_row, list(self._labels))
