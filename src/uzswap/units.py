@@ -28,6 +28,7 @@ __all__ = [
     "page_counter_memparse",
     "parse_integer",
     "parse_size",
+    "round_up_to_page",
 ]
 
 PAGE_SIZE: Final = 4096
@@ -41,6 +42,11 @@ _DIGITS: Final = "0123456789abcdef"
 _U64: Final = (1 << 64) - 1
 _INT_MAX: Final = (1 << 31) - 1
 _UINT_MAX: Final = (1 << 32) - 1
+
+
+def round_up_to_page(nbytes: int) -> int:
+    """Return the bytes of as many whole pages as hold ``nbytes``."""
+    return -(-nbytes // PAGE_SIZE) * PAGE_SIZE
 
 
 def _radix(text: str, start: int) -> tuple[int, int]:

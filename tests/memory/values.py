@@ -47,6 +47,6 @@ def evict(store: Store[Any, Any]) -> None:
 
 
 def counters(cgroup: MemCgroup) -> dict[str, int]:
-    """``memory.stat``, and ``memory.current`` with it."""
+    """``memory.stat``, and ``memory.current`` with it, to the byte."""
     stat = {key: int(value) for key, value in map(str.split, cgroup.read("memory.stat").splitlines())}
-    return {**stat, "current": int(cgroup.read("memory.current"))}
+    return {**stat, "current": cgroup.usage()}

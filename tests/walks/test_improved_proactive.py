@@ -6,11 +6,12 @@ import signal
 
 import pytest
 from tests.conftest import EngineFactory
+from tests.support.cases import FRESH, UNREFERENCED
 from tests.support.faulty import FaultySwap
 from tests.support.pages import filled_page, page_of_length, random_page, zero_page
 from tests.support.states import OK, debug_delta, fill, left, lru_lengths, places, reclaim, stat, stat_delta
 from tests.walks.test_v5_concurrency import in_background
-from tests.walks.test_v5_proactive import FRESH, UNREFERENCED, handler
+from tests.walks.test_v5_proactive import handler
 
 from uzswap import MemCgroup, ReclaimError, ReclaimInterrupted, TraceEvent, Zswap
 from uzswap.core.engine import MAX_ENTRY

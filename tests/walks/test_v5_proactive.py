@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from tests.conftest import EngineFactory
+from tests.support.cases import E_AMOUNTS
 from tests.support.pages import filled_page, page_of_length, random_page, zero_page
 from tests.support.states import OK, debug_delta, fill, left, places, reclaim, stat, stat_delta
 
@@ -28,26 +29,7 @@ def g(z: Zswap) -> MemCgroup:
     return z.cgroup("/g")
 
 
-FRESH, UNREFERENCED = True, False
-
-
-@pytest.mark.parametrize(
-    ("state", "budget", "outcome", "entries_left"),
-    [
-        pytest.param(None, 1, (EAGAIN, 0), 0, id="E1"),
-        pytest.param((FRESH, 1, 2000), 1, (OK, 2000), 0, id="E2"),
-        pytest.param((FRESH, 1, 2000), "1M", (EAGAIN, 2000), 0, id="E3"),
-        pytest.param((UNREFERENCED, 1, 300), 1, (OK, 300), 0, id="E4"),
-        pytest.param((UNREFERENCED, 1, 300), 300, (OK, 300), 0, id="E4-exact"),
-        pytest.param((UNREFERENCED, 1, 300), 301, (EAGAIN, 300), 0, id="E5"),
-        pytest.param((UNREFERENCED, 100, 2000), 1, (OK, 128_000), 36, id="E6"),
-        pytest.param((UNREFERENCED, 100, 2000), 128_000, (OK, 128_000), 36, id="E7"),
-        pytest.param((UNREFERENCED, 10, 100), 1, (OK, 1000), 0, id="E9"),
-        pytest.param((FRESH, 10, 1000), 5000, (OK, 10_000), 0, id="E11"),
-        pytest.param((FRESH, 1023, 2000), "1G", (EAGAIN, 2_046_000), 0, id="E12"),
-        pytest.param((UNREFERENCED, 64, 4096), 1, (OK, 262_144), 0, id="E24"),
-    ],
-)
+@pytest.mark.parametrize(("state", "budget", "outcome", "entries_left"), E_AMOUNTS)
 def test_E_amounts(
     z: Zswap,
     g: MemCgroup,

@@ -13,12 +13,12 @@ cgroup are front-ends, not processes, so there is no ``cgroup.procs``.
 from __future__ import annotations
 
 import errno
-import os
-import stat as st
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from uzswap.cgroup.histograms import HISTOGRAM_FILES
 from uzswap.cgroup.open_file import EventSession, FileType, Kind, PeakSession, PressureSession
+from uzswap.cgroup.proc import PROC_FILES
 from uzswap.cgroup.reclaim import parse
 from uzswap.cgroup.stat import (
     CGROUP_STATS,
@@ -35,8 +35,7 @@ from uzswap.cgroup.stat import (
 )
 from uzswap.core.engine import COUNTERS, GLOBALS, LZ4, ZSTD
 from uzswap.errors import os_error
-from uzswap.parameters import total_ram_pages
-from uzswap.units import NO_LIMIT, PAGE_SIZE, WHITESPACE, kstrtoint, page_counter_memparse
+from uzswap.units import NO_LIMIT, PAGE_SIZE, WHITESPACE, kstrtoint, page_counter_memparse, round_up_to_page
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -66,15 +65,21 @@ def engine_file(path: str) -> FileType[Zswap]:
 # Rows that several files have in common
 
 
-def _counter(name: str, text: str, *sources: str, unit: Unit = "bytes", on_root: bool = False) -> FileType[MemCgroup]:
-    """A file with one number: the sum of counters of the data plane."""
+def _sum(
+    name: str, text: str, *sources: str, unit: Unit = "bytes", counter: bool = False, on_root: bool = False
+) -> FileType[MemCgroup]:
+    """A file with one number: the sum of counters of the data plane.
+
+    With several sources it is what the kernel has a page counter for, which goes by whole pages; Senpai relies on it.
+    """
     positions = [COUNTERS.index(source) for source in sources]
 
     def read(cgroup: MemCgroup) -> str:
         counters = cgroup.zswap.core.counters(cgroup.index)
-        return f"{sum(counters[position] for position in positions)}\n"
+        value = sum(counters[position] for position in positions)
+        return f"{value if len(positions) == 1 else round_up_to_page(value)}\n"
 
-    return FileType(name, text, "value", unit, reader=read, on_root=on_root)
+    return FileType(name, text, "value", unit, counter, reader=read, on_root=on_root)
 
 
 def _limit(name: str, text: str, *, enforced: bool = False) -> FileType[MemCgroup]:
@@ -128,7 +133,7 @@ def _events(
 
 def _peak(name: str, text: str, *, swap: bool) -> FileType[MemCgroup]:
     def read(cgroup: MemCgroup) -> str:
-        return f"{cgroup.zswap.core.watermark(cgroup.index, swap)[0]}\n"
+        return f"{round_up_to_page(cgroup.zswap.core.watermark(cgroup.index, swap)[0])}\n"
 
     return FileType(name, text, "value", "bytes", reader=read, session=PeakSession, writes_per_open=True, on_root=False)
 
@@ -218,15 +223,18 @@ _LAST_RECLAIM_STATS: Final = (
 )
 
 _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
-    _counter(
-        "memory.current", "memory in use: resident and compressed zswap bytes of the subtree", "resident", "zswap"
+    _sum(
+        "memory.current",
+        "memory in use, in whole pages: resident and compressed zswap bytes of the subtree",
+        "resident",
+        "zswap",
     ),
     _peak("memory.peak", "highest memory.current since creation, or since a write to this open file", swap=False),
     _limit("memory.min", "memory that ordinary reclaim never takes from the subtree"),
     _limit("memory.low", "memory that ordinary reclaim takes only when nothing else is left"),
     _limit("memory.high", "usage above it is reclaimed in the background", enforced=True),
     _limit("memory.max", "usage never goes above it: reclaim, then MemoryError", enforced=True),
-    _counter("uzswap.resident.current", "resident memory of the subtree, compressed bytes not counted", "resident"),
+    _sum("uzswap.resident.current", "resident memory of the subtree, compressed bytes not counted", "resident"),
     _limit("uzswap.resident.max", "the same never goes above it: a budget that leaves the pool out", enforced=True),
     FileType(
         "memory.reclaim",
@@ -246,14 +254,14 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
     FileType("memory.numa_stat", "the same by node", "nested_keyed", "bytes", keys=NUMA_STATS, reader=numa_stat),
     _events("memory.events", "times that limits of the subtree were met", MEMORY_EVENTS, _memory_events),
     _events("memory.events.local", "times that limits of this cgroup were met", MEMORY_EVENTS, _memory_events_local),
-    _counter("memory.swap.current", "uncompressed bytes swapped out: to zswap, to disk, or all zero", "swap"),
+    _sum("memory.swap.current", "uncompressed bytes swapped out: to zswap, to disk, or all zero", "swap"),
     _peak(
         "memory.swap.peak", "highest memory.swap.current since creation, or since a write to this open file", swap=True
     ),
     _limit("memory.swap.high", "swap usage above it counts as an event"),
     _limit("memory.swap.max", "swap usage never goes above it: what would is not swapped out"),
     _events("memory.swap.events", "times that swap limits of the subtree were met", SWAP_EVENTS, _swap_events),
-    _counter("memory.zswap.current", "compressed bytes in the pool", "zswap"),
+    _sum("memory.zswap.current", "compressed bytes in the pool", "zswap"),
     _limit("memory.zswap.max", "compressed bytes in the pool never go above it; 0 turns zswap off", enforced=True),
     _flag(
         "memory.zswap.writeback",
@@ -292,15 +300,16 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
         keys=_LAST_RECLAIM_STATS,
         reader=_last_reclaim,
     ),
-    _counter(
+    _sum(
         "uzswap.same_filled",
         "pages stored as one repeated word, all zero ones not counted",
         "uzswap.same_filled",
         unit="pages",
+        counter=True,
         on_root=True,
     ),
-    _counter("uzswap.disk", "compressed bytes on the device", "disk", on_root=True),
-    _counter(
+    _sum("uzswap.disk", "compressed bytes on the device", "disk", on_root=True),
+    _sum(
         "uzswap.clean_copies",
         "compressed bytes in the pool of pages that are in memory too, unmodified; the first to go under pressure",
         "uzswap.clean_copies",
@@ -326,16 +335,21 @@ def _parameter(name: str, text: str, kind: Kind, unit: Unit = "") -> FileType[Zs
     )
 
 
+_LEVELS: Final = frozenset(
+    ["pool_total_size", "stored_pages", "stored_incompressible_pages", "uzswap.metadata_bytes", "uzswap.reached_full"]
+)
+
+
 def _debug(name: str, text: str, unit: Unit, reader: Callable[[Zswap], int] | None = None) -> FileType[Zswap]:
-    """A counter of debugfs; without a reader it is the data plane's of the same name."""
+    """A number of debugfs; without a reader it is the data plane's of the same name."""
     if reader is None:
         position = GLOBALS.index(name)
 
         def reader(zswap: Zswap) -> int:
             return zswap.core.globals()[position]
 
-    read = reader
-    return FileType(f"zswap/debug/{name}", text, "value", unit, reader=lambda zswap: f"{read(zswap)}\n")
+    read, counter = reader, name not in _LEVELS
+    return FileType(f"zswap/debug/{name}", text, "value", unit, counter, reader=lambda zswap: f"{read(zswap)}\n")
 
 
 def _pool_bytes(zswap: Zswap) -> int:
@@ -375,81 +389,6 @@ def _device(zswap: Zswap) -> str:
     return flat_keyed({name: int(value) for name, value in device._asdict().items()}) if device else ""
 
 
-_SEGMENT: Final = 1 << 20  # core/device: SEGMENT_BYTES
-
-_VMSTAT: Final = (
-    Stat("nr_anon_pages", "pages", help="resident pages of the front-ends", source="resident"),
-    Stat("nr_zspages", "pages", help="pages that the pool occupies"),
-    Stat("nr_swapcached", "pages", help="resident pages whose compressed copy is kept", source="swapcached"),
-    *(stat for stat in STATS if stat.name in ("workingset_refault_anon",)),
-    *(stat for stat in STATS if stat.name.startswith(("pgdemote_", "pgsteal_", "pgscan_"))),
-    *(stat for stat in STATS if stat.name in ("pswpin", "pswpout", "pgfault", "pgmajfault")),
-    *(stat for stat in STATS if stat.name in ("swpin_zero", "swpout_zero", "zswpin", "zswpout", "zswpwb")),
-)
-
-
-def _vmstat(zswap: Zswap) -> str:
-    """Return the keys of memory.stat that /proc/vmstat has as well, of the whole engine."""
-    totals = dict(zip(GLOBALS, zswap.core.globals(), strict=True))
-    values = {stat.name: totals.get(stat.source or "", 0) for stat in _VMSTAT}
-    values["nr_anon_pages"] //= PAGE_SIZE
-    values["nr_swapcached"] //= PAGE_SIZE
-    values["nr_zspages"] = zswap.core.pool_pages()
-    events = zswap.tree.root.events
-    return flat_keyed(values | {name: events[name] for name in values.keys() & events.keys()})
-
-
-_MEMINFO: Final = (
-    Stat("MemTotal", "kB", help="RAM of the machine, that max_pool_percent is taken of"),
-    Stat("MemFree", "kB", help="unused RAM of the machine"),
-    Stat("MemAvailable", "kB", help="RAM of the machine that new work could have without swapping"),
-    Stat("SwapCached", "kB", help="resident memory whose compressed copy is kept"),
-    Stat("SwapTotal", "kB", help="size of the swap device"),
-    Stat("SwapFree", "kB", help="of this, not in use"),
-    Stat("Zswap", "kB", help="memory that the pool occupies"),
-    Stat("Zswapped", "kB", help="original size of what is in the pool"),
-)
-
-
-def _meminfo(zswap: Zswap) -> str:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        machine = {line.partition(":")[0]: int(line.split()[1]) for line in file}
-    total, used = _swap_space(zswap)
-    values = {
-        "MemTotal": total_ram_pages() * PAGE_SIZE // 1024,
-        "MemFree": machine["MemFree"],
-        "MemAvailable": machine["MemAvailable"],
-        "SwapCached": zswap.core.globals()[GLOBALS.index("swapcached")] // 1024,
-        "SwapTotal": total // 1024,
-        "SwapFree": (total - used) // 1024,
-        "Zswap": _pool_bytes(zswap) // 1024,
-        "Zswapped": zswap.core.globals()[GLOBALS.index("zswapped")] // 1024,
-    }
-    return "".join(f"{key + ':':<16}{value:8} kB\n" for key, value in values.items())
-
-
-def _swap_space(zswap: Zswap) -> tuple[int, int]:
-    """Return (size, use) of the swap device in bytes."""
-    device = zswap.core.device()
-    return (device.segments * _SEGMENT, device.live_bytes) if device else (0, 0)
-
-
-def _swaps(zswap: Zswap) -> str:
-    """Return what /proc/swaps says: sizes in kB, in mm/swapfile.c's columns."""
-    heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
-    path = zswap.swap_path
-    if path is None:
-        return heading
-    try:
-        kind = "partition" if st.S_ISBLK(os.stat(path).st_mode) else "file\t"
-    except OSError:  # an unnamed file
-        kind = "file\t"
-    size, used = (nbytes // 1024 for nbytes in _swap_space(zswap))
-    name = path.translate({ord(blank): f"\\{ord(blank):03o}" for blank in " \t\n\\"})
-    columns = f"{size}\t{'' if size >= 10_000_000 else chr(9)}{used}\t{'' if used >= 10_000_000 else chr(9)}"
-    return f"{heading}{name}{' ' * max(40 - len(name), 1)}{kind}\t{columns}-2\n"
-
-
 #: the module parameters, by name
 PARAMETERS: Final[dict[str, FileType[Zswap]]] = {
     row.name.rpartition("/")[2]: row
@@ -486,16 +425,12 @@ DEBUG: Final[dict[str, FileType[Zswap]]] = {
         _debug("uzswap.checksum_fail", "entries whose bytes on the device were damaged", "events"),
         _debug("uzswap.io_error", "reads and writes of the device that failed", "events"),
         _debug("uzswap.metadata_bytes", "memory of the tables of entries", "bytes", _metadata_bytes),
-        _debug(
-            "uzswap.reached_full",
-            "whether the pool waits for its accept threshold",
-            "bool",
-            _reached_full,
-        ),
+        _debug("uzswap.reached_full", "whether the pool waits for its accept threshold", "bool", _reached_full),
         FileType(
             "zswap/debug/uzswap.pools", "compressors with entries, the current one first", "nested_keyed", reader=_pools
         ),
         FileType("zswap/debug/uzswap.device", "the swap device", "flat_keyed", keys=_DEVICE_STATS, reader=_device),
+        *HISTOGRAM_FILES,
     )
 }
 
@@ -505,10 +440,6 @@ ENGINE_FILES: Final[dict[str, FileType[Zswap]]] = {
     for row in (
         *PARAMETERS.values(),
         *DEBUG.values(),
-        FileType("vmstat", "event counters of the engine", "flat_keyed", keys=_VMSTAT, reader=_vmstat),
-        FileType(
-            "meminfo", "memory of the machine and of the engine", "flat_keyed", "kB", keys=_MEMINFO, reader=_meminfo
-        ),
-        FileType("swaps", "the swap device", "table", "kB", reader=_swaps),
+        *PROC_FILES,
     )
 }

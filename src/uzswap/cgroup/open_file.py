@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Self, Typ
 
 from uzswap.cgroup.pressure import has_cap_sys_resource
 from uzswap.errors import os_error
+from uzswap.units import round_up_to_page
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -42,6 +43,7 @@ Kind = Literal[
     "flat_keyed",  # "key value" lines
     "nested_keyed",  # "key name=value name=value" lines
     "list",  # words separated by blanks
+    "histogram",  # "series sum=value bound=count" lines
     "table",  # a heading and rows
     "word",  # one word
     "command",  # write-only
@@ -69,6 +71,8 @@ class FileType(Generic[T]):
     kind: Kind
     #: of the numbers in it; keys that differ say so themselves
     unit: Unit = ""
+    #: the number in it only grows
+    counter: bool = False
     #: the keys of a file of key-value lines, in order
     keys: tuple[Stat, ...] = ()
     #: returns the text, newline included
@@ -282,7 +286,7 @@ class PeakSession(Session["MemCgroup"]):
     def read(self) -> str:
         if self._value is None:
             return super().read()
-        return f"{max(self._value, self._watermark())}\n"
+        return f"{round_up_to_page(max(self._value, self._watermark()))}\n"
 
     def write(self, text: str) -> None:
         """Begin anew.  The data plane has one resettable peak, so the other measurements take down what it was."""

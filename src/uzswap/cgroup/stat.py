@@ -32,7 +32,9 @@ __all__ = [
     "numa_stat",
 ]
 
-Unit = Literal["bytes", "kB", "pages", "entries", "segments", "events", "cgroups", "percent", "seconds", "bool", ""]
+Unit = Literal[
+    "bytes", "kB", "pages", "entries", "segments", "events", "cgroups", "percent", "seconds", "ns", "bool", ""
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import errno
 import http.client
 import json
 import os
+import select
 import socket
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -29,6 +30,14 @@ class _UnixConnection(http.client.HTTPConnection):
             self.sock.close()
             raise os_error(error.errno or errno.EIO, f"nobody answers: {error.strerror}", self._path) from error
 
+    def drop_if_ended(self) -> None:
+        """Connect anew if the other end has closed the connection; nothing is lost, nothing was asked yet."""
+        if self.sock is not None:
+            waiting = select.poll()
+            waiting.register(self.sock, select.POLLIN)
+            if waiting.poll(0):
+                self.close()
+
 
 class Client:
     """A connection to an engine's socket; a context manager, for one thread.
@@ -49,8 +58,11 @@ class Client:
         self._connection.close()
 
     def read(self, path: str) -> str:
-        """Return the text of a file."""
-        return self._request("GET", path)[0].decode()
+        """Return the text of a file; raises EISDIR for a directory."""
+        content, headers = self._request("GET", path)
+        if headers.get_content_type() == "application/json":
+            raise os_error(errno.EISDIR, "this is a directory", path)
+        return content.decode()
 
     def write(self, path: str, data: str | bytes) -> int:
         """Write to a file as one write; returns the number of bytes."""
@@ -72,24 +84,32 @@ class Client:
     def open(self, path: str, *, nonblock: bool = False) -> RemoteFile:
         """Open a file, for what belongs to an open file."""
         query = {"open": ""} | ({"nonblock": ""} if nonblock else {})
-        return RemoteFile(self, self._request("POST", path, query=query)[1])
+        return RemoteFile(self, self._request("POST", path, query=query)[1]["Location"])
 
     def _request(
         self, method: str, path: str, body: bytes | None = None, query: dict[str, str] | None = None
-    ) -> tuple[bytes, str]:
-        """Return the body of the answer and where it points to."""
+    ) -> tuple[bytes, http.client.HTTPMessage]:
+        """Return the body of the answer and its headers."""
         # The path as it is, dots and all: it is the tree that says what they mean.
         target = quote(os.fsencode(path), safe="/") + (f"?{urlencode(query)}" if query else "")
+        self._connection.drop_if_ended()
         try:
             self._connection.request(method, target, body, {"Content-Type": "text/plain"} if body is not None else {})
             answer = self._connection.getresponse()
             content = answer.read()
+        except http.client.RemoteDisconnected as error:
+            self._connection.close()
+            raise os_error(errno.ECONNRESET, "the engine ended before it answered", path) from error
         except http.client.HTTPException as error:
             self._connection.close()
             raise os_error(errno.EPROTO, f"this is no answer of uzswap's: {error}", path) from error
+        except BaseException:
+            # An answer may still come: it must not be taken for the next request's.
+            self._connection.close()
+            raise
         if answer.status >= 400:
             _raise(content, path)
-        return content, answer.headers.get("Location", "")
+        return content, answer.headers
 
 
 class RemoteFile:

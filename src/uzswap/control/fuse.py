@@ -19,21 +19,23 @@ import atexit
 import contextlib
 import ctypes
 import errno
+import functools
 import itertools
 import logging
 import os
 import select
 import signal
 import stat as st
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from uzswap.cgroup.pressure import has_cap_sys_resource
+from uzswap.control.mounts import is_stale, prepare, take_away
 from uzswap.control.tree import ControlTree, Directory, File, Node, OpenFile
+from uzswap.control.watch import Watch
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
 from uzswap.signals import block_all_signals, on_behalf_of
@@ -48,7 +50,7 @@ except ImportError as error:
 except OSError as error:
     raise ImportError("a mount needs libfuse: on Debian, apt install fuse3 libfuse3-3") from error
 
-__all__ = ["Mount", "is_stale", "take_away"]
+__all__ = ["Mount"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,89 +60,22 @@ _ALWAYS: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POL
 _LIBFUSE_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 _CLONE_FS: Final = 0x200  # include/uapi/linux/sched.h
 #: requests at a time, where libfuse limits them (10 by default): so many long writes would hold up the rest
-_MOST_REQUESTS: Final = 64
+_MOST_REQUESTS: Final = 1024
 #: libfuse 3.14 complains on stderr about its own default
 _IDLE_THREADS: Final = 10
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
-_libc.signal.restype = ctypes.c_void_p
 _libfuse: Final = mfusepy._libfuse
 for _name in ("fuse_get_session", "fuse_session_fd", "fuse_exit", "fuse_notify_poll", "fuse_pollhandle_destroy"):
     getattr(_libfuse, _name).argtypes = [ctypes.c_void_p]
 _libfuse.fuse_get_session.restype = ctypes.c_void_p
 
 
-class _Open:
+class _Open(NamedTuple):
     """A descriptor on the mount."""
 
-    def __init__(self, node: File, file: OpenFile) -> None:
-        self.node = node
-        self.file = file
-        #: libfuse's handle of a poll that waits; owned by :class:`_Pollers`
-        self.poll_handle: int | None = None
-
-
-class _Pollers:
-    """Tells the kernel when a file that somebody polls has news.  Its thread lives while anybody waits."""
-
-    def __init__(self, zswap: Zswap) -> None:
-        self._tree = zswap.tree
-        self._lock = threading.Lock()
-        self._waiting: set[_Open] = set()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    def add(self, opened: _Open, handle: int) -> None:
-        """Take over a poll handle, and report to it when the file has news, once."""
-        with self._lock:
-            self._replace(opened, handle)
-            self._waiting.add(opened)
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="uzswap-poll", daemon=True)
-                self._thread.start()
-        # What happened before it was added has moved the count already: have the thread look at it.
-        self._tree.wake()
-
-    def drop(self, opened: _Open) -> None:
-        with self._lock:
-            self._waiting.discard(opened)
-            self._replace(opened, None)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        self._tree.wake()
-        if thread is not None:
-            thread.join()
-        with self._lock:
-            for opened in self._waiting:
-                self._replace(opened, None)
-            self._waiting.clear()
-
-    def _replace(self, opened: _Open, handle: int | None) -> None:
-        if opened.poll_handle is not None:
-            _libfuse.fuse_pollhandle_destroy(opened.poll_handle)
-        opened.poll_handle = handle
-
-    def _run(self) -> None:
-        block_all_signals()
-        changed = self._tree.changed
-        seen = -1
-        while True:
-            with changed:
-                while self._tree.changes == seen and not self._closed:
-                    changed.wait()
-                seen = self._tree.changes
-            with self._lock:
-                if self._closed or not self._waiting:
-                    self._thread = None
-                    return
-                for opened in [one for one in self._waiting if one.file.file.ready()]:
-                    self._waiting.discard(opened)
-                    _libfuse.fuse_notify_poll(opened.poll_handle)
-                    self._replace(opened, None)
+    node: File
+    file: OpenFile
 
 
 class _Operations(mfusepy.Operations):  # type: ignore[misc]
@@ -159,13 +94,14 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         self._numbers = itertools.count(1)
         self.open_files: dict[int, _Open] = {}
         self.open_directories: dict[int, Directory] = {}
-        self.pollers = _Pollers(mount.tree.zswap)
+        self._watch = Watch(mount.tree.zswap)
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
         self._mount.started()
 
     def destroy(self, path: str) -> None:
-        self.pollers.close()
+        self._mount.ending()
+        self._watch.close()
         for opened in self.open_files.values():
             opened.file.close()
         self.open_files.clear()
@@ -262,7 +198,7 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
 
     def release(self, path: str | None, fh: int) -> int:
         opened = self.open_files.pop(fh)
-        self.pollers.drop(opened)
+        self._watch.drop(fh)
         opened.file.close()
         return 0
 
@@ -270,13 +206,17 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         return self.open_files[fh].file.read(size, offset)
 
     def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
-        with on_behalf_of(_interrupted):
+        with on_behalf_of(self._interrupted):
             return self.open_files[fh].file.write(data)
+
+    def _interrupted(self) -> bool:
+        """Whether the process that this thread serves got a signal, or the mount is being closed."""
+        return self._mount.closing or bool(_libfuse.fuse_interrupted())
 
     def poll(self, path: str | None, fh: int, ph: int | None, reventsp: Any) -> int:
         opened = self.open_files[fh]
         if ph:
-            self.pollers.add(opened, ph)
+            self._watch.add(fh, opened.file.file, functools.partial(_answer_poll, ph))
         reventsp[0] = _ALWAYS
         if opened.file.file.ready():
             reventsp[0] |= opened.file.file.poll(0)
@@ -286,9 +226,11 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         return {"f_bsize": 4096, "f_frsize": 4096, "f_namemax": 255}
 
 
-def _interrupted() -> bool:
-    """Whether the process that this thread serves got a signal."""
-    return bool(_libfuse.fuse_interrupted())
+def _answer_poll(handle: int, news: bool) -> None:
+    """Tell the kernel, if there is something to tell, and let go of libfuse's handle of the poll."""
+    if news:
+        _libfuse.fuse_notify_poll(handle)
+    _libfuse.fuse_pollhandle_destroy(handle)
 
 
 def _caller_is_privileged() -> bool:
@@ -311,6 +253,8 @@ class Mount:
     allow_other
         Let other users in, as far as the modes of the files allow: they can read.  Unless root mounts, it needs
         ``user_allow_other`` in /etc/fuse.conf.
+    closed
+        Called at the end of :meth:`close`.
 
     Raises
     ------
@@ -324,19 +268,29 @@ class Mount:
     nothing from the engine, and the tree can be mounted again, or in several places.
     """
 
-    def __init__(self, zswap: Zswap, path: str | os.PathLike[str], *, allow_other: bool = False) -> None:
+    def __init__(
+        self,
+        zswap: Zswap,
+        path: str | os.PathLike[str],
+        *,
+        allow_other: bool = False,
+        closed: Callable[[], object] = lambda: None,
+    ) -> None:
         self.path = Path(os.path.abspath(path))
         self.tree = ControlTree(zswap)
+        self.closing = False
+        self._told_closed = closed
         self._operations = _Operations(self)
         self._fuse: int | None = None
         self._fd = -1
+        self._device = -1
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._ended = False
         self._lock = threading.Lock()
-        self._made_directory = _prepare(self.path)
+        self._made_directory = prepare(self.path)
         #: what libfuse takes over, as it was before
-        self._dispositions: dict[int, int | None] = {}
+        self._dispositions: dict[int, ctypes.Array[ctypes.c_char]] = {}
         self._thread = threading.Thread(target=self._serve, args=(allow_other,), name="uzswap-fuse", daemon=True)
         self._thread.start()
         with self._changed:
@@ -344,6 +298,7 @@ class Mount:
         if self._ended:
             self._remove_directory()
             raise os_error(errno.EIO, f"libfuse could not mount ({self._error}), stderr says why", str(self.path))
+        self._device = os.stat(self.path).st_dev
         on_fork(self, Mount._forked)
         # An engine that nobody closed: a mount without a server would be left.
         atexit.register(self.close)
@@ -363,29 +318,51 @@ class Mount:
         return not self._ended
 
     def close(self) -> None:
-        """Unmount.  Requests under way are waited for; files that others have open give ENOTCONN afterwards.
+        """Unmount.  Requests under way end with EINTR; files that others have open give ENOTCONN afterwards.
 
-        Calling it again does nothing.
+        Calling it again does nothing, also in a forked child.
         """
         with self._lock:
-            if not self._ended:
-                _libfuse.fuse_exit(self._fuse)
-                # Any request will do: the loop looks whether it should end before it waits for the next.
-                with contextlib.suppress(OSError):
-                    os.stat(self.path / ".wake")
-            self._thread.join()
+            if self.closing:
+                return
+            self.closing = True
+            # The lock keeps libfuse from freeing it meanwhile: see ending().
+            with self._changed:
+                serving = self._fuse is not None
+                if serving:
+                    _libfuse.fuse_exit(self._fuse)
+            if not serving or self._wake():
+                self._thread.join()
             self._remove_directory()
             atexit.unregister(self.close)
+        self._told_closed()
 
     def started(self) -> None:
         """Called by libfuse's first request, when all is set up."""
-        for number, handler in self._dispositions.items():
-            _libc.signal(number, handler)
+        for number, action in self._dispositions.items():
+            _libc.sigaction(number, action, None)
         fuse = _libfuse.fuse_get_context().contents.fuse
         self._fd = _libfuse.fuse_session_fd(_libfuse.fuse_get_session(fuse))
         with self._changed:
             self._fuse = fuse
             self._changed.notify_all()
+
+    def ending(self) -> None:
+        """Called when libfuse is about to free what it has."""
+        with self._changed:
+            self._fuse = None
+
+    def _wake(self) -> bool:
+        """Send libfuse a request, any will do: it looks whether to end before it waits for the next.
+
+        False when it cannot be reached: somebody unmounted it lazily, and has a file open still.  Then it ends with
+        that file, and until then whatever it is asked is answered, if only with EBADF.
+        """
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_dev != self._device:
+                return False
+            os.stat(self.path / ".wake")
+        return True
 
     def _serve(self, allow_other: bool) -> None:
         options: dict[str, Any] = {"allow_other": True} if allow_other else {}
@@ -411,10 +388,14 @@ class Mount:
             )
         except BaseException as error:  # whatever it is, the engine lives on
             self._error = error
-            if self._fuse is not None:
-                _log.exception("%s: the mount is not served any more; mount it again", self.path)
         finally:
+            # A server that failed, or whose connection was aborted, leaves its mount behind.
+            if self._device != -1 and is_stale(self.path):
+                _log.error("%s: the mount is not served any more (%s); mount it again", self.path, self._error)
+                with contextlib.suppress(OSError):
+                    take_away(self.path)
             with self._changed:
+                self._fuse = None
                 self._ended = True
                 self._changed.notify_all()
 
@@ -425,64 +406,19 @@ class Mount:
                 self.path.rmdir()
 
     def _forked(self) -> None:
-        """In a forked child: its copy of the descriptor would keep the mount hanging when the parent is dead."""
+        """In a forked child: the mount is the parent's, and a copy of its descriptor would keep it hanging."""
         atexit.unregister(self.close)
-        os.close(self._fd)
+        self._lock = threading.Lock()  # the parent's may never be free
+        served, self.closing, self._ended = not self._ended, True, True
+        # It may have been closed, and its number used again, at the moment of the fork.
+        with contextlib.suppress(OSError):
+            if served and os.readlink(f"/proc/self/fd/{self._fd}") == "/dev/fuse":
+                os.close(self._fd)
 
 
-def _disposition(number: int) -> int | None:
-    """Return the C handler of a signal.  Asking without changing takes sigaction, whose structure is the platform's."""
-    buffer = ctypes.create_string_buffer(256)  # more than any struct sigaction; the handler is its first member
-    if _libc.sigaction(number, None, buffer):
+def _disposition(number: int) -> ctypes.Array[ctypes.c_char]:
+    """Return how a signal is handled: a struct sigaction, which is the platform's."""
+    action = ctypes.create_string_buffer(256)  # more than any
+    if _libc.sigaction(number, None, action):
         raise OSError(ctypes.get_errno(), "sigaction")
-    return ctypes.c_void_p.from_buffer(buffer).value
-
-
-def _prepare(path: Path) -> bool:
-    """Make sure that a path can be mounted on; returns whether the directory was made for it."""
-    if is_stale(path):
-        _log.warning("%s: the process that had mounted this is gone; taking it over", path)
-        take_away(path)
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise os_error(errno.EACCES, "a mount needs /dev/fuse: modprobe fuse, or give the container the device")
-    try:
-        if os.path.ismount(path):
-            raise os_error(errno.EBUSY, "something is mounted here: choose another directory, or unmount it", str(path))
-        if any(path.iterdir()):
-            raise os_error(
-                errno.ENOTEMPTY, "a mount would hide what is in this directory: choose an empty one", str(path)
-            )
-    except FileNotFoundError:
-        path.mkdir(mode=0o700)
-        return True
-    return False
-
-
-def is_stale(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a mount whose server is gone."""
-    try:
-        os.stat(path)
-    except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
-
-
-def take_away(path: str | os.PathLike[str]) -> None:
-    """Unmount what somebody left behind, also while it is in use.
-
-    Raises
-    ------
-    OSError
-        EPERM: it belongs to somebody else.
-    """
-    said = []
-    for command in (["fusermount3", "-u", "-z"], ["umount", "-l"]):
-        try:
-            done = subprocess.run([*command, "--", os.fspath(path)], capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            said.append(str(error))
-            continue
-        if not done.returncode:
-            return
-        said.append(done.stderr.strip())
-    raise os_error(errno.EPERM, f"this stale mount cannot be unmounted: {'; '.join(said)}", os.fspath(path))
+    return action

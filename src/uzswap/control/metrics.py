@@ -6,11 +6,14 @@ A metric is named after its file and key, with its unit at the end: ``uzswap_mem
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from math import isinf
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap.cgroup.files import ENGINE_FILES, FILES
+from uzswap.cgroup.histograms import Series, parse_series
 from uzswap.cgroup.open_file import FileType
 from uzswap.cgroup.stat import Stat
 
@@ -18,7 +21,13 @@ if TYPE_CHECKING:
     from uzswap.zswap import Zswap
 
 try:
-    from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.core import (
+        CollectorRegistry,
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        Metric,
+    )
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
 except ImportError as error:
@@ -29,8 +38,8 @@ __all__ = ["ZswapCollector", "exposition"]
 _NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_]+")
 _FLAGS: Final = {"Y": 1.0, "N": 0.0, "max": float("inf")}
 #: units that Prometheus has its own name for; a kB is 1024 bytes, as in /proc/meminfo
-_UNITS: Final = {"kB": ("bytes", 1024.0), "percent": ("percent", 1.0), "bool": ("", 1.0)}
-_PRESSURE: Final = Stat("total", "seconds", True, "time in which some, or all, threads waited for memory")
+_UNITS: Final = {"kB": ("bytes", 1024.0), "ns": ("seconds", 1e-9), "percent": ("percent", 1.0), "bool": ("", 1.0)}
+_PRESSURE: Final = Stat("", "seconds", True, "time in which some, or all, threads waited for memory")
 
 
 def exposition(zswap: Zswap, accept: str = "") -> tuple[bytes, str]:
@@ -72,7 +81,9 @@ class ZswapCollector(Collector):
                     text = row.read(cgroup, cgroup)
                 except OSError:  # removed meanwhile
                     continue
-                families.add(text, [*self._labels.values(), cgroup.path])
+                # A name may have bytes that are no text; a label may not.
+                path = os.fsencode(cgroup.path).decode(errors="backslashreplace")
+                families.add(text, [*self._labels.values(), path])
             yield from families.made.values()
         for engine_row in ENGINE_FILES.values():
             families = _Families(engine_row, list(self._labels))
@@ -87,28 +98,49 @@ class _Families:
         self._row = row
         self._labels = labels
         self._keys = {key.name: key for key in row.keys}
-        self.made: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        self.made: dict[str, CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily] = {}
 
     def add(self, text: str, labels: list[str]) -> None:
         """Add a sample for each number in the text of the file."""
         row = self._row
         if row.kind in ("value", "limit", "flag"):
-            whole = Stat("", row.unit, row.kind == "value" and row.name.startswith("zswap/debug"), row.help)
-            self._sample(whole, text.strip(), labels)
+            self._sample(Stat("", row.unit, row.counter, row.help), text.strip(), labels)
+        elif row.kind == "word":
+            self._sample(Stat("info", "", False, row.help), "1", labels, ("value", text.strip()))
         elif row.kind == "flat_keyed":
             for line in text.splitlines():
                 key, value = line.split()[:2]
                 self._sample(self._stat(key.rstrip(":")), value, labels)
+        elif row.kind == "histogram":
+            for series in parse_series(text):
+                self._histogram(series, labels)
         elif row.name == "memory.pressure":
             for line in text.splitlines():
-                state, *_, total = line.split()
+                state, *averages, total = line.split()
                 self._sample(_PRESSURE, str(int(total.partition("=")[2]) / 1e6), labels, ("state", state))
+                for average in averages:
+                    name, _, value = average.partition("=")
+                    stat = Stat(name, "percent", False, f"share of such time, over {name.removeprefix('avg')} s")
+                    self._sample(stat, value, labels, ("state", state))
         elif row.name == "memory.numa_stat":
             for line in text.splitlines():
                 key, *nodes = line.split()
                 for node in nodes:
                     name, _, value = node.partition("=")
                     self._sample(self._stat(key), value, labels, ("node", name.removeprefix("N")))
+
+    def _histogram(self, series: Series, labels: list[str]) -> None:
+        unit, factor = _UNITS.get(self._row.unit, (self._row.unit, 1.0))
+        name = self._name("", unit)
+        family = self.made.get(name)
+        if family is None:
+            family = self.made[name] = HistogramMetricFamily(name, self._row.help, labels=[*self._labels, "series"])
+        assert isinstance(family, HistogramMetricFamily)
+        buckets, so_far = [], 0
+        for bound, count in series.classes:
+            so_far += count
+            buckets.append(("+Inf" if isinf(bound) else repr(bound * factor), so_far))
+        family.add_metric([*labels, series.name], buckets, series.sum * factor)
 
     def _stat(self, key: str) -> Stat:
         stat = self._keys.get(key)
@@ -119,9 +151,10 @@ class _Families:
         name = self._name(stat.name, unit)
         family = self.made.get(name)
         if family is None:
-            kind = CounterMetricFamily if stat.counter and not _is_level(stat) else GaugeMetricFamily
+            kind = CounterMetricFamily if stat.counter else GaugeMetricFamily
             names = [*self._labels, *([extra[0]] if extra else [])]
             family = self.made[name] = kind(name, stat.help or f"{stat.name} of {self._row.name}", labels=names)
+        assert not isinstance(family, HistogramMetricFamily)
         value = _FLAGS[text] if text in _FLAGS else float(text)
         family.add_metric([*labels, *([extra[1]] if extra else [])], value * factor)
 
@@ -129,7 +162,3 @@ class _Families:
         parts = [self._row.name.replace("uzswap.", ""), key.replace("uzswap.", "")]
         name = _NO_NAME.sub("_", "_".join(["uzswap", *filter(None, parts)])).lower()
         return name if not unit or name.endswith(f"_{unit}") else f"{name}_{unit}"
-
-
-def _is_level(stat: Stat) -> bool:
-    return stat.unit in ("bool", "percent")

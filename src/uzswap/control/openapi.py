@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["as_yaml", "document"]
 
-_ERRORS: Final = ("400", "403", "404", "405", "409", "410", "413", "414", "429")
+#: those of 500 and above are the device's: EIO and the like, ENOSPC
+_ERRORS: Final = ("4XX", "5XX")
 _NUMBER: Final = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
 _CGROUP: Final = {
     "name": "cgroup",
@@ -24,6 +25,13 @@ _CGROUP: Final = {
 }
 _TEXT: Final = {"text/plain": {"schema": {"type": "string"}}}
 _BODY: Final = {"required": True, "content": {"text/plain": {"schema": {"type": "string", "maxLength": 4096}}}}
+_FLAG: Final[dict[str, Any]] = {"in": "query", "schema": {"type": "string", "enum": [""]}, "allowEmptyValue": True}
+_LOCATION: Final = {
+    "201": {
+        "description": "opened; an hour after its last use it may be closed",
+        "headers": {"Location": {"schema": {"type": "string"}, "required": True}},
+    }
+}
 
 
 def _responses(code: str, description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -52,6 +60,11 @@ def _file(row: FileType[Any], parameters: list[Any]) -> dict[str, Any]:
             "requestBody": _BODY,
             "responses": _responses("204", "all of it was written"),
         }
+    item["post"] = {
+        "summary": "open it, for what belongs to an open file: polls, triggers, peaks",
+        "parameters": [{"name": "open", "required": True, **_FLAG}, {"name": "nonblock", **_FLAG}],
+        "responses": _responses("201", "") | _LOCATION,
+    }
     return item
 
 
@@ -65,19 +78,14 @@ def document() -> dict[str, Any]:
             paths[f"/cgroup/{name}"] = _file(row, [])
         paths[f"/cgroup/{{cgroup}}/{name}"] = _file(row, [_CGROUP])
     listing = {"application/json": {"schema": {"$ref": "#/components/schemas/Listing"}}}
+    for directory in ("/", "/cgroup/", "/zswap/", "/zswap/parameters/", "/zswap/debug/"):
+        paths[directory] = {"get": {"summary": "list it", "responses": _responses("200", "what is in it", listing)}}
     paths["/cgroup/{cgroup}/"] = {
         "summary": "a cgroup",
         "parameters": [_CGROUP],
         "get": {"summary": "list it", "responses": _responses("200", "files and children", listing)},
         "put": {"summary": "make it", "responses": _responses("201", "it was made")},
         "delete": {"summary": "remove it", "responses": _responses("204", "it was removed")},
-    }
-    opened = {"201": {"description": "opened", "headers": {"Location": {"schema": {"type": "string"}}}}}
-    flag = {"in": "query", "schema": {"type": "string", "enum": [""]}, "allowEmptyValue": True}
-    paths["/cgroup/{cgroup}/memory.pressure"]["post"] = {
-        "summary": "open it, as every file can be: for triggers, peaks and polls, which belong to an open file",
-        "parameters": [{"name": "open", "required": True, **flag}, {"name": "nonblock", **flag}],
-        "responses": _responses("201", "") | opened,
     }
     events = {"application/json": {"schema": {"type": "object", "properties": {"events": {"type": "integer"}}}}}
     paths["/open/{number}"] = {

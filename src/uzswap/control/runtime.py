@@ -1,6 +1,7 @@
 """Where engines are found: an entry for each, in a directory of the user's alone.
 
-``$XDG_RUNTIME_DIR/uzswap``, or ``/tmp/uzswap-UID`` where there is none.  An entry names the process, by its number and
+``$XDG_RUNTIME_DIR/uzswap``, or ``/tmp/uzswap-UID`` where that is not set, not there, or somebody else's (it is the
+caller's, after sudo).  An entry names the process, by its number and
 its time of start, since numbers are used again, so what a dead process has left is recognised and cleaned away.
 """
 
@@ -32,7 +33,10 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
         EPERM: it is somebody else's, or others can enter it.
     """
     base = environment.get("XDG_RUNTIME_DIR")
-    path = Path(base, "uzswap") if base else Path(tempfile.gettempdir(), f"uzswap-{os.getuid()}")
+    mine = False
+    with contextlib.suppress(OSError):
+        mine = bool(base) and os.stat(str(base)).st_uid == os.getuid()
+    path = Path(str(base), "uzswap") if mine else Path(tempfile.gettempdir(), f"uzswap-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     found = path.lstat()

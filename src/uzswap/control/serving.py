@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uzswap.control.runtime import Entry, runtime_directory
+from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
 
 if TYPE_CHECKING:
@@ -32,16 +34,20 @@ class Serving:
         self._lock = threading.Lock()
         self._mounts: list[Mount] = []
         self._servers: list[Server] = []
+        self._sockets = itertools.count()
         self._entry: Entry | None = None
         self._directory: Path | None = None
+        self._closed = False
 
     def mount(self, path: str | os.PathLike[str], *, allow_other: bool = False) -> Mount:
         """Mount the tree; see :class:`~uzswap.control.fuse.Mount`."""
         from uzswap.control.fuse import Mount
 
-        with self._lock, self._zswap.lifetime:
-            made = Mount(self._zswap, path, allow_other=allow_other)
-            self._mounts = [mount for mount in self._mounts if mount.mounted] + [made]
+        # The engine first: in a forked child the lock may never be free.
+        with self._zswap.lifetime, self._lock:
+            self._make_entry()
+            made = Mount(self._zswap, path, allow_other=allow_other, closed=self._closed_one)
+            self._mounts.append(made)
             self._announce()
             return made
 
@@ -49,42 +55,56 @@ class Serving:
         """Serve the tree on a socket; see :class:`~uzswap.control.server.Server`."""
         from uzswap.control.server import Server
 
-        with self._lock, self._zswap.lifetime:
-            entry = self._make_entry()
+        with self._zswap.lifetime, self._lock:
+            directory, entry = self._make_entry()
             if path is None:
-                assert self._directory is not None
-                path = self._directory / f"{entry.name}-{len(self._servers)}.sock"
-            made = Server(self._zswap, path, port=port)
+                path = directory / f"{entry.name}-{next(self._sockets)}.sock"
+            made = Server(self._zswap, path, port=port, closed=self._closed_one)
             self._servers.append(made)
             self._announce()
             return made
 
     def close(self) -> None:
-        """Unmount everything, end the servers, take the entry back."""
+        """Unmount everything, end the servers, take the entry back; nothing can be served any more."""
         with self._lock:
-            for server in self._servers:
-                server.close()
-            for mount in self._mounts:
-                mount.close()
-            self._servers, self._mounts = [], []
+            self._closed = True
+            mounts, servers = self._mounts, self._servers
+            self._mounts, self._servers = [], []
+        for server in servers:
+            server.close()
+        for mount in mounts:
+            mount.close()
+        with self._lock:
             if self._entry is not None and self._directory is not None:
                 self._entry.remove(self._directory)
                 self._entry = None
 
-    def _make_entry(self) -> Entry:
-        if self._entry is None:
+    def _closed_one(self) -> None:
+        """Called when a mount or server was closed, with none of its locks held."""
+        with self._lock:
+            if not self._closed:
+                self._announce()
+
+    def _make_entry(self) -> tuple[Path, Entry]:
+        if self._closed:
+            raise os_error(errno.EBADF, "the engine is being closed: make a new one")
+        if self._entry is None or self._directory is None:
             self._directory = runtime_directory()
             self._entry = Entry.mine(next(_numbers))
             on_fork(self, Serving._forked)
-        return self._entry
+        return self._directory, self._entry
 
     def _announce(self) -> None:
-        entry = self._make_entry()
+        """Write down where the engine can be reached now."""
+        directory, entry = self._make_entry()
+        self._mounts = [mount for mount in self._mounts if mount.mounted]
+        self._servers = [server for server in self._servers if not server.closed]
         entry.socket = str(self._servers[0].path) if self._servers else None
         entry.mounts = [str(mount.path) for mount in self._mounts]
-        assert self._directory is not None
-        entry.write(self._directory)
+        entry.write(directory)
 
     def _forked(self) -> None:
-        """In a forked child: the entry is the parent's."""
+        """In a forked child: all of it is the parent's."""
+        self._lock = threading.Lock()
         self._entry = None
+        self._closed = True

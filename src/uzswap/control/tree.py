@@ -89,9 +89,9 @@ class File:
         """Open, read and close."""
         return self.type.read(self.target, self.owner)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes, *, privileged: bool | None = None) -> int:
         """Open, write and close."""
-        with self.type.open(self.target, self.owner) as file:
+        with self.type.open(self.target, self.owner, privileged=privileged) as file:
             return file.write(data)
 
 

@@ -39,6 +39,7 @@ from cython.cimports.uzswap.core.entries import (
     owner_of,
     writeback_allowed,
 )
+from cython.cimports.uzswap.core.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.state import (
     Charge,
@@ -107,6 +108,9 @@ GLOBALS = (
     "uzswap.checksum_fail",
     "uzswap.io_error",
 )
+HISTOGRAMS = ("length", "load.zswap", "load.disk", "load.zero", "age")
+LENGTH_BOUNDS = (*((step + 1) << STEP_SHIFT for step in range(NR_STEPS)), *(4096 << k for k in range(1, 5)))
+NS_BOUNDS = tuple(map((256).__lshift__, range(NR_BUCKETS)))
 MAX_NODES = NR_NODES
 MAX_ENTRY = MAX_ENTRY_BYTES
 NO_LIMIT = 1 << 62
@@ -124,6 +128,7 @@ WalkResult = namedtuple("WalkResult", "scanned rotated entries nbytes exist nosp
 FlushResult = namedtuple("FlushResult", "entries nbytes failed errno gone")
 EntryInfo = namedtuple("EntryInfo", "state codec length size memcg node referenced location")
 PoolInfo = namedtuple("PoolInfo", "codec level entries current")
+HistogramInfo = namedtuple("HistogramInfo", "sum counts")
 DeviceInfo = namedtuple(
     "DeviceInfo", "segments free_segments live_bytes dead_bytes direct asynchronous cleaned_segments punched_bytes"
 )
@@ -255,6 +260,20 @@ class Engine:
                 values[k] = c.t.totals[k]
             pthread_mutex_unlock(cython.address(c.lock))
         return [values[k] for k in range(NR_GLOBALS)]
+
+    def histograms(self):
+        c = self._open()
+        copy: Histogram[NR_HISTOGRAMS]
+        k: cython.int
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            for k in range(NR_HISTOGRAMS):
+                copy[k] = c.histograms[k]
+            pthread_mutex_unlock(cython.address(c.lock))
+        found = {}
+        for k in range(NR_HISTOGRAMS):
+            found[HISTOGRAMS[k]] = HistogramInfo(copy[k].sum, [copy[k].counts[i] for i in range(NR_BUCKETS)])
+        return found
 
     def lru_len(self, memcg: uint32_t, node: cython.int):
         return self._memcg(memcg).lru[self._node(node)].length

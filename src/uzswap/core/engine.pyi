@@ -25,6 +25,12 @@ COUNTERS: Final[tuple[str, ...]]
 #: stored_incompressible_pages, then uzswap.checksum_fail uzswap.io_error.
 GLOBALS: Final[tuple[str, ...]]
 
+#: Names of the histograms (:meth:`Engine.histograms`): compressed bytes of what entered the pool; ns that a load took,
+#: by where the data was, each load of a call with its share; ns in the pool until writeback, 17 ms exact.
+HISTOGRAMS: Final[tuple[str, ...]]
+LENGTH_BOUNDS: Final[tuple[int, ...]]  # what is in a class of "length" is at most so many bytes
+NS_BOUNDS: Final[tuple[int, ...]]  # of the others; the last class takes all that is more as well
+
 MAX_NODES: Final[int]  # 8
 MAX_ENTRY: Final[int]  # 65536, the largest uncompressed entry in bytes
 NO_LIMIT: Final[int]  # 2**62: "max"
@@ -106,6 +112,10 @@ class PoolInfo(NamedTuple):
     entries: int
     current: bool
 
+class HistogramInfo(NamedTuple):
+    sum: int
+    counts: list[int]  # by class; for "length" those beyond LENGTH_BOUNDS are 0
+
 class DeviceInfo(NamedTuple):
     segments: int
     free_segments: int
@@ -153,6 +163,7 @@ class Engine:
     def set_writeback(self, memcg: int, allowed: bool) -> None: ...
     def counters(self, memcg: int) -> list[int]: ...  # one consistent snapshot, subtree included
     def globals(self) -> list[int]: ...
+    def histograms(self) -> dict[str, HistogramInfo]: ...  # since the engine was made
     def lru_len(self, memcg: int, node: int) -> int: ...
     def nr_disk_swapins(self, memcg: int, node: int) -> int: ...
     def take_disk_swapins(self, memcg: int, node: int, most: int) -> int: ...  # consumes and returns min(have, most)

@@ -4,12 +4,14 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.codec cimport Codec, NR_CODECS, Worker
 from uzswap.core.device cimport Device
 from uzswap.core.entries cimport Delta, Entry, Table
+from uzswap.core.histogram cimport NR_HISTOGRAMS, Histogram
 from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
 from uzswap.core.pool cimport Pool
 
 cdef enum:
     NR_FLIGHTS = 2          # one is gathered while the other is written
     FLIGHT_ITEMS = 16384
+    BORN_SHIFT = 24         # Entry.born has 32 bits: 2**24 ns (17 ms) a unit last 2.3 years, and min_age is in seconds
 
 # One entry of a flight.
 cdef struct Item:
@@ -68,6 +70,7 @@ cdef struct Core:
     int64_t pool_max
     int64_t pool_accept
     int64_t skew            # ns
+    Histogram histograms[NR_HISTOGRAMS]
     int abandoned           # paged memory has broken: threads of it may still be at work here
     uint32_t clean_cursor   # the memcg that gave up clean copies last
 

@@ -58,8 +58,6 @@ from cython.cimports.uzswap.core.libc_ext import (
 )
 from cython.cimports.uzswap.core.pool import pool_destroy, pool_free, pool_init
 
-# Entry.born has 32 bits: 2**24 ns (17 ms) a unit last 2.3 years, and min_age is in seconds.
-BORN_SHIFT = cython.declare(cython.int, 24)
 MOST_RESERVE = cython.declare(int64_t, 4 << 20)
 
 

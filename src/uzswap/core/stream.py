@@ -8,7 +8,7 @@ its LRU.
 
 import cython
 from cython.cimports.libc.errno import EIO, ENOMEM, ENOSPC
-from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.device import (
@@ -52,6 +52,7 @@ from cython.cimports.uzswap.core.entries import (
     lru_add_tail,
     owner_of,
 )
+from cython.cimports.uzswap.core.histogram import H_AGE, bucket_of_ns, observe
 from cython.cimports.uzswap.core.libc_ext import (
     io_event,
     posix_memalign,
@@ -62,7 +63,17 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_io_wait,
     uz_io_write,
 )
-from cython.cimports.uzswap.core.state import FLIGHT_ITEMS, NR_FLIGHTS, Item, entry_drop, leave_pool, whole_pages
+from cython.cimports.uzswap.core.state import (
+    BORN_SHIFT,
+    FLIGHT_ITEMS,
+    NR_FLIGHTS,
+    Item,
+    born_units,
+    core_now,
+    entry_drop,
+    leave_pool,
+    whole_pages,
+)
 
 # Streams and flights
 
@@ -212,6 +223,7 @@ def settle_written(c, s, f):
     t = cython.address(c.t)
     d: Delta
     memset(cython.address(d), 0, cython.sizeof(Delta))
+    now = born_units(core_now(c))
     i: uint32_t
     for i in range(f.n):
         if i + 8 < f.n:
@@ -243,6 +255,8 @@ def settle_written(c, s, f):
             continue
         else:
             leave_pool(c, cython.address(d), item.index, owner)
+            age = cython.cast(int64_t, now - e.born if now > e.born else 0) << BORN_SHIFT
+            observe(cython.address(c.histograms[H_AGE]), bucket_of_ns(age), age, 1)
             delta_add(t, cython.address(d), owner, C_ZSWPWB, pages)
             t.totals[G_WRITTEN_BACK] += pages
             if s.proactive:

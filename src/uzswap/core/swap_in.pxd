@@ -44,4 +44,5 @@ cdef int read_run(Core *c, Load *load, int first, int n) noexcept nogil
 cdef int unpack(Core *c, Load *load, const Found *f, const char *bytes) noexcept nogil
 cdef void sort_by_place(Load *load, int n) noexcept nogil
 cdef void count_load(Core *c, Delta *d, const Entry *e) noexcept nogil
+cdef void count_latency(Core *c, const Load *load, int k, int64_t took, int64_t disk_ns) noexcept nogil
 cdef void count_failure(Core *c, int error) noexcept nogil

@@ -34,6 +34,13 @@ from cython.cimports.uzswap.core.entries import (
     entry_at,
     owner_of,
 )
+from cython.cimports.uzswap.core.histogram import (
+    H_LOAD_DISK,
+    H_LOAD_ZERO,
+    H_LOAD_ZSWAP,
+    bucket_of_ns,
+    observe,
+)
 from cython.cimports.uzswap.core.libc_ext import (
     prefetch,
     pthread_mutex_lock,
@@ -192,6 +199,26 @@ def count_load(c, d, e):
     delta_add(t, d, owner, C_REFAULT, pages)
 
 
+def count_latency(c, load, k, took, disk_ns):
+    """Count what each of the k loads of a step took: an equal share of the step; of the device's part, those on it."""
+    j: cython.int
+    from_pool: int64_t = 0
+    from_disk: int64_t = 0
+    for j in range(k):
+        if load.found[j].state == IN_POOL:
+            from_pool += 1
+        elif load.found[j].state == ON_DISK:
+            from_disk += 1
+    share = (took - disk_ns) // k
+    with_device = share + (disk_ns // from_disk if from_disk else 0)
+    pthread_mutex_lock(cython.address(c.lock))
+    h = cython.address(c.histograms[0])
+    observe(cython.address(h[H_LOAD_ZSWAP]), bucket_of_ns(share), share, from_pool)
+    observe(cython.address(h[H_LOAD_DISK]), bucket_of_ns(with_device), with_device, from_disk)
+    observe(cython.address(h[H_LOAD_ZERO]), bucket_of_ns(share), share, k - from_pool - from_disk)
+    pthread_mutex_unlock(cython.address(c.lock))
+
+
 def count_failure(c, error):
     if error == EBADMSG:
         counter = G_CHECKSUM_FAIL
@@ -225,6 +252,8 @@ def swap_in(c, load):
     k: cython.int
     while i < load.n:
         k = cython.cast(cython.int, load.n - i if load.n - i < STEP_LOADS else STEP_LOADS)
+        began = uz_monotonic_ns()
+        disk_ns = load.disk_ns
         held = hold_step(c, load, i, k)
         done = i + held
         if load.error:
@@ -232,6 +261,7 @@ def swap_in(c, load):
         load.error = fill_step(c, load, k)
         if load.error:
             break
+        count_latency(c, load, k, uz_monotonic_ns() - began, load.disk_ns - disk_ns)
         i += k
     worker_put(c, load.worker)
     d: Delta

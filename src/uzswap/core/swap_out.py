@@ -43,6 +43,7 @@ from cython.cimports.uzswap.core.entries import (
     over_swap_max,
     over_zswap_max,
 )
+from cython.cimports.uzswap.core.histogram import H_LENGTH, bucket_of_length, observe
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.pool import pool_alloc, pool_free
 from cython.cimports.uzswap.core.state import (
@@ -196,6 +197,7 @@ def store_in_pool(c, s, i, p):
         delta_add(t, d, s.memcg, C_INCOMP, pages)
         t.totals[G_STORED_INCOMP] += pages >> 12
     t.memcgs[s.memcg].stored += 1
+    observe(cython.address(c.histograms[H_LENGTH]), bucket_of_length(length), length, 1)
     c.codecs[s.codec].entries += 1
     c.codecs[s.codec].refs += 1
     s.handles[i] = handle_of(t, index)
@@ -225,6 +227,10 @@ def undo_folio(c, s, end):
     i: int64_t
     for i in range(s.folio_start, end):
         if s.handles[i]:
+            e = cython.address(c.t.entries[cython.cast(uint32_t, s.handles[i])])
+            if e.state == IN_POOL:
+                length = cython.cast(int64_t, e.length_1) + 1
+                observe(cython.address(c.histograms[H_LENGTH]), bucket_of_length(length), length, -1)
             entry_drop(c, cython.address(s.delta), cython.cast(uint32_t, s.handles[i]))
             s.handles[i] = 0
     s.folio_zero = s.folio_same = s.folio_stored = 0
