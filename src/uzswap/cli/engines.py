@@ -13,6 +13,7 @@ from rich.text import Text
 from uzswap.cli.arguments import engine_option, json_option
 from uzswap.cli.places import open_engine
 from uzswap.cli.report import Output
+from uzswap.control.mounts import FSTYPE, mounted_type
 from uzswap.control.runtime import engines as running
 
 __all__ = ["engines", "mount"]
@@ -23,6 +24,9 @@ __all__ = ["engines", "mount"]
 def engines(as_json: bool) -> None:
     """Show your engines that are served: their names, programs, sockets and mounts."""
     there = running()
+    for entry in there:
+        # One that was unmounted from outside is unknown to the engine until it looks.
+        entry.mounts = [path for path in entry.mounts if mounted_type(path) == FSTYPE]
     if as_json:
         click.echo(json.dumps([{"name": entry.name, **asdict(entry)} for entry in there]))
         return

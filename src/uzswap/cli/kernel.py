@@ -59,6 +59,8 @@ def _missing_file(directory: Path, name: str) -> str | None:
     except OSError:
         return None
     if "memory" not in controllers:
+        if not (directory.parent / "cgroup.subtree_control").exists():
+            return "this hierarchy has no memory controller: another one of version 1 has it, or the kernel does not"
         return f"this cgroup has no memory controller: echo +memory > {directory.parent}/cgroup.subtree_control"
     return f"there is no {name} here: the root cgroup has fewer files than its children, an older kernel too"
 

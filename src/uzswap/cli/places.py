@@ -21,7 +21,7 @@ from uzswap.cli.kernel import explain
 from uzswap.control.client import Client
 from uzswap.control.mounts import FSTYPE, mounted_type
 from uzswap.control.runtime import find
-from uzswap.errors import os_error
+from uzswap.errors import ReclaimError, os_error
 
 __all__ = ["Cgroup", "FileTree", "Name", "SocketTree", "Tree", "open_cgroup", "open_engine", "open_path"]
 
@@ -117,10 +117,14 @@ class SocketTree(Tree):
             thread = threading.Thread(target=work, name="uzswap-write", daemon=True)
             thread.start()
             try:
-                done.result()
-            except KeyboardInterrupt:
-                file.interrupt()
-                done.result()
+                try:
+                    done.result()
+                except KeyboardInterrupt:
+                    file.interrupt()
+                    done.result()
+            except ReclaimError as error:
+                error.filename = path  # to the engine it was a number
+                raise
             finally:
                 thread.join()
 
@@ -210,7 +214,11 @@ class Cgroup:
 
     def read(self, file: str) -> str:
         """Return the text of a control file."""
-        return self.tree.read(f"{self.path}/{file}")
+        try:
+            return self.tree.read(f"{self.path}/{file}")
+        except FileNotFoundError:
+            self.names()
+            raise
 
     def read_if_there(self, file: str) -> str | None:
         """Return the text of a control file, None when this cgroup does not have it."""
@@ -225,7 +233,10 @@ class Cgroup:
 
     def names(self) -> list[Name]:
         """Return its control files and children."""
-        return self.tree.names(self.path)
+        try:
+            return self.tree.names(self.path)
+        except FileNotFoundError as error:
+            raise os_error(errno.ENOENT, "there is no such cgroup", self.name) from error
 
     def children(self) -> Iterator[Cgroup]:
         """Iterate over its children."""

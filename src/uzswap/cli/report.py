@@ -51,8 +51,9 @@ def describe(error: OSError) -> str:
     >>> describe(OSError(errno.ENOENT, "no such cgroup", "/a"))
     '/a: no such cgroup (ENOENT)'
     """
-    parts = [str(error.filename)] if error.filename is not None else []
-    parts.append(error.strerror or str(error))
+    text = error.strerror or str(error)
+    told = error.filename is None or text.startswith(f"{error.filename}:")
+    parts = [text] if told else [str(error.filename), text]
     number = f" ({errno.errorcode.get(error.errno, error.errno)})" if error.errno else ""
     return " ".join(": ".join(parts).split()) + number
 

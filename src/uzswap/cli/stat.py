@@ -100,6 +100,6 @@ def _add(table: Table, name: str, key: str, value: Value, *, everything: bool, r
         return
     if not everything and value in (0, ""):
         return
-    is_size = (name, key.strip()) in _BYTES
+    is_size = (name, key.split()[0] if key else "") in _BYTES
     told = format_size(value, raw=raw) if is_size and isinstance(value, int) else str(value)
     table.add_row(f"{name}{key}", told)
