@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from typing import Self
 
 import pytest
-
 from tests.support.child import PATIENCE
+
 from uzswap import TraceEvent
 from uzswap.signals import hold_back_signals
 
@@ -32,9 +32,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(sys.path), **(more or {})}
 
 
-def uzswap(
-    *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
+def uzswap(*arguments: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [*COMMAND, *arguments], capture_output=True, text=True, env=environment(env), input=stdin, timeout=PATIENCE

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from tests.support.mounts import make_mount_point, unmount
+
 from uzswap import MemCgroup, Zswap
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.cli.command import started, uzswap
 from tests.control.conftest import needs_fuse
+
 from uzswap import MemCgroup, Zswap
 from uzswap.cgroup.files import FILES
 from uzswap.cli.main import run
@@ -121,7 +121,7 @@ def test_an_engine_says_what_is_wrong_in_its_own_words(z: Zswap, capsys: Output)
 def test_a_write_that_did_less_says_so_and_how_much(filled: Filled, z: Zswap, capsys: Output) -> None:
     filled(z, "/a")
     assert run(["write", "cgroup/a/memory.reclaim", "1G source=zswap"]) == 75
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     written = z.cgroup("/a").stats()["zswpwb_proactive_b"]
     assert written > 0
     assert f"{written} of 1073741824 bytes written (EAGAIN)\n" in err

@@ -8,6 +8,7 @@ import sys
 import click
 
 from uzswap.cli.arguments import PATH, engine_option, json_option
+from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.places import Name, open_path
 
 __all__ = ["cat", "ls", "mkdir", "rmdir", "write"]
@@ -61,8 +62,8 @@ def write(path: str, text: str, engine: str | None) -> None:
     """Write TEXT to a control file, as one write; Ctrl-C interrupts it.  With - it is read from stdin."""
     data = sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")
     tree, where = open_path(path, engine)
-    with tree:
-        tree.write_interruptibly(where, data)
+    with tree, Interrupts() as interrupts:
+        tree.write_interruptibly(where, data, interrupts)
 
 
 @click.command()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.kernel import explain
 from uzswap.control.client import Client
 from uzswap.control.mounts import FSTYPE, mounted_type
@@ -69,7 +70,7 @@ class Tree(ABC):
         """Write to a file, as one write."""
 
     @abstractmethod
-    def write_interruptibly(self, path: str, data: bytes) -> None:
+    def write_interruptibly(self, path: str, data: bytes, interrupts: Interrupts) -> None:
         """Write what may take long; Ctrl-C ends it as a signal does, with EINTR.  For the main thread."""
 
     @abstractmethod
@@ -104,7 +105,7 @@ class SocketTree(Tree):
         with self._told(path):
             self._client.write(path, data)
 
-    def write_interruptibly(self, path: str, data: bytes) -> None:
+    def write_interruptibly(self, path: str, data: bytes, interrupts: Interrupts) -> None:
         done: concurrent.futures.Future[int] = concurrent.futures.Future()
 
         def work() -> None:
@@ -113,20 +114,22 @@ class SocketTree(Tree):
             except BaseException as error:
                 done.set_exception(error)
 
-        with self._told(path), self._client.open(path) as file:
-            thread = threading.Thread(target=work, name="uzswap-write", daemon=True)
-            thread.start()
+        def interrupt() -> None:
+            with contextlib.suppress(OSError):
+                file.interrupt()
+
+        with self._told(path):
+            file = self._client.open(path)
+            threading.Thread(target=work, name="uzswap-write", daemon=True).start()
             try:
-                try:
-                    done.result()
-                except KeyboardInterrupt:
-                    file.interrupt()
+                with interrupts.call(interrupt):
                     done.result()
             except ReclaimError as error:
                 error.filename = path  # to the engine it was a number
                 raise
             finally:
-                thread.join()
+                with contextlib.suppress(OSError):
+                    file.close()
 
     def names(self, path: str) -> list[Name]:
         with self._told(path):
@@ -178,12 +181,13 @@ class FileTree(Tree):
             if written != len(data):
                 raise os_error(errno.EIO, f"only {written} of {len(data)} bytes were taken", path)
 
-    def write_interruptibly(self, path: str, data: bytes) -> None:
-        # The system call itself has to be in the main thread: it is the one that gets the signal.
-        try:
+    def write_interruptibly(self, path: str, data: bytes, interrupts: Interrupts) -> None:
+        def interrupt() -> None:
+            # Out of the system call, which Python would make again (PEP 475).
+            raise os_error(errno.EINTR, "interrupted", path)
+
+        with interrupts.call(interrupt):
             self.write(path, data)
-        except KeyboardInterrupt as interrupt:
-            raise os_error(errno.EINTR, "interrupted", path) from interrupt
 
     def names(self, path: str) -> list[Name]:
         with explain(path), os.scandir(path) as entries:

@@ -17,10 +17,11 @@ from rich.table import Table
 
 from uzswap.cgroup.reclaim import SOURCES, request
 from uzswap.cli.arguments import CGROUP, SIZE, engine_option, json_option
+from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.places import Cgroup, open_cgroup
 from uzswap.cli.report import Output, describe, exit_code
 from uzswap.cli.usage import parse_flat
-from uzswap.errors import ReclaimError
+from uzswap.errors import ReclaimError, os_error
 from uzswap.result import ReclaimResult
 from uzswap.units import PAGE_SIZE, format_size, parse_size
 
@@ -66,8 +67,8 @@ def reclaim(
     pairs = "".join(f" {key}={value}" for key, value in keys.items() if value is not None)
     one = open_cgroup(cgroup, engine)
     failed: OSError | None = None
-    with one.tree, _progress(one, parse_size(nbytes), source):
-        attempt = Attempts(one, parse_size(nbytes), pairs)
+    with one.tree, Interrupts() as interrupts, _progress(one, parse_size(nbytes), source):
+        attempt = Attempts(one, parse_size(nbytes), pairs, interrupts)
         try:
             attempt.run(wait=wait)
         except OSError as error:
@@ -82,8 +83,9 @@ def reclaim(
 class Attempts:
     """Requests until all is done, and what they did together."""
 
-    def __init__(self, cgroup: Cgroup, nbytes: int, keys: str) -> None:
+    def __init__(self, cgroup: Cgroup, nbytes: int, keys: str, interrupts: Interrupts) -> None:
         self._cgroup = cgroup
+        self._interrupts = interrupts
         self._keys = keys
         #: of all requests; None when none was begun
         self.result: ReclaimResult | None = None
@@ -106,13 +108,11 @@ class Attempts:
                     raise
                 if self._done() >= self._nbytes:
                     return
-                self._pause(error)
+            with self._interrupts.call(self._give_up):
+                threading.Event().wait(_AGAIN)
 
-    def _pause(self, error: OSError) -> None:
-        try:
-            threading.Event().wait(_AGAIN)
-        except KeyboardInterrupt as interrupt:
-            raise OSError(errno.EINTR, "interrupted while it waited for more", self._cgroup.name) from interrupt
+    def _give_up(self) -> None:
+        raise os_error(errno.EINTR, "interrupted while it waited for more", self._cgroup.name)
 
     def _done(self) -> int:
         if self.result is None:
@@ -123,7 +123,7 @@ class Attempts:
         before, began = parse_flat(self._cgroup.read("memory.stat")), time.monotonic()
         try:
             text = f"{nbytes}{self._keys}".encode()
-            self._cgroup.tree.write_interruptibly(f"{self._cgroup.path}/memory.reclaim", text)
+            self._cgroup.tree.write_interruptibly(f"{self._cgroup.path}/memory.reclaim", text, self._interrupts)
         except ReclaimError as error:
             self._add(error.result)
             error.filename = self._cgroup.name
