@@ -13,6 +13,7 @@ import pytest
 from tests.support.mounts import make_mount_point, unmount
 
 from uzswap import MemCgroup, Zswap
+from uzswap.control.runtime import engines
 
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory
@@ -26,6 +27,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("UZSWAP_ENGINE", "UZSWAP_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     yield base / "uzswap"
+    engines()  # takes away what killed programs have left mounted
     shutil.rmtree(base)
 
 
@@ -39,7 +41,7 @@ def z(engine: EngineFactory) -> Zswap:
 
 @pytest.fixture
 def filled() -> Iterator[Callable[[Zswap, str], MemCgroup]]:
-    """``filled(z, path)`` makes a cgroup with 2048 entries, some 3 MiB, in zswap."""
+    """``filled(z, path)`` makes a cgroup with 2048 entries that do not compress, 8 MiB, in zswap."""
     data = np.random.default_rng(7).integers(0, 60, 2048 * 4096, dtype=np.uint8)
     held = []
 

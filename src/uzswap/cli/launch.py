@@ -18,6 +18,7 @@ if not sys.flags.safe_path:
 
 import atexit
 import contextlib
+import ctypes
 import errno
 import io
 import os
@@ -71,6 +72,8 @@ def start(settings: Settings) -> Zswap:
     if settings.managed:
         _manage(cgroup, settings.min_bytes)
     set_default_engine(z)
+    # Until the very end: the interpreter's last step, when it drops all modules, shall not take it either.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(z))
     return z
 
 
@@ -114,6 +117,7 @@ def become(arguments: list[str]) -> None:
         elif kind == "-":
             sys.argv = ["-", *rest]
             _search_first("")
+            main_module.__file__ = "<stdin>"
             _execute(main_module, lambda: _compile(sys.stdin.read(), "<stdin>"))
         elif _is_importable(kind):
             sys.argv = [kind, *rest]

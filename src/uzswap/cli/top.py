@@ -218,7 +218,7 @@ class View:
             os.close(self._news_read)
 
     def _until(self, deadline: float, live: Live) -> None:
-        """Act on keys until it is time for the next look."""
+        """Act on keys until it is time for the next look, or a reclaim is over."""
         while not self._quit:
             live.update(self._screen(), refresh=True)
             left = deadline - time.monotonic()
@@ -227,6 +227,7 @@ class View:
             ready, _, _ = select.select([sys.stdin, self._news_read], [], [], left)
             if self._news_read in ready:
                 os.read(self._news_read, 4096)
+                return  # to look what it did
             if sys.stdin in ready:
                 typed = os.read(sys.stdin.fileno(), 4096).decode(errors="replace")
                 if not typed:  # the terminal is gone
@@ -290,7 +291,7 @@ class View:
                 tree.write(f"{cgroup.path}/memory.reclaim", text.encode())
             told = f"done in {time.monotonic() - began:.2f} s"
         except OSError as error:
-            told = describe(error)
+            told = describe(OSError(error.errno, error.strerror))  # which file is known
         self._message = f"reclaim {text} from {cgroup.name}: {told}"
         with contextlib.suppress(OSError):  # it was quit meanwhile
             os.write(self._news_write, b"\n")
