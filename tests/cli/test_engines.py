@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,10 @@ from tests.support.child import Child, run_as_nobody
 from tests.support.mounts import mount_points
 
 from uzswap import MemCgroup, Zswap
-from uzswap.cli.main import run
+from uzswap.cli import report
+from uzswap.cli.main import cli, run
+from uzswap.cli.places import open_engine
+from uzswap.cli.settings import SETTINGS
 from uzswap.control.runtime import engines
 
 if TYPE_CHECKING:
@@ -241,3 +246,20 @@ def test_help_of_every_command_says_what_it_does() -> None:
     shown = uzswap("--help").stdout
     for name in ("cat", "engines", "ls", "mkdir", "mount", "reclaim", "rmdir", "run", "stat", "top", "tree", "write"):
         assert f"\n  {name} " in shown
+
+
+def test_an_engine_is_not_asked_to_mount_on_a_relative_path(z: Zswap) -> None:
+    with open_engine(None) as tree, pytest.raises(OSError, match="absolute") as caught:
+        tree.mount("m", allow_other=False)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_the_page_names_every_command_setting_and_exit_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for name in cli.commands:
+        assert re.search(rf"^\|.*`{name}\b", page, re.MULTILINE), name
+    for name in SETTINGS:
+        assert f"| `{name}` |" in page
+    codes = (report.DONE, report.FAILED, report.BAD_ARGUMENTS, report.AGAIN, report.INTERRUPTED, report.BROKEN_PIPE)
+    for code in codes:
+        assert f"\n| {code:d} |" in page

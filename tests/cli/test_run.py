@@ -15,7 +15,9 @@ import pytest
 from tests.cli.command import started, uzswap
 from tests.control.conftest import needs_fuse
 
+from uzswap.cli import probes
 from uzswap.cli.main import run
+from uzswap.cli.probes import Level
 from uzswap.cli.settings import Settings
 
 #: arrays are the subject of one test only, the others run where there is no userfaultfd as well
@@ -329,3 +331,50 @@ def test_help_lists_the_settings(capsys: Output) -> None:
 
 def test_defaults() -> None:
     assert Settings.read({"HOME": "/", "UZSWAP_ENGINE": "1"}) == Settings()
+
+
+ARRAYS = """
+import atexit, sys, numpy as np, uzswap
+z = uzswap.default_engine()
+a = z.cgroup("{cgroup}")
+x = np.arange(1 << 20)
+small = np.ones(10)
+assert uzswap.info(x).cgroup == "{cgroup}"
+before = a.stats()["anon"]
+a.reclaim("4M")
+print(before >= x.nbytes, a.stats()["zswapped"] > 0, bool((x == np.arange(1 << 20)).all()))
+class Last:
+    def __del__(self):
+        print(int(x.sum()) == sum(range(1 << 20)))
+last = Last()
+atexit.register(lambda: print(int(x[-1])))
+"""
+
+
+@pytest.fixture
+def userfaultfd() -> None:
+    if all(finding.level is Level.MISSING for finding in probes.userfaultfd()):
+        pytest.skip("arrays need userfaultfd: sysctl vm.unprivileged_userfaultfd=1, or run the tests as root")
+
+
+@pytest.mark.usefixtures("userfaultfd")
+@pytest.mark.parametrize("cgroup", ["/program", "/jobs/x"])
+def test_arrays_are_managed_until_the_very_end(cgroup: str, tmp_path: Path) -> None:
+    script = program(tmp_path, ARRAYS.replace("{cgroup}", cgroup))
+    env = {"UZSWAP_MANAGED": "yes", "UZSWAP_CGROUP": cgroup}
+    done = uzswap("run", "--", PYTHON, "-X", "dev", script, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True True\n1048575\nTrue\n", "")
+
+
+@pytest.mark.usefixtures("userfaultfd")
+def test_a_budget_from_the_environment_holds(tmp_path: Path) -> None:
+    code = """
+import numpy as np, uzswap
+arrays = [np.full(1 << 20, k) for k in range(16)]
+z = uzswap.default_engine()
+print(max(int(z.cgroup("/program").read("memory.current")), 0) <= 32 << 20)
+print(all((array == k).all() for k, array in enumerate(arrays)))
+"""
+    env = {"UZSWAP_MANAGED": "yes", "UZSWAP_MEMORY_MAX": "32M", "UZSWAP_MIN_BYTES": "64K", "UZSWAP_SWAP_SIZE": "1G"}
+    done = uzswap("run", "--", PYTHON, program(tmp_path, code), env=env)
+    assert (done.stdout, done.stderr) == ("True\nTrue\n", "")

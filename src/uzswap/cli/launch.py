@@ -28,12 +28,14 @@ from collections.abc import Callable
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
+from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cli.report import BAD_ARGUMENTS, FAILED, describe
 from uzswap.cli.settings import Settings
 from uzswap.control.runtime import runtime_directory
 from uzswap.control.tree import ControlTree
 from uzswap.default import set_default_engine
 from uzswap.errors import InvalidArgumentError, os_error
+from uzswap.memory.managed import managed
 from uzswap.zswap import Zswap
 
 
@@ -86,14 +88,9 @@ def _mount(z: Zswap, where: bool | str | None) -> None:
         atexit.register(z.mount(path).close)
 
 
-def _manage(cgroup: Any, min_bytes: str) -> None:
-    import uzswap
-
-    managed = getattr(uzswap, "managed", None)
-    if managed is None:
-        raise os_error(errno.EOPNOTSUPP, "this uzswap cannot manage arrays: set UZSWAP_MANAGED=no")
+def _manage(cgroup: MemCgroup, min_bytes: str) -> None:
     try:
-        managed(cgroup, min_bytes=min_bytes).__enter__()
+        managed(cgroup, min_bytes=min_bytes).start()
     except OSError as error:
         text = f"arrays cannot be managed here: {error.strerror}; uzswap doctor says why, or set UZSWAP_MANAGED=no"
         raise os_error(error.errno or errno.EIO, text) from error
