@@ -22,7 +22,7 @@ __all__ = ["engines", "mount"]
 @click.command()
 @json_option
 def engines(as_json: bool) -> None:
-    """Show your engines that are served: their names, programs, sockets and mounts."""
+    """Show your engines that are served.  With their programs, sockets and mounts."""
     there = running()
     for entry in there:
         # One that was unmounted from outside is unknown to the engine until it looks.
@@ -44,10 +44,10 @@ def engines(as_json: bool) -> None:
 @click.option("--allow-other", is_flag=True, help="Let other users in: they can read.")
 @engine_option
 def mount(path: str, allow_other: bool, engine: str | None) -> None:
-    """Mount an engine's control files on PATH: an empty directory, or made for it.
+    """Mount an engine's control files on PATH.
 
-    It is the engine that mounts, and that unmounts when it ends.  To unmount it earlier: fusermount3 -u PATH.  What a
-    dead engine has left mounted there is taken away.
+    PATH is an empty directory, or is made.  It is the engine that mounts, and that unmounts when it ends.  To unmount
+    it earlier: fusermount3 -u PATH.  What a dead engine has left mounted there is taken away.
     """
     with open_engine(engine) as tree:
         tree.mount(os.path.abspath(path), allow_other=allow_other)

@@ -59,7 +59,7 @@ def cat(paths: tuple[str, ...], engine: str | None) -> None:
 @click.argument("text")
 @engine_option
 def write(path: str, text: str, engine: str | None) -> None:
-    """Write TEXT to a control file, as one write; Ctrl-C interrupts it.  With - it is read from stdin."""
+    """Write TEXT to a control file.  As one write, which Ctrl-C interrupts.  With - it is read from stdin."""
     data = sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")
     tree, where = open_path(path, engine)
     with tree, Interrupts() as interrupts:
@@ -70,7 +70,7 @@ def write(path: str, text: str, engine: str | None) -> None:
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH...")
 @engine_option
 def mkdir(paths: tuple[str, ...], engine: str | None) -> None:
-    """Make cgroups, such as cgroup/jobs/b; their parents have to exist."""
+    """Make cgroups, such as cgroup/jobs/b.  Their parents have to exist."""
     for path in paths:
         tree, where = open_path(path, engine)
         with tree:
@@ -81,7 +81,7 @@ def mkdir(paths: tuple[str, ...], engine: str | None) -> None:
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="PATH...")
 @engine_option
 def rmdir(paths: tuple[str, ...], engine: str | None) -> None:
-    """Remove cgroups that have no children and no members; their entries go to the parent."""
+    """Remove cgroups.  They have no children and no members; their entries go to the parent."""
     for path in paths:
         tree, where = open_path(path, engine)
         with tree:

@@ -52,8 +52,9 @@ def reclaim(
     as_json: bool,
     engine: str | None,
 ) -> int:
-    """Reclaim BYTES of resident memory of a cgroup, or of its compressed memory with --source zswap.
+    """Reclaim memory of a cgroup.
 
+    BYTES of its resident memory, or of its compressed memory with --source zswap.
     CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/...
 
     Ctrl-C ends the request between two batches.  What was done until then, or until an error, is shown all the same.

@@ -42,7 +42,9 @@ class _Run(click.Command):
 @click.option("--config", type=click.Path(), envvar=CONFIG, help=f"TOML file with settings.  [env: {CONFIG}]")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- python SCRIPT [ARGUMENTS]")
 def run(config: str | None, command: tuple[str, ...]) -> NoReturn:
-    """Run a Python program with an engine, a socket and a mount of its own, and its numpy arrays managed.
+    """Run a Python program with an engine of its own.
+
+    With a socket and a mount, and its numpy arrays managed.
 
     \b
     uzswap run -- python script.py ...
