@@ -3,6 +3,7 @@
 from uzswap._version import __version__
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.core.engine import REFUSED
+from uzswap.default import default_engine
 from uzswap.errors import (
     IntegrityError,
     InvalidArgumentError,
@@ -37,6 +38,7 @@ __all__ = [
     "advise",
     "array",
     "asarray",
+    "default_engine",
     "empty",
     "from_file",
     "full",

@@ -1,23 +1,51 @@
 """The ``uzswap`` command: its sub-commands, and how errors leave it.
 
-Exit codes: 0 done, 1 it went wrong (a mismatch, something missing, an error of the system), 2 bad arguments,
-130 interrupted.  An error is one line on stderr.
+An error is one line on stderr; the exit codes are those of :mod:`uzswap.cli.report`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from uzswap._version import __version__
+from uzswap.cli import report
 from uzswap.cli.demo import demo
 from uzswap.cli.doctor import doctor
+from uzswap.cli.engines import engines, mount
+from uzswap.cli.files import cat, ls, mkdir, rmdir, write
+from uzswap.cli.reclaim import reclaim
+from uzswap.cli.run import run as run_program
+from uzswap.cli.stat import stat
+from uzswap.cli.top import top
+from uzswap.cli.tree import tree
+
+
+class _NobodyReads(Exception):
+    """stdout is a pipe without a reader.  Not an OSError, which click would take for itself."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError as error:
+            raise _NobodyReads from error
+        except KeyboardInterrupt as interrupt:
+            raise click.Abort from interrupt
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False, invoke_without_command=True
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+    invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="uzswap")
 @click.pass_context
@@ -27,8 +55,23 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-cli.add_command(demo)
-cli.add_command(doctor)
+for _command in (
+    cat,
+    demo,
+    doctor,
+    engines,
+    ls,
+    mkdir,
+    mount,
+    reclaim,
+    rmdir,
+    run_program,
+    stat,
+    top,
+    tree,
+    write,
+):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,10 +86,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         click.echo(f"uzswap: {error.format_message()}", err=True)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         click.echo("uzswap: interrupted", err=True)
-        return 130
+        return report.INTERRUPTED
+    except _NobodyReads:
+        # What is still buffered would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        return report.BROKEN_PIPE
     except OSError as error:
-        click.echo(f"uzswap: {error}", err=True)
-        return 1
-    return result if isinstance(result, int) else 0
+        click.echo(f"uzswap: {report.describe(error)}", err=True)
+        return report.exit_code(error)
+    return result if isinstance(result, int) else report.DONE

@@ -8,7 +8,7 @@ import json
 import os
 import select
 import socket
-from typing import Any, Self
+from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
 from uzswap.errors import os_error, reclaim_error
@@ -46,7 +46,8 @@ class Client:
     """
 
     def __init__(self, socket_path: str | os.PathLike[str]) -> None:
-        self._connection = _UnixConnection(os.fspath(socket_path))
+        self.socket_path: Final = os.fspath(socket_path)
+        self._connection = _UnixConnection(self.socket_path)
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +81,11 @@ class Client:
 
     def rmdir(self, path: str) -> None:
         self._request("DELETE", path)
+
+    def mount(self, path: str | os.PathLike[str], *, allow_other: bool = False) -> None:
+        """Have the engine mount its tree at an absolute path, as ``z.mount()``."""
+        query = {"mount": os.fspath(path)} | ({"allow_other": ""} if allow_other else {})
+        self._request("POST", "/", query=query)
 
     def open(self, path: str, *, nonblock: bool = False) -> RemoteFile:
         """Open a file, for what belongs to an open file."""
@@ -118,6 +124,7 @@ class RemoteFile:
     def __init__(self, client: Client, location: str) -> None:
         self._client = client
         self._location = location
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -137,11 +144,17 @@ class RemoteFile:
         events: int = json.loads(answer)["events"]
         return events
 
+    def interrupt(self) -> None:
+        """Close the file while another thread writes to it: the write ends with EINTR, as for a signal."""
+        self._closed = True
+        with Client(self._client.socket_path) as other:
+            other._request("DELETE", self._location)
+
     def close(self) -> None:
         """Close the file.  Calling it again does nothing."""
-        if self._location:
-            location, self._location = self._location, ""
-            self._client._request("DELETE", location)
+        if not self._closed:
+            self._closed = True
+            self._client._request("DELETE", self._location)
 
 
 def _raise(content: bytes, path: str) -> None:

@@ -79,9 +79,11 @@ class _Open:
     used: float = field(default_factory=time.monotonic)
     #: polls under way
     polls: set[object] = field(default_factory=set)
+    #: writes under way: set, they end
+    writes: set[threading.Event] = field(default_factory=set)
 
     def is_idle(self) -> bool:
-        return not self.polls and time.monotonic() - self.used > _LONGEST_POLL
+        return not self.polls and not self.writes and time.monotonic() - self.used > _LONGEST_POLL
 
 
 class Requests:
@@ -154,6 +156,9 @@ class Requests:
 
     async def post(self, request: web.Request) -> web.Response:
         path = _path(request)
+        if path == "/" and "mount" in request.query:
+            await self._mount(request.query["mount"], allow_other="allow_other" in request.query)
+            return web.Response(status=201)
         node = self.tree.file(path)
         if "open" not in request.query:
             raise os_error(errno.EOPNOTSUPP, "POST opens a file: say ?open, or write to it with PUT", path)
@@ -199,7 +204,12 @@ class Requests:
     async def put_open(self, request: web.Request) -> web.Response:
         opened = self._opened(request)
         data = await _body(request)
-        await _in_thread(lambda: opened.file.write(data))
+        unwanted = threading.Event()
+        opened.writes.add(unwanted)
+        try:
+            await _in_thread(lambda: opened.file.write(data), unwanted)
+        finally:
+            opened.writes.discard(unwanted)
         return web.Response(status=204)
 
     async def delete_open(self, request: web.Request) -> web.Response:
@@ -208,6 +218,8 @@ class Requests:
         opened.file.close()
         for key in list(opened.polls):
             self._watch.drop(key)
+        for unwanted in opened.writes:
+            unwanted.set()
         return web.Response(status=204)
 
     def _opened(self, request: web.Request) -> _Open:
@@ -220,6 +232,14 @@ class Requests:
         return opened
 
     # About it all
+
+    async def _mount(self, where: str, *, allow_other: bool) -> None:
+        if not os.path.isabs(where):
+            raise os_error(errno.EINVAL, "where to mount has to be an absolute path", where)
+        try:
+            await _in_thread(lambda: self._zswap.mount(where, allow_other=allow_other))
+        except ImportError as error:
+            raise os_error(errno.EOPNOTSUPP, str(error), where) from error
 
     async def metrics(self, request: web.Request) -> web.Response:
         try:
@@ -276,11 +296,11 @@ async def _body(request: web.Request) -> bytes:
     return data
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run what can take long in a thread of its own; when the client goes, it is interrupted."""
+async def _in_thread(work: Callable[[], T], gone: threading.Event | None = None) -> T:
+    """Run what can take long in a thread of its own; when the client goes, or ``gone`` is set, it is interrupted."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    gone = threading.Event()
+    gone = gone or threading.Event()
 
     def run() -> None:
         block_all_signals()

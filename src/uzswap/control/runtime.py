@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from uzswap.control.mounts import is_stale, take_away
 from uzswap.errors import os_error
 
 __all__ = ["Entry", "engines", "find", "runtime_directory"]
@@ -109,9 +110,20 @@ def engines() -> list[Entry]:
             found.append(entry)
         else:
             entry.remove(directory)
-            if entry.socket is not None and Path(entry.socket).parent == directory:
-                Path(entry.socket).unlink(missing_ok=True)
+            _tidy(entry, directory)
     return sorted(found, key=lambda entry: (entry.started, entry.pid, entry.number))
+
+
+def _tidy(entry: Entry, directory: Path) -> None:
+    """Take away what a dead process has left: its socket, and mounts that nobody serves any more."""
+    if entry.socket is not None and Path(entry.socket).parent == directory:
+        Path(entry.socket).unlink(missing_ok=True)
+    for path in map(Path, entry.mounts):
+        with contextlib.suppress(OSError):  # it may be in another mount namespace, or taken over already
+            if is_stale(path):
+                take_away(path)
+            if path.parent == directory:
+                path.rmdir()
 
 
 def find(name: str | None = None) -> Entry:

@@ -8,7 +8,8 @@ PUT        a directory, with a /     makes a cgroup; 201
 DELETE     a directory               removes a cgroup; 204
 POST       a file, with ``?open``    opens it, for what belongs to an open file; 201 and ``Location: /open/N``
 GET, PUT   /open/N                   reads and writes it; GET with ``?poll=SECONDS`` waits for news: ``{"events"}``
-DELETE     /open/N                   closes it
+DELETE     /open/N                   closes it; a write that is under way ends with EINTR
+POST       /, with ``?mount=PATH``   mounts the tree, as ``z.mount()``; with ``&allow_other`` for others too; 201
 GET        /metrics                  everything, for Prometheus
 GET        /openapi.yaml             this, for programs
 =========  ========================  ==============================================================================

@@ -1,0 +1,101 @@
+"""What a cgroup uses, from the files that the kernel and uzswap have in common; and how fast that changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from uzswap.cli.places import Cgroup
+from uzswap.units import PAGE_SIZE
+
+__all__ = ["Usage", "parse_flat", "some_avg10"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One cgroup at one time, its descendants included.  Sizes are bytes."""
+
+    cgroup: str
+    #: time.monotonic()
+    when: float
+    #: uncompressed, in RAM: anon and file of memory.stat
+    resident: int
+    #: compressed, in RAM
+    zswap: int
+    #: what that was before it was compressed
+    zswapped: int
+    #: on the device: compressed bytes of an engine's, uncompressed ones of the kernel's
+    disk: int
+    #: pages that came back soon after they left, ever
+    refaults: int
+    #: pages written to the device, ever
+    pswpout: int
+    #: percent of the last 10 s in which some thread waited for memory; None where the kernel has no PSI
+    pressure: float | None
+
+    @classmethod
+    def of(cls, cgroup: Cgroup) -> Usage:
+        """Read it.
+
+        Raises
+        ------
+        OSError
+            ENOENT or ENODEV there is no such cgroup, or it has no memory controller.
+        """
+        stat = parse_flat(cgroup.read("memory.stat"))
+        disk = stat.get("uzswap.disk")
+        if disk is None:
+            swap = cgroup.read_if_there("memory.swap.current")
+            disk = max(0, int(swap) - stat.get("zswapped", 0)) if swap else 0
+        return cls(
+            cgroup=cgroup.name,
+            when=time.monotonic(),
+            resident=stat.get("anon", 0) + stat.get("file", 0),
+            zswap=stat.get("zswap", 0),
+            zswapped=stat.get("zswapped", 0),
+            disk=disk,
+            refaults=stat.get("workingset_refault_anon", 0),
+            pswpout=stat.get("pswpout", stat.get("zswpwb", 0)),
+            pressure=some_avg10(cgroup.read_if_there("memory.pressure")),
+        )
+
+    @property
+    def ratio(self) -> float | None:
+        """Of compression; None when nothing is compressed."""
+        return self.zswapped / self.zswap if self.zswap else None
+
+    def refaults_per_second(self, before: Usage | None) -> float | None:
+        """Pages a second since ``before``."""
+        return self._rate(before, "refaults")
+
+    def written_per_second(self, before: Usage | None) -> float | None:
+        """Bytes a second that were written to the device since ``before``, as they are uncompressed."""
+        pages = self._rate(before, "pswpout")
+        return None if pages is None else pages * PAGE_SIZE
+
+    def _rate(self, before: Usage | None, counter: str) -> float | None:
+        if before is None or self.when <= before.when:
+            return None
+        # A cgroup that was removed and made again begins at 0.
+        more: int = getattr(self, counter) - getattr(before, counter)
+        return max(0, more) / (self.when - before.when)
+
+
+def parse_flat(text: str) -> dict[str, int]:
+    """Read ``key value`` lines; those whose value is no whole number are left out.
+
+    >>> parse_flat("anon 4096\\nzswap 10\\n")
+    {'anon': 4096, 'zswap': 10}
+    """
+    pairs: Iterable[list[str]] = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+
+
+def some_avg10(text: str | None) -> float | None:
+    """Return the number of that name in memory.pressure."""
+    for line in (text or "").splitlines():
+        state, *numbers = line.split()
+        if state == "some":
+            return float(dict(number.split("=", 1) for number in numbers)["avg10"])
+    return None
