@@ -227,6 +227,7 @@ def test_a_runtime_directory_that_others_can_enter_is_refused(runtime: Path, cap
     runtime.chmod(0o755)
     assert run(["ls"]) == 1
     assert capsys.readouterr().err.endswith("(EPERM)\n")
+    runtime.chmod(0o700)
 
 
 def test_ctrl_c_anywhere_is_one_line_and_130(filled: Filled, z: Zswap) -> None:
