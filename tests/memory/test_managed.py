@@ -299,3 +299,18 @@ def test_faulting_with_the_gil_held_does_not_deadlock(group: uzswap.MemCgroup) -
 def test_bad_thresholds(group: uzswap.MemCgroup, size: str) -> None:
     with pytest.raises(InvalidArgumentError):
         uzswap.managed(group, size)
+
+
+def test_arrays_are_freed_in_the_midst_of_reading_ahead(group: uzswap.MemCgroup) -> None:
+    group.write("memory.max", "4M")
+    memory = group.zswap.arena.open()
+    with uzswap.managed(group, "64K"):
+        kept = np.arange(MIB // 2)
+        for i in range(100):
+            x = np.empty(MIB // 2 + i, np.int64)
+            x[: MIB // 4] = kept[: MIB // 4]
+            assert x[MIB // 4 - 1] == MIB // 4 - 1
+            del x  # workers are bringing in what comes next
+        assert (kept == np.arange(MIB // 2)).all()
+    del kept
+    assert group.stats()["anon"] == memory.info().resident == 0

@@ -35,6 +35,7 @@ from cython.cimports.uzswap.core.pagetable import (
     work_get,
     work_put,
 )
+from cython.cimports.uzswap.core.readahead import forget_streams
 from cython.cimports.uzswap.core.swap_in import free_entries
 from cython.cimports.uzswap.core.uffd import pthread_cond_wait
 
@@ -210,6 +211,8 @@ def area_free(p, a):
         return 0
     pthread_mutex_lock(cython.address(p.lock))
     w = work_get(p)
+    # What is under way is waited for; what would begin between dropping a page and freeing it is nobody's to see.
+    forget_streams(p, a)
     pthread_mutex_unlock(cython.address(p.lock))
     if w == cython.NULL:
         return -ENOMEM

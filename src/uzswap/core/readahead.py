@@ -144,6 +144,20 @@ def want_reading(p, t):
     pthread_cond_signal(cython.address(p.work))
 
 
+def forget_streams(p, area):
+    """Nobody reads ahead in an area any more: it is being freed, and its number and its pages will be another's."""
+    i: cython.int
+    for i in range(NR_TRACKERS):
+        t = cython.address(p.trackers[i])
+        if t.area != area:
+            continue
+        if t.queued:
+            t.queued = 0
+            p.nr_queued -= 1
+        t.used = 0
+        t.direction = 0
+
+
 def claim(p, t, first, n):
     """The next window of a stream, for the caller to bring in; 0 when that is far enough, or the stream ends."""
     if not t.direction or ahead_of(t) >= most_ahead(p, t.area):
