@@ -70,7 +70,7 @@ class Comparison:
             f"{self.suite}: {self.plain.count('passed')} passed and {len(self.plain.failed())} failed in "
             f"{self.plain.seconds:.0f} s; paged {self.paged.count('passed')} and {len(self.paged.failed())} in "
             f"{self.paged.seconds:.0f} s, {facts.get('faults', 0)} faults, {facts.get('evicted', 0)} pages evicted, "
-            f"peak {facts.get('peak', 0) >> 10} KiB"
+            f"peak {facts.get('peak', 0) >> 10} KiB, served over the limit {facts.get('oom', 0)} times"
         )
         return "\n".join([line, *(f"  differs: {test}" for test in sorted(self.different))])
 

@@ -37,10 +37,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         memory = z.arena.memory
         assert memory is not None
         info = memory.info()
+        z.arena.count_faults(paged.cgroup)
         facts = {
             "faults": info.faults,
             "evicted": info.evicted,
             "peak": int(paged.cgroup.read("memory.peak")),
+            "oom": paged.cgroup.events["oom"],
             "wrong": len(z.core.check()),
         }
     outcomes = {"outcomes": OUTCOMES, "facts": facts}
