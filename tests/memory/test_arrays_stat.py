@@ -30,7 +30,7 @@ def test_usage_and_counters(z: uzswap.Zswap, group: uzswap.MemCgroup) -> None:
     stat = group.stats()
     assert stat["anon"] == 128 * PAGE
     assert (stat["zswapped"], stat["zswpout"], stat["pgsteal_proactive"]) == (128 * PAGE, 128, 128)
-    assert current(group) == stat["anon"] + stat["zswap"]
+    assert 0 <= current(group) - (stat["anon"] + stat["zswap"]) < PAGE  # a page counter rounds up
     assert int(group.read("memory.swap.current")) == 128 * PAGE
     group.reclaim("1K", source="zswap")
     assert group.stats()["uzswap.disk"] > 0
