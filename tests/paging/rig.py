@@ -156,6 +156,7 @@ def main(module: str, name: str, mode: str, options: dict[str, Any], arguments: 
     named = getattr(importlib.import_module(module), name)
     program = getattr(named, "__wrapped__", named)
     warnings.simplefilter("error")
+    np.dot(np.ones((200, 200)), np.ones((200, 200)))  # OpenBLAS starts its threads: a fork has ended them
     before = Snapshot.take()
     z = Zswap(**{"swap_size": "64M", **options})
     require(z, Mode(mode))

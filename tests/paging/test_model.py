@@ -169,7 +169,7 @@ class Array(RuleBasedStateMachine):
 @in_each_mode(max_pool="1M", swap_size="4M")
 def test_an_array_is_what_a_plain_copy_of_it_is(z: Zswap) -> None:
     limits = settings(
-        max_examples=25,
+        max_examples=30,
         stateful_step_count=25,
         deadline=None,
         database=None,

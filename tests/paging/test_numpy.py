@@ -38,14 +38,14 @@ def test_ufuncs_and_reductions(z: Zswap) -> None:
 @in_each_mode()
 def test_matrices(z: Zswap) -> None:
     """BLAS has threads of its own."""
-    group = job(z, "1M")
+    group = job(z, "512K")
     rng = np.random.default_rng(1)
-    a, b = rng.random((600, 500)), rng.random((500, 400))
-    x, y, out = uzswap.array(a, cgroup=group), uzswap.array(b, cgroup=group), uzswap.zeros((600, 400), cgroup=group)
+    a, b = rng.random((300, 256)), rng.random((256, 200))
+    x, y, out = uzswap.array(a, cgroup=group), uzswap.array(b, cgroup=group), uzswap.zeros((300, 200), cgroup=group)
     np.matmul(x, y, out=out)
     np.testing.assert_allclose(out, a @ b)
     assert (np.ascontiguousarray(x.T) == a.T).all()
-    np.testing.assert_allclose(np.linalg.solve(x[:300, :300], y[:300, 0]), np.linalg.solve(a[:300, :300], b[:300, 0]))
+    np.testing.assert_allclose(np.linalg.solve(x[:100, :100], y[:100, 0]), np.linalg.solve(a[:100, :100], b[:100, 0]))
     np.testing.assert_allclose(np.fft.rfft(x, axis=1), np.fft.rfft(a, axis=1))
 
 
@@ -62,9 +62,9 @@ def test_pickle(z: Zswap, protocol: int) -> None:
 
 @in_each_mode()
 def test_sort(z: Zswap) -> None:
-    """4 MiB with 1 MiB, random numbers: each pass touches every page."""
-    plain = noise(MIB // 2)
-    x = uzswap.array(plain, cgroup=job(z, "1M"))
+    """2 MiB with 512 KiB, random numbers: each pass touches every page."""
+    plain = noise(MIB // 4)
+    x = uzswap.array(plain, cgroup=job(z, "512K"))
     x.sort()
     assert (x == np.sort(plain)).all()
     assert (np.unique(x) == np.unique(plain)).all()
@@ -73,28 +73,28 @@ def test_sort(z: Zswap) -> None:
 
 @in_each_mode()
 def test_transposed_copies_are_slow_and_right(z: Zswap) -> None:
-    plain = counting(256 * 1024).reshape(-1, 1024)
-    x = uzswap.array(plain, cgroup=job(z, "512K"))
+    plain = counting(128 * 512).reshape(-1, 512)
+    x = uzswap.array(plain, cgroup=job(z, "256K"))
     assert (x.T.copy() == plain.T).all()
 
 
 @in_each_mode()
 def test_code_that_knows_nothing_of_it(z: Zswap) -> None:
     """NEP 49: temporaries and results of every kind are paged too."""
-    with uzswap.managed(job(z, "1M"), min_bytes="16K"):
-        x = np.arange(MIB // 4)
+    with uzswap.managed(job(z, "512K"), min_bytes="16K"):
+        x = np.arange(MIB // 16)
         y = x * 2 + 1
         both = np.concatenate([x, y])
         both.sort()
         assert (np.unique(both) == np.union1d(x, y)).all()
-        grown = np.resize(y, MIB // 2)
-        assert (grown[MIB // 4 :] == y).all()
-        square = (x[:90000].reshape(300, 300) % 7).astype(float)
-        assert (square @ np.eye(300) == square).all()
-        table = np.zeros(20000, [("a", "i4"), ("b", "f8"), ("c", "S16")])
-        table["b"] = np.arange(20000)
-        assert table["b"].sum() == 19999 * 10000
+        grown = np.resize(y, MIB // 8)
+        assert (grown[MIB // 16 :] == y).all()
+        square = (x[:40000].reshape(200, 200) % 7).astype(float)
+        assert (square @ np.eye(200) == square).all()
+        table = np.zeros(5000, [("a", "i4"), ("b", "f8"), ("c", "S16")])
+        table["b"] = np.arange(5000)
+        assert table["b"].sum() == 4999 * 2500
         assert len(set(table["c"])) == 1
-        objects = np.array([str(i) for i in range(20000)], object)
+        objects = np.array([str(i) for i in range(5000)], object)
         assert "".join(objects[:3]) == "012"
     assert uzswap.info(both).cgroup == "/job"
