@@ -1,4 +1,4 @@
-"""benchmarks/faults.c: what a page fault costs by who serves it, and what it costs to tell which pages were modified."""
+"""benchmarks/faults.c: what a page fault costs by who serves it, and what it costs to tell modified pages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ways() -> dict[str, Run]:
     """Who serves the fault -> seconds for one page brought by UFFDIO_COPY.  The faulting thread is not pinned, except
     where a row says so."""
     cpus = sorted(os.sched_getaffinity(0))
-    found = {
+    found: dict[str, Run] = {
         FIRST_TOUCH: lambda: first_touch_us(PAGES * PAGE) / 1e6,
         "one thread, both pinned to one CPU": partial(_missing, cpus[0], [cpus[0]]),
         "one thread, pinned to another CPU": partial(_missing, cpus[0], [cpus[-1]]),
