@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 import uzswap
 from benchmarks.reference import CHUNK, PAGE, Bytes
 from benchmarks.window import Window
-from uzswap.cgroup.files import FILES
 
 Order = NDArray[np.intp]
 Array = NDArray[Any]
@@ -136,17 +135,8 @@ class Paged(_Plain):
     def __init__(self, task: Task, zswap: uzswap.Zswap) -> None:
         super().__init__(task)
         self.cgroup = zswap.cgroup("/bench")
-        self._limit()
+        self.cgroup.write("uzswap.resident.max", str(task.budget))
         self._adopt(uzswap.empty(task.data.shape, task.data.dtype, cgroup=self.cgroup))
-        self._limit()
-
-    def _limit(self) -> None:
-        if "uzswap.resident.max" in FILES:
-            self.cgroup.write("uzswap.resident.max", str(self.task.budget))
-            return
-        # memory.max counts the pool too, which grows as the resident part shrinks.
-        for _ in range(4):
-            self.cgroup.write("memory.max", str(self.task.budget + int(self.cgroup.read("memory.zswap.current"))))
 
     def waits(self) -> int:
         """How often a thread has waited for a page so far."""
