@@ -256,7 +256,7 @@ class Zict(Candidate):
         return Footprint(len(self.buffer.fast) * CHUNK, disk=on_disk)
 
 
-RESIDENT, PAGED, MAPPED, BLOSC2, ZICT = "resident", "uzswap", "np.memmap", "blosc2", "zict"
+RESIDENT, PAGED, MAPPED, BLOSC2, ZICT = "resident", "uzswap", "memmap", "blosc2", "zict"
 
 
 @contextmanager

@@ -49,14 +49,19 @@ STRETCH: Final = {"sequential read": 5.0}
 
 #: Of the skewed accesses 90 % go to 20 % of the pages, which are scattered over the array.
 HOT_ACCESSES, HOT_PAGES = 0.9, 0.2
-#: Rounds of skewed accesses before the first that counts: 4 * 8192 of them touch nine tenths of the hot pages.
+#: Random accesses of a run, and how many times as many before the first that counts: these touch nine tenths of the
+#: hot pages, and fill every budget.
 ACCESSES, WARM_UP = 8192, 4
 
 NOTES: Final = """\
 us/page: the resident array.  The others: times as long, the median of the runs' ratios.
 fastest: the fastest run by the fastest of the resident array.
-waits/page: how often a thread waited, by pages worked on; of random accesses an ideal LRU waits for 0.75, of skewed
+waits: how often a thread waited for a page, by pages worked on; of random accesses an ideal LRU waits for 0.75, of skewed
 ones for 0.094 (the budget a quarter of the array)."""
+
+
+def _accesses(number: int) -> int:
+    return ACCESSES if number else WARM_UP * ACCESSES
 
 
 @dataclass
@@ -80,10 +85,10 @@ class Work:
         return shuffled[:hot], shuffled[hot:]
 
     def _random(self, number: int) -> NDArray[np.intp]:
-        return np.random.default_rng((1, number)).integers(0, self.pages, ACCESSES)
+        return np.random.default_rng((1, number)).integers(0, self.pages, _accesses(number))
 
     def _skewed(self, number: int) -> NDArray[np.intp]:
-        count = ACCESSES if number else WARM_UP * ACCESSES
+        count = _accesses(number)
         random = np.random.default_rng((2, number))
         hot, cold = (random.choice(pages, count) for pages in self.hot_and_cold)
         return np.where(random.random(count) < HOT_ACCESSES, hot, cold)
@@ -210,7 +215,7 @@ def measure_arrays(
     where: str | None,
 ) -> dict[str, Any]:
     """Hold all contests and print their tables."""
-    results = table("data", "operation", "us/page", "uzswap", "fastest", "range", "waits/page", *OTHERS, "target")
+    results = table("data", "operation", "us/page", "uzswap", "fastest", "range", "waits", *OTHERS, "target")
     memory = table("data", "candidate", "resident MiB", "compressed MiB", "disk MiB", "all RAM MiB")
     found: dict[str, Any] = {}
     for kind in kinds:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Pages given back at once, as the kernel reclaims them (SWAP_CLUSTER_MAX of include/linux/swap.h).
 BATCH = 32
 
+#: Pages of the largest folio that readahead makes: a part of one cannot be given back (2 MiB, PMD_ORDER).
+FOLIO = 512
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,12 +42,17 @@ class Window:
         self.room = budget // PAGE
         self.used: OrderedDict[int, None] = OrderedDict()
         self.dirty: set[int] = set()
-        #: before step -> (first page, pages, whether it has to be written) to give back
-        self.plan: dict[int, list[tuple[int, int, bool]]] = {}
+        self.advice: int | None = None
+        #: before step -> (pages, whether they have to be written) to give back
+        self.plan: dict[int, list[tuple[range, bool]]] = {}
 
     def expect(self, order: NDArray[np.intp], pages: int, *, dirty: bool) -> None:
         """Plan for an access to each of these pieces of so many pages, in this order."""
-        self.map.madvise(mmap.MADV_RANDOM if pages == 1 else mmap.MADV_NORMAL)
+        advice = mmap.MADV_RANDOM if pages == 1 else mmap.MADV_NORMAL
+        if advice != self.advice:
+            self.map.madvise(advice)
+            self.advice = advice
+            self._empty()
         self.plan = {}
         for step, piece in enumerate(order.tolist()):
             touched = range(piece * pages, (piece + 1) * pages)
@@ -57,7 +65,15 @@ class Window:
             if dirty:
                 self.dirty.update(touched)
 
-    def _give_back(self, count: int, keep: Iterable[int]) -> Iterator[tuple[int, int, bool]]:
+    def _empty(self) -> None:
+        """Give back everything: single pages could not be taken from what was brought for blocks."""
+        self.map.flush()
+        self.map.madvise(mmap.MADV_DONTNEED)
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        self.used.clear()
+        self.dirty.clear()
+
+    def _give_back(self, count: int, keep: Iterable[int]) -> Iterator[tuple[range, bool]]:
         """The runs of the oldest pages."""
         for page in keep:
             if page in self.used:
@@ -67,14 +83,20 @@ class Window:
         for at in range(1, len(oldest) + 1):
             if at == len(oldest) or oldest[at] != oldest[at - 1] + 1:
                 run = range(oldest[first], oldest[at - 1] + 1)
-                yield run.start, len(run), not self.dirty.isdisjoint(run)
+                yield self._whole(run), not self.dirty.isdisjoint(run)
                 self.dirty.difference_update(run)
                 first = at
 
+    def _whole(self, run: range) -> range:
+        """The run, with the beginning of its first folio where that went before and could not be given back alone."""
+        start = run.start // FOLIO * FOLIO
+        part = range(start, run.start)
+        return range(start, run.stop) if len(run) > 1 and not any(page in self.used for page in part) else run
+
     def slide(self, step: int) -> None:
         """Give back what has to go before a step of the plan."""
-        for first, pages, dirty in self.plan.get(step, ()):
-            start, length = first * PAGE, pages * PAGE
+        for pages, dirty in self.plan.get(step, ()):
+            start, length = pages.start * PAGE, len(pages) * PAGE
             if dirty:
                 self.map.flush(start, length)
             self.map.madvise(mmap.MADV_DONTNEED, start, length)
