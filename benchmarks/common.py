@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import click
 import numpy as np
@@ -35,6 +36,9 @@ SLOW_PAGES = 1024
 #: beside, a run gets its memory from there and gives it back there.
 BALLAST = 8
 
+#: Bytes of files that are read for more data: what is beyond them repeats them.
+MOST_OF_FILES = 64 << 20
+
 Run = Callable[[], float]
 
 
@@ -48,19 +52,40 @@ def _read(files: list[Path]) -> Bytes:
     return np.frombuffer(b"".join(path.read_bytes() for path in files), np.uint8)
 
 
+def _files(files: Callable[[], Iterator[Path]]) -> Callable[[int], Bytes]:
+    def make(nbytes: int) -> Bytes:
+        source = _read(corpus.take(files(), min(nbytes, MOST_OF_FILES)))
+        return _pages(source, nbytes) if source.size else source
+
+    return make
+
+
+def _half_random(nbytes: int) -> Bytes:
+    half = aligned(nbytes)
+    rows = half.reshape(-1, PAGE)
+    random = np.random.default_rng(1)
+    for begin in range(0, len(rows), SLOW_PAGES):
+        part = rows[begin : begin + SLOW_PAGES, : PAGE // 2]
+        part[:] = random.integers(0, 256, part.shape, dtype=np.uint8)
+    return half
+
+
+#: makers of pages to work on, by name; of what this machine cannot supply they make no bytes
+KINDS: Final[dict[str, Callable[[int], Bytes]]] = {
+    "text files": _files(corpus.text_files),
+    "shared objects": _files(corpus.shared_objects),
+    "float64 ramp": lambda nbytes: _pages(np.linspace(0.0, 1.0, nbytes // 8).view(np.uint8), nbytes),
+    "int64 counter": lambda nbytes: _pages(np.arange(nbytes // 8, dtype=np.int64).view(np.uint8), nbytes),
+    "half-random pages": _half_random,
+}
+
+
 def kinds(nbytes: int) -> Iterator[tuple[str, Bytes]]:
     """Pages to work on, `nbytes` of each kind; a kind that this machine cannot supply is left out."""
-    for name, files in (("text files", corpus.text_files()), ("shared objects", corpus.shared_objects())):
-        source = _read(corpus.take(files, nbytes))
-        if source.size:
-            yield name, _pages(source, nbytes)
-    yield "float64 ramp", _pages(np.linspace(0.0, 1.0, nbytes // 8).view(np.uint8), nbytes)
-    yield "int64 counter", _pages(np.arange(nbytes // 8, dtype=np.int64).view(np.uint8), nbytes)
-    half = aligned(nbytes)
-    half.reshape(-1, PAGE)[:, : PAGE // 2] = np.random.default_rng(1).integers(
-        0, 256, (nbytes // PAGE, PAGE // 2), dtype=np.uint8
-    )
-    yield "half-random pages", half
+    for name, make in KINDS.items():
+        pages = make(nbytes)
+        if pages.size:
+            yield name, pages
 
 
 @contextmanager

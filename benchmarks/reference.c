@@ -57,6 +57,23 @@ int reference_decompress(const char *packed, const int64_t *offsets, const int32
     return 0;
 }
 
+/* LZ4_decompress_safe of n packed blobs into one scratch page, each compared with its page; how many differ, or -1. */
+int64_t reference_compare(const char *packed, const int64_t *offsets, const int32_t *lengths, int64_t n,
+                          const char *pages, char *scratch, int page)
+{
+    int64_t modified = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const char *blob = packed + offsets[i];
+        if (lengths[i] != page) {
+            if (LZ4_decompress_safe(blob, scratch, lengths[i], page) != page)
+                return -1;
+            blob = scratch;
+        }
+        modified += memcmp(blob, pages + i * page, page) != 0;
+    }
+    return modified;
+}
+
 /* pwrite of nbytes from the start of the file, a chunk at a time from one aligned buffer; 0, or -errno. */
 int reference_write(int fd, const char *buffer, int64_t chunk, int64_t nbytes)
 {

@@ -21,15 +21,20 @@ CHUNK = 1 << 20
 Bytes: TypeAlias = NDArray[np.uint8]
 
 
+def compiled(name: str) -> ctypes.CDLL:
+    """A C file of this directory as a library."""
+    source = Path(__file__).with_name(name)
+    with tempfile.TemporaryDirectory(prefix="uzswap-bench-") as scratch:
+        target = Path(scratch, source.stem + ".so")
+        flags = ["-O3", "-Wall", "-Wextra", "-shared", "-fPIC", "-pthread"]
+        subprocess.run([os.environ.get("CC", "cc"), *flags, "-o", str(target), str(source), "-llz4"], check=True)
+        return ctypes.CDLL(str(target))
+
+
 @cache
 def _library() -> ctypes.CDLL:
-    source = Path(__file__).with_name("reference.c")
-    with tempfile.TemporaryDirectory(prefix="uzswap-bench-") as scratch:
-        target = Path(scratch, "reference.so")
-        command = [os.environ.get("CC", "cc"), "-O3", "-shared", "-fPIC", "-o", str(target), str(source), "-llz4"]
-        subprocess.run(command, check=True)
-        library = ctypes.CDLL(str(target))
-    for name in ("reference_compress", "reference_pack"):
+    library = compiled("reference.c")
+    for name in ("reference_compress", "reference_pack", "reference_compare"):
         getattr(library, name).restype = ctypes.c_int64
     return library
 
@@ -82,6 +87,22 @@ class Decompress:
         arguments = (_at(self.packed), _at(self.offsets), _at(self.lengths), n, _at(self.out), PAGE)
         if _library().reference_decompress(*arguments) != 0:
             raise RuntimeError("LZ4_decompress_safe failed")
+
+
+class Compare:
+    """Whether `pages` are what their packed blobs say: decompress each and compare."""
+
+    def __init__(self, pages: Bytes) -> None:
+        self.pages = pages
+        self.packed = Decompress(pages)
+
+    def run(self) -> None:
+        """All of them; they are unmodified, so every byte is compared."""
+        packed = self.packed
+        n = ctypes.c_int64(packed.lengths.size)
+        arguments = (_at(packed.packed), _at(packed.offsets), _at(packed.lengths), n, _at(self.pages))
+        if _library().reference_compare(*arguments, _at(packed.out), PAGE) != 0:
+            raise RuntimeError("a page is not what was packed")
 
 
 class Write:
