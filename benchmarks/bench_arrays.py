@@ -52,12 +52,14 @@ HOT_ACCESSES, HOT_PAGES = 0.9, 0.2
 #: Random accesses of a run, and how many times as many before the first that counts: these touch nine tenths of the
 #: hot pages, and fill every budget.
 ACCESSES, WARM_UP = 8192, 4
+#: The resident array waits for nothing; when it takes more than so many times its CPU time, others had the CPU.
+MOST_CROWD: Final = 1.1
 
 NOTES: Final = """\
 us/page: the resident array.  The others: times as long, the median of the runs' ratios.
 fastest: the fastest run by the fastest of the resident array.
-waits: how often a thread waited for a page, by pages worked on; of random accesses an ideal LRU waits for 0.75, of skewed
-ones for 0.094 (the budget a quarter of the array)."""
+waits: how often a thread waited for a page, by pages worked on.  With a budget of a quarter of the array an ideal LRU
+waits in 0.75 of the random accesses, and in 0.094 of the skewed ones."""
 
 
 def _accesses(number: int) -> int:
@@ -69,6 +71,8 @@ class Work:
     """The operations on one kind of data.  Every round is new to all candidates, and the same for all of them."""
 
     task: Task
+    #: wall time of each run of the resident array, by the CPU time that it took: above 1 it had to wait for a CPU
+    crowd: list[float]
     #: candidate -> operation -> runs so far
     runs: dict[str, dict[str, int]] = field(default_factory=dict)
     #: operation -> waits for a page, per page worked on, of each run of uzswap
@@ -125,16 +129,18 @@ class Work:
                 order = order[: max(1, int(len(order) * candidate.patience))]
                 candidate.expect(order, pages=True)
                 worked = len(order)
-                with stopwatch(perf_counter) as elapsed:
+                with stopwatch(perf_counter) as elapsed, stopwatch() as on_cpu:
                     candidate.gather(order, out)
             else:
                 writes = operation == "sequential write"
                 candidate.expect(np.arange(self.task.blocks), pages=False, dirty=writes)
                 worked = self.pages
-                with stopwatch(perf_counter) as elapsed, np.errstate(over="ignore"):
+                with stopwatch(perf_counter) as elapsed, stopwatch() as on_cpu, np.errstate(over="ignore"):
                     candidate.write(number + 1) if writes else candidate.read(visit)
             if isinstance(candidate, Paged) and number:
                 self.waits.setdefault(operation, []).append((candidate.waits() - before) / worked)
+            if name == RESIDENT and number:
+                self.crowd.append(elapsed() / on_cpu())
             return elapsed() / worked
 
         return once
@@ -218,12 +224,13 @@ def measure_arrays(
     results = table("data", "operation", "us/page", "uzswap", "fastest", "range", "waits", *OTHERS, "target")
     memory = table("data", "candidate", "resident MiB", "compressed MiB", "disk MiB", "all RAM MiB")
     found: dict[str, Any] = {}
+    crowd: list[float] = []
     for kind in kinds:
         pages = KINDS[kind](nbytes)
         if not pages.size:
             continue
         task = Task(pages.view(DTYPES[kind]), budget)
-        work = Work(task)
+        work = Work(task, crowd)
         found[kind] = {}
         with all_of(task, names, where) as candidates:
             for operation, contest in contests(work, candidates, operations, rounds).items():
@@ -240,6 +247,13 @@ def measure_arrays(
             memory.add_section()
     console.print(results)
     console.print(NOTES, style="dim")
+    found["crowd"] = statistics.median(crowd)
+    if found["crowd"] > MOST_CROWD:
+        console.print(
+            f"The machine was busy: runs of the resident array took {found['crowd']:.2f} times their CPU time.  That "
+            "makes it slow, and so the others' numbers small: measure again when nothing else runs.",
+            style="red",
+        )
     console.print()
     console.print(memory)
     return found

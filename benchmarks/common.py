@@ -7,6 +7,7 @@ hits all of them; a ratio is the median of the rounds' ratios.
 from __future__ import annotations
 
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -118,10 +119,17 @@ class Contest:
         self.seconds[name] = []
 
     def hold(self, rounds: int) -> None:
-        """One round to warm up, which does not count, then `rounds` that do."""
+        """One round to warm up, which does not count, then `rounds` that do.
+
+        Each round has its own order, or one candidate would always come after what another leaves behind: its cold
+        caches, its dirty files.
+        """
+        turns = random.Random(rounds)
+        names = list(self.runs)
         for number in range(rounds + 1):
-            for name, run in self.runs.items():
-                took = run()
+            turns.shuffle(names)
+            for name in names:
+                took = self.runs[name]()
                 if number:
                     self.seconds[name].append(took)
 
