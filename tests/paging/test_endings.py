@@ -192,7 +192,8 @@ def loses_a_thread(z: Zswap, who: str) -> None:
 @pytest.mark.parametrize("who", ["main", "threads"])
 def test_waiters_get_sigbus_when_a_fault_thread_dies(rig: Rig, who: str) -> None:
     done = rig.run(loses_a_thread, who=who)
-    assert done.signal == signal.SIGBUS
+    # faulthandler, which looks at the frames of threads that run, may come to grief itself.
+    assert done.signal == signal.SIGBUS or (who == "threads" and done.signal == signal.SIGSEGV)
     assert "was read" not in done.stdout
     assert "ready" in done.stdout
     assert "Bus error" in done.stderr
@@ -226,7 +227,10 @@ def test_a_dead_pager_is_loud(rig: Rig) -> None:
         pytest.skip("a write() does not reach the pager in user mode only")
     done = rig.run(survives_a_dead_pager)
     if rig.mode is Mode.OLD_KERNEL:
-        assert done.signal == signal.SIGBUS  # without UFFDIO_POISON nothing else ends a wait in the kernel
+        # Without UFFDIO_POISON nothing but a signal ends a wait in the kernel; faulthandler, which then looks at the
+        # frames of threads that run, may come to grief itself.
+        assert done.signal in (signal.SIGBUS, signal.SIGSEGV)
+        assert "Fatal Python error: Bus error" in done.stderr
     else:
         done.check()
 

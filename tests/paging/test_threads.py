@@ -217,6 +217,20 @@ def test_arrays_made_here_and_freed_there(z: Zswap) -> None:
 
 
 @in_each_mode()
+def test_freeing_races_with_readahead(z: Zswap) -> None:
+    """What is on its way when an array goes, in either direction, must not come after it is gone."""
+    group = job(z, "1M")
+    for i in range(60):
+        x = uzswap.zeros((256, 512), np.int64, cgroup=group)
+        x[:: 1 if i % 2 else -1] = counting(256 * 512, i).reshape(256, 512)
+        if i % 4 < 2:
+            for page in range(255, 60 + i, -1):
+                x[page] += 1
+        del x
+    assert group.stats()["anon"] == group.stats()["zswapped"] == 0
+
+
+@in_each_mode()
 def test_eviction_and_dropping_race_with_access(z: Zswap) -> None:
     """Advice from one thread on the pages that others read and write: their contents are old or new, never others'."""
     group = job(z, "2M")
