@@ -43,9 +43,11 @@ from cython.cimports.uzswap.core.uffd import (
 RESERVE_TIMES = cython.declare(uint64_t, 16)
 MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 
-# Inactive pages that a memcg keeps for each active one before active pages are moved over: the kernel's inactive_ratio
-# for less than 1 GiB (mm/vmscan.c, inactive_is_low).
-INACTIVE_RATIO = cython.declare(uint32_t, 1)
+# Active pages for each inactive one, above which active pages are moved over.  The kernel has 1 below 1 GiB
+# (mm/vmscan.c, inactive_is_low), but it finds out by accessed bits which inactive pages are in use.  Simulated without
+# them (90 % of accesses on 20 % of the pages, a quarter resident, 2026-11): faults per access 0.185 at 1, 0.164 at 3,
+# 0.156 at 7, 0.155 at 15; true LRU 0.127; Zipf, uniform, shifting sets and scans are the same or better at 7 than at 1.
+ACTIVE_RATIO = cython.declare(uint32_t, 7)
 
 
 def table_open(p, want_user_only, old_kernel):
@@ -334,7 +336,7 @@ def list_del(p, page):
 def balance(p, m):
     """Refill the inactive list from the old end of the active one."""
     n: cython.int = BATCH_PAGES
-    while n > 0 and m.active.length and m.inactive.length * INACTIVE_RATIO < m.active.length:
+    while n > 0 and m.active.length and m.inactive.length * ACTIVE_RATIO < m.active.length:
         page = m.active.head
         list_del(p, page)
         p.pages[page].flags &= ~P_ACTIVE
