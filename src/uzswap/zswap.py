@@ -422,6 +422,7 @@ class Zswap:
         """Wait until no background reclaim or writeback is under way."""
         self._shrink_worker.flush()
         self._residents.high_work.flush()
+        self.arena.settle()
 
     # Front-ends
 
@@ -485,6 +486,7 @@ class Zswap:
             With all that is off, in words.
         """
         with self.lifetime:
+            self.arena.settle()
             wrong = [*self.core.check(), *self._check_tree()]
         if wrong:
             raise AssertionError("\n".join(wrong))

@@ -12,7 +12,7 @@ from cython.cimports.uzswap.core.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, strndup
 from cython.cimports.uzswap.core.page_in import KEEP
 from cython.cimports.uzswap.core.page_out import evict_from
-from cython.cimports.uzswap.core.pager import pager_start, pager_stop, wait_events
+from cython.cimports.uzswap.core.pager import pager_start, pager_stop, settle, wait_events
 from cython.cimports.uzswap.core.pagetable import (
     E_HIGH,
     E_MAX,
@@ -262,6 +262,12 @@ class Memory:
         with cython.nogil:
             events = wait_events(p)
         return events
+
+    def settle(self):
+        """Wait until workers and threads that serve faults have nothing left to do."""
+        p = self._open()
+        with cython.nogil:
+            settle(p)
 
     def take_events(self, memcg: uint32_t):
         p = self._open()

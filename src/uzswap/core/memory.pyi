@@ -68,6 +68,7 @@ class Memory:
     def info(self) -> MemoryInfo: ...
     def wait_events(self) -> int: ...  # sleeps; 0 when the memory is being closed
     def take_events(self, memcg: int) -> int: ...
+    def settle(self) -> None: ...  # waits until all is done that faults have set off
     def reclaim_own(self, memcg: int, pages: int) -> int: ...  # as reclaim(), without the memcg's children
     def own_pages(self, memcg: int) -> int: ...  # that reclaim_own() could evict
     def take_counts(self, memcg: int) -> Counts: ...  # since the last call; take_events() is then empty too

@@ -4,6 +4,7 @@ from uzswap.core.pagetable cimport Pager, Work
 cdef int pager_start(Pager *p) noexcept nogil
 cdef void pager_stop(Pager *p) noexcept nogil
 cdef uint32_t wait_events(Pager *p) noexcept nogil
+cdef void settle(Pager *p) noexcept nogil
 
 cdef void *serve(void *arg) noexcept nogil
 cdef void *toil(void *arg) noexcept nogil
@@ -13,6 +14,7 @@ cdef int all_live(const Pager *p) noexcept nogil
 cdef void give_up(Pager *p) noexcept nogil
 cdef Work *thread_begins(Pager *p) noexcept nogil
 cdef void fault(Pager *p, Work *w, uint64_t address, int kind) noexcept nogil
+cdef void at_work(Pager *p, int n) noexcept nogil
 cdef void help_ahead(Pager *p, Work *w, uint64_t page) noexcept nogil
 cdef int read_ahead(Pager *p, Work *w) noexcept nogil
 cdef int shrink(Pager *p, Work *w) noexcept nogil

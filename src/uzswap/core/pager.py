@@ -91,6 +91,7 @@ def pager_stop(p):
     pthread_mutex_lock(cython.address(p.lock))
     pthread_cond_broadcast(cython.address(p.told))
     pthread_cond_broadcast(cython.address(p.work))
+    pthread_cond_broadcast(cython.address(p.changed))
     while p.waiting:
         pthread_cond_wait(cython.address(p.told), cython.address(p.lock))
     pthread_mutex_unlock(cython.address(p.lock))
@@ -231,7 +232,9 @@ def serve(arg):
         if kind == UZ_TAKEN_AWAY:
             punch(p, address, nbytes)
         else:
+            at_work(p, 1)
             fault(p, w, address, kind)
+            at_work(p, -1)
     if w != cython.NULL and not p.broken:
         pthread_mutex_lock(cython.address(p.lock))
         work_put(p, w)
@@ -308,6 +311,24 @@ def help_ahead(p, w, page):
 # Work ahead of faults
 
 
+def at_work(p, n):
+    pthread_mutex_lock(cython.address(p.lock))
+    p.busy += n
+    if p.settling:
+        pthread_cond_broadcast(cython.address(p.changed))
+    pthread_mutex_unlock(cython.address(p.lock))
+
+
+def settle(p):
+    """Wait until all is done that faults have set off.  Called without the lock."""
+    pthread_mutex_lock(cython.address(p.lock))
+    p.settling += 1
+    while not p.closing and not p.broken and (p.busy or p.nr_queued or p.first_shrinking):
+        pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
+    p.settling -= 1
+    pthread_mutex_unlock(cython.address(p.lock))
+
+
 def toil(arg):
     """A worker: reads ahead first, evicts second, and sleeps when there is neither to do."""
     p = cython.cast(cython.pointer(Pager), arg)
@@ -316,7 +337,12 @@ def toil(arg):
         return cython.NULL
     pthread_mutex_lock(cython.address(p.lock))
     while not p.closing and not p.broken:
-        if not read_ahead(p, w) and not shrink(p, w):
+        p.busy += 1
+        found: cython.bint = read_ahead(p, w) or shrink(p, w)
+        p.busy -= 1
+        if p.settling:
+            pthread_cond_broadcast(cython.address(p.changed))
+        if not found:
             pthread_cond_wait(cython.address(p.work), cython.address(p.lock))
     work_put(p, w)
     pthread_mutex_unlock(cython.address(p.lock))

@@ -175,6 +175,8 @@ cdef struct Pager:
     int started                 # 1, or the -errno with which it failed
     uint32_t events
     int waiting                 # threads in wait_events()
+    int busy                    # threads of ours that are at work
+    int settling                # threads that wait until none is
     int closing
     int broken                  # a thread was killed: nothing is served any more
     int64_t resident

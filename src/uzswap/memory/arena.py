@@ -170,6 +170,11 @@ class Arena:
                 if met.stall_ns:
                     memcg.pressure.record(met.stall_ns)
 
+    def settle(self) -> None:
+        """Wait until all is done that faults have set off: eviction in the background, reading ahead."""
+        if self.memory is not None and not self.memory.info().broken:
+            self.memory.settle()
+
     # The end
 
     def require_no_arrays(self) -> None:
