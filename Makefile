@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(wildcard src/uzswap/core/*.py src/uzswap/core/*.pxd)
-BENCHES := store load writeback scale arrays
+BENCHES := store load writeback scale arrays control
 BENCH_ARGS ?=
 
 .PHONY: venv demo test compat lint bench clean
