@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.paging.rig import Mode, address, counting, in_each_mode, job, libc, out_of_memory, to_disk
+from tests.paging.rig import BY_CHANCE, Mode, address, counting, in_each_mode, job, libc, out_of_memory, to_disk
 
 import uzswap
 
@@ -191,9 +191,9 @@ def test_a_file_beside_the_swap_file(z: Zswap) -> None:
 
 def lends(z: Zswap, keep: bool) -> None:
     """Give pages to a pipe; then evict, and let others come and go, before they are read from it."""
-    lent = uzswap.zeros((8, 512), np.int64, cgroup=z.cgroup("/lender"))
-    lent[:] = counting(8 * 512, 5).reshape(8, 512)
-    x = uzswap.zeros((16, 512), np.int64, cgroup=job(z, "64K"))
+    lent = uzswap.zeros((16, 512), np.int64, cgroup=z.cgroup("/lender"))
+    lent[:] = counting(16 * 512, 5).reshape(16, 512)
+    x = uzswap.zeros((256, 512), np.int64, cgroup=job(z, "1M"))
     iov = np.array([address(lent), lent.nbytes], np.uint64)
     ends = os.pipe()
     try:
@@ -204,10 +204,10 @@ def lends(z: Zswap, keep: bool) -> None:
                 kept.close()
             out_of_memory(z, lent)
             for seed in range(20):
-                x[:] = counting(16 * 512, seed).reshape(16, 512)
+                x[:] = counting(256 * 512, seed).reshape(256, 512)
                 out_of_memory(z, x)
-            assert io.FileIO(ends[0], closefd=False).read(lent.nbytes) == counting(8 * 512, 5).tobytes()
-        assert (lent == counting(8 * 512, 5).reshape(8, 512)).all()
+            assert io.FileIO(ends[0], closefd=False).read(lent.nbytes) == counting(16 * 512, 5).tobytes()
+        assert (lent == counting(16 * 512, 5).reshape(16, 512)).all()
     finally:
         os.close(ends[0])
         os.close(ends[1])
@@ -219,7 +219,7 @@ def test_resident_pages_can_be_lent_to_the_kernel(z: Zswap) -> None:
     lends(z, keep=True)
 
 
-LENT = "an evicted page's frame becomes another page's while a pipe or a socket still has it (staging is recycled)"
+LENT = f"{BY_CHANCE}an evicted page's frame becomes another page's while a pipe or a socket still has it (staging is recycled)"
 
 
 @in_each_mode(known={Mode.FULL: LENT, Mode.USER_ONLY: LENT})
