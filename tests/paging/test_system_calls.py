@@ -219,7 +219,10 @@ def test_resident_pages_can_be_lent_to_the_kernel(z: Zswap) -> None:
     lends(z, keep=True)
 
 
-LENT = f"{BY_CHANCE}an evicted page's frame becomes another page's while a pipe or a socket still has it (staging is recycled)"
+LENT = (
+    BY_CHANCE
+    + "an evicted page's frame becomes another page's while a pipe or a socket still has it (staging is recycled)"
+)
 
 
 @in_each_mode(known={Mode.FULL: LENT, Mode.USER_ONLY: LENT})
