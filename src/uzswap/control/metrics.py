@@ -98,6 +98,8 @@ class _Families:
         self._row = row
         self._labels = labels
         self._keys = {key.name: key for key in row.keys}
+        #: key -> its metric, and what its numbers are multiplied by; working that out takes longer than a sample
+        self._numbers: dict[str, tuple[CounterMetricFamily | GaugeMetricFamily, float]] = {}
         self.made: dict[str, CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily] = {}
 
     def add(self, text: str, labels: list[str]) -> None:
@@ -147,16 +149,17 @@ class _Families:
         return stat or Stat(key, self._row.unit or "entries", help=self._row.help)
 
     def _sample(self, stat: Stat, text: str, labels: list[str], extra: tuple[str, str] | None = None) -> None:
-        unit, factor = _UNITS.get(stat.unit, (stat.unit, 1.0))
-        name = self._name(stat.name, unit)
-        family = self.made.get(name)
-        if family is None:
+        found = self._numbers.get(stat.name)
+        if found is None:
+            unit, factor = _UNITS.get(stat.unit, (stat.unit, 1.0))
+            name = self._name(stat.name, unit)
             kind = CounterMetricFamily if stat.counter else GaugeMetricFamily
             names = [*self._labels, *([extra[0]] if extra else [])]
-            family = self.made[name] = kind(name, stat.help or f"{stat.name} of {self._row.name}", labels=names)
-        assert not isinstance(family, HistogramMetricFamily)
+            family = kind(name, stat.help or f"{stat.name} of {self._row.name}", labels=names)
+            found = self._numbers[stat.name] = family, factor
+            self.made[name] = family
         value = _FLAGS[text] if text in _FLAGS else float(text)
-        family.add_metric([*labels, *([extra[1]] if extra else [])], value * factor)
+        found[0].add_metric([*labels, extra[1]] if extra else labels, value * found[1])
 
     def _name(self, key: str, unit: str) -> str:
         parts = [self._row.name.replace("uzswap.", ""), key.replace("uzswap.", "")]

@@ -1,7 +1,8 @@
 """What each request on the socket does; :mod:`uzswap.control.server` says which there are.
 
-Threads: all of this runs in the server's event loop.  Reading a file takes microseconds and is done there; a listing, a
-write or the metrics can take long, so each has a thread of its own.  Waiting takes none.
+Threads: all of this runs in the server's event loop.  Reading a file takes microseconds and is done there, and so is a
+write for which nothing is reclaimed.  A listing, other writes and the metrics can take long, so each has a thread of
+its own.  Waiting takes none.
 """
 
 from __future__ import annotations
@@ -142,7 +143,10 @@ class Requests:
         node = self.tree.file(path)
         data = await _body(request)
         privileged = _is_privileged(request)
-        await _in_thread(lambda: node.write(data, privileged=privileged))
+        if node.is_quick:
+            node.write(data, privileged=privileged)
+        else:
+            await _in_thread(lambda: node.write(data, privileged=privileged))
         return web.Response(status=204)
 
     async def delete(self, request: web.Request) -> web.Response:

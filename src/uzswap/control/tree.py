@@ -74,6 +74,11 @@ class File:
         """Permission bits."""
         return self.type.mode
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether a write takes no longer than a read, since nothing is reclaimed for it."""
+        return self.target is self.owner and self.type.enforce is None and self.type.kind != "command"
+
     def check_access(self, *, reading: bool, writing: bool) -> None:
         """Raise EACCES when the file can not be opened that way, whoever asks: not even root can read a command."""
         if reading and self.type.reader is None:
