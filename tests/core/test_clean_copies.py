@@ -1,9 +1,7 @@
 """Clean copies: kept while the pool has room, never stale, the first to go."""
 
 import ctypes
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +11,6 @@ from uzswap.core import memory as paged
 
 MIB = 1 << 20
 PAGES = 256
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[core.Engine]:
-    fd = os.open(tmp_path / "swap", os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
-    os.ftruncate(fd, 64 * MIB)
-    engine = core.Engine()
-    assert engine.attach_device(fd, 64 * MIB, True) == 0
-    yield engine
-    assert engine.check() == []
-    engine.close()
-    os.close(fd)
 
 
 @pytest.fixture(params=[False, True], ids=["", "old_kernel"])

@@ -1,7 +1,6 @@
 """Paged memory alone: contents under limits, whoever touches what, and everything given back."""
 
 import ctypes
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +13,6 @@ from uzswap.core import memory as paged
 
 MIB = 1 << 20
 PAGE = 4096
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[core.Engine]:
-    fd = os.open(tmp_path / "swap", os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
-    os.ftruncate(fd, 64 * MIB)
-    engine = core.Engine()
-    assert engine.attach_device(fd, 64 * MIB, True) == 0
-    yield engine
-    assert engine.check() == []
-    engine.close()
-    os.close(fd)
 
 
 @pytest.fixture
