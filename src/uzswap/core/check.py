@@ -15,6 +15,7 @@ from cython.cimports.uzswap.core.entries import (
     C_CLEAN,
     C_DISK,
     C_INCOMP,
+    C_RESIDENT,
     C_SWAP,
     C_SWAPCACHED,
     C_ZSWAP,
@@ -140,6 +141,18 @@ def check_core(c, wrong):
             for k in range(1, NR_LEVELS):
                 if g.state == MEMCG_ONLINE and g.counters[k] != levels[m * NR_LEVELS + k]:
                     wrong.append(f"memcg {m}: {LEVELS[k]} is {levels[m * NR_LEVELS + k]}, {g.counters[k]} counted")
+            listed: int64_t = 0
+            child: uint32_t = g.first_active
+            while child and listed <= g.nr_active:
+                if t.memcgs[child].parent != m or not t.memcgs[child].active:
+                    wrong.append(f"memcg {m}: {child} does not belong on the list of active children")
+                listed += 1
+                child = t.memcgs[child].next_active
+            if listed != g.nr_active:
+                wrong.append(f"memcg {m}: {listed} active children, {g.nr_active} counted")
+            current = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
+            if m != ROOT and g.active != (g.state == MEMCG_ONLINE and current != 0):
+                wrong.append(f"memcg {m}: active is {g.active}")
             n: int64_t = 0
             i = g.clean.head
             while i and n <= g.clean.length:

@@ -8,6 +8,7 @@ from cython.cimports.libc.errno import EBUSY, EINVAL, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.uzswap.core.active import HAS_LRU, HAS_RESIDENT, active_list
 from cython.cimports.uzswap.core.check import check_core
 from cython.cimports.uzswap.core.clean import clean_drop
 from cython.cimports.uzswap.core.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
@@ -121,6 +122,7 @@ SKIP_LIMIT, REFUSE = STORE_SKIP_LIMIT, STORE_REFUSE
 DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POOL_FULL, STORE_OVER_SWAP
 STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
 LZ4, ZSTD = ALG_LZ4, ALG_ZSTD
+LRU, RESIDENT = HAS_LRU, HAS_RESIDENT
 
 StoreResult = namedtuple("StoreResult", "next reason errno")
 LoadResult = namedtuple("LoadResult", "failed errno disk_ns")
@@ -295,6 +297,24 @@ class Engine:
         if not 0 <= node < self.core.nodes:
             raise ValueError(f"node {node}: this engine has nodes 0 to {self.core.nodes - 1}")
         return node
+
+    def active(self, memcg: uint32_t, which: cython.int):
+        self._memcg(memcg)
+        c = self.core
+        room: int64_t = 64
+        while True:
+            out = cython.cast(cython.pointer(uint32_t), malloc(room * cython.sizeof(uint32_t)))
+            if out == cython.NULL:
+                raise MemoryError
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(c.lock))
+                n = active_list(cython.address(c.t), memcg, which, c.enabled and which == HAS_LRU, out, room)
+                pthread_mutex_unlock(cython.address(c.lock))
+            found = [out[i] for i in range(n)]
+            free(out)
+            if n >= 0:
+                return found
+            room *= 4
 
     def local_stored(self, memcg: uint32_t):
         return self._memcg(memcg).stored

@@ -64,6 +64,10 @@ OVER_SWAP: Final[int]  # folio `next` was refused by memory.swap.max (its handle
 STOP_ON_EXIST: Final[int]  # v5: an entry that is being loaded ends the walk of its LRU (EEXIST)
 RETRY_FAILED: Final[int]  # v5: an entry whose write failed is met again by the next walk
 
+# active(which=): what a memcg has itself
+LRU: Final[int]  # entries on an LRU
+RESIDENT: Final[int]  # resident bytes
+
 # Codecs (set_compressor)
 LZ4: Final[int]
 ZSTD: Final[int]
@@ -167,6 +171,17 @@ class Engine:
     def lru_len(self, memcg: int, node: int) -> int: ...
     def nr_disk_swapins(self, memcg: int, node: int) -> int: ...
     def take_disk_swapins(self, memcg: int, node: int, most: int) -> int: ...  # consumes and returns min(have, most)
+    def active(self, memcg: int, which: int) -> list[int]:
+        """The online memcgs of a subtree that have something to give, in pre-order, children in creation order.
+
+        It costs what they are, not what the tree is: subtrees without resident and compressed bytes are not visited.
+
+        Parameters
+        ----------
+        which
+            LRU, RESIDENT, or both: either will do.  With LRU alone, what writeback=0 of the memcg or one between it and
+            the root of the subtree forbids is left out, unless zswap is disabled (SPEC 2.4).
+        """
     def local_stored(self, memcg: int) -> int: ...  # entries of this memcg alone, in the pool
     def writeback_allowed(self, memcg: int) -> bool: ...  # SPEC 2.4 (true for everybody while disabled); device or not
     def watermark(self, memcg: int, swap: bool) -> tuple[int, int]: ...  # (peak ever, peak since reset_watermark)

@@ -105,6 +105,12 @@ cdef struct Memcg:
     uint32_t stored             # entries in the pool that it owns itself
     uint8_t state
     uint8_t writeback
+    uint8_t active              # on its parent's list (active.py)
+    uint32_t nr_active          # children on its own
+    uint32_t first_active
+    uint32_t prev_active
+    uint32_t next_active
+    uint64_t birth              # order of creation
     Lru lru[NR_NODES]
     Lru clean                   # oldest copy first
     int64_t counters[NR_COUNTERS]
@@ -144,6 +150,7 @@ cdef struct Table:
     uint32_t free_memcg         # first and last of a list through parent, + 1
     uint32_t last_free_memcg
     uint32_t nr_free_memcgs
+    uint64_t last_birth
     int64_t totals[NR_GLOBALS]
 
 cdef int table_init(Table *t) noexcept nogil

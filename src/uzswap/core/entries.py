@@ -16,6 +16,7 @@ import cython
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
+from cython.cimports.uzswap.core.active import active_leave, active_update
 from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, MADV_DONTNEED, madvise, munmap, uz_reserve
 
 MAX_ENTRIES = cython.declare(uint64_t, 1 << 30)  # 4 TiB of pages; address space only, 48 bytes each
@@ -230,6 +231,8 @@ def memcg_alloc(t, parent):
     g = cython.address(t.memcgs[m])
     memset(g, 0, cython.sizeof(Memcg))
     g.parent = parent
+    t.last_birth += 1
+    g.birth = t.last_birth
     g.refs = 1
     g.state = MEMCG_ONLINE
     g.writeback = 1
@@ -273,6 +276,7 @@ def memcg_offline(t, m):
         for k in range(NR_LEVELS):
             if k != C_RESIDENT:
                 p.counters[k] -= g.counters[k]
+    active_leave(t, m)
     g.state = MEMCG_DEAD
     memcg_unref(t, m)
 
@@ -333,6 +337,8 @@ def delta_apply(t, d):
             if not (own_root and k <= C_ZSWPWB and k != C_RESIDENT):
                 g.counters[k] += d.counters[k]
         current = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
+        if (current != 0) != g.active:
+            active_update(t, m)
         if current > g.memory_peak:
             g.memory_peak = current
         if current > g.memory_peak_local:
