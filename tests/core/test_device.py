@@ -178,6 +178,56 @@ def test_the_same_with_arrays(tmp_path: Path) -> None:
     done.check()
 
 
+def test_without_a_table_of_our_own_nothing_foreign_is_written_to(tmp_path: Path) -> None:
+    """Where close_range is refused: the writes fail, the entries stay in the pool."""
+    if not seccomp.can_refuse():
+        pytest.skip("the number of close_range is not known for this machine: add it to tests/support/seccomp.py")
+    code = """
+        import errno, os, sys, uzswap
+        from tests.support.seccomp import refuse
+        refuse("close_range", errno.ENOSYS)
+        z = uzswap.Zswap(swap_size="64M")
+        g = z.cgroup("/g")
+        data = os.urandom(1 << 20)
+        handles = z.swap_out_many(data, g)
+        fd = z.swap.fd
+        os.close(fd)
+        theirs = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+        assert theirs == fd
+        for _ in range(2):
+            try:
+                g.reclaim("1M", source="zswap")
+            except OSError as error:
+                print(errno.errorcode[error.errno])
+        assert z.fault_in_many(handles).tobytes() == data
+        z.check()
+        z.close()
+        assert os.read(theirs, 1) == b""
+        os.close(theirs)
+        """
+    said = run(code, args=[str(tmp_path / "theirs")], env={"TMPDIR": str(tmp_path)}).check().stdout.split()
+    assert "EBADF" in said
+
+
+def test_a_thread_that_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> None:
+    if not seccomp.can_refuse():
+        pytest.skip("the number of clone3 is not known for this machine: add it to tests/support/seccomp.py")
+    code = """
+        import errno, os, uzswap
+        from tests.support.seccomp import refuse
+        refuse("clone3", errno.EAGAIN)
+        before = os.listdir("/proc/self/fd")
+        try:
+            uzswap.Zswap(swap_size="64M")
+        except OSError as error:
+            assert error.errno == errno.EAGAIN, error
+        else:
+            raise AssertionError("a thread was made")
+        assert os.listdir("/proc/self/fd") == before
+        """
+    run(code, env={"TMPDIR": str(tmp_path)}).check()
+
+
 def test_the_owner_may_close_its_number_at_once(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "swap", os.O_RDWR | os.O_CREAT, 0o600)
     os.ftruncate(fd, 8 * MIB)

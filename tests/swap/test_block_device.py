@@ -85,7 +85,7 @@ def test_a_device_with_data_anywhere_is_refused(device: str, image: Path, offset
 
 def test_a_device_too_large_to_look_through_needs_a_label(engine: EngineFactory, image: Path) -> None:
     with loop_device(image, 2 << 30) as device:
-        with pytest.raises(FileExistsError, match="no label, and its 2.0 GiB are too much") as refused:
+        with pytest.raises(FileExistsError, match=r"no label, and its 2\.0 GiB are too much") as refused:
             open_swap(device, SIZE)
         assert f"python -m uzswap.swap {device}" in str(refused.value)
         assert run_label(device).stdout == f"{device}: 2.0 GiB for swap\n"

@@ -1,6 +1,5 @@
 """A number in the program's table: used and closed only while it is ours."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -47,7 +46,6 @@ def test_a_forgotten_one_is_closed_with_a_warning(tmp_path: Path) -> None:
     file = opened(tmp_path / "ours")
     number = file.fileno()
     with pytest.warns(ResourceWarning, match="unclosed swap file"):
-        del file
-        gc.collect()
+        file.__del__()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import EngineFactory, FaultyDisks
-from tests.support.child import Child, run_as_nobody
+from tests.support.child import Child, run, run_as_nobody
 from tests.support.states import fill, reclaim
 
 from uzswap import InvalidArgumentError
@@ -75,6 +75,22 @@ def test_no_data_is_left_in_a_named_file(engine: EngineFactory, tmp_path: Path) 
     reclaim(g, 10_000)
     assert path.stat().st_blocks > 0
     z.close()
+    assert path.stat().st_blocks == 0
+
+
+def test_no_data_is_left_when_the_program_closed_all_descriptors(tmp_path: Path) -> None:
+    code = """
+        import os, sys, uzswap
+        from tests.support.states import fill, reclaim
+        z = uzswap.Zswap(sys.argv[1], "8M")
+        g = z.cgroup("/g")
+        fill(z, g, 10, 1000, referenced=False)
+        reclaim(g, 10_000)
+        os.closerange(3, 1024)
+        z.close()
+        """
+    path = tmp_path / "mine"
+    run(code, args=[str(path)]).check()
     assert path.stat().st_blocks == 0
 
 
