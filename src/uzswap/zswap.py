@@ -26,7 +26,7 @@ from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cgroup.tree import CgroupTree
 from uzswap.control.serving import Serving
 from uzswap.core.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
-from uzswap.errors import InvalidArgumentError, os_error
+from uzswap.errors import InvalidArgumentError
 from uzswap.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
 from uzswap.memory.arena import Arena
 from uzswap.paging import Paging, Place
@@ -155,10 +155,11 @@ class Zswap:
         # Last: whatever fails above leaves no file behind.
         self.swap: SwapFile | None = open_swap(swap, nbytes)
         if self.swap is not None:
-            error = self.core.attach_device(self.swap.fd, self.swap.nbytes, self.swap.direct)
-            if error:
+            try:
+                self.swap.attach(self.core)
+            except OSError:
                 self.swap.close()
-                raise os_error(-error, "the swap device cannot be attached", self.swap.path)
+                raise
         on_fork(self, Zswap._forked)
 
     # Life
@@ -201,9 +202,13 @@ class Zswap:
             self.lifetime.end()
             self.tree.close()
             self.arena.close()
-            self.core.close()
-            if self.swap is not None:
-                self.swap.close()
+            try:
+                if self.swap is not None:
+                    self.swap.erase()
+            finally:
+                self.core.close()
+                if self.swap is not None:
+                    self.swap.close()
 
     def is_closing(self) -> bool:
         return self.closing
@@ -423,6 +428,8 @@ class Zswap:
         self._shrink_worker.flush()
         self._residents.high_work.flush()
         self.arena.settle()
+        if self.swap is not None:
+            self.core.settle_device()
 
     # Front-ends
 

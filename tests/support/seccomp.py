@@ -1,4 +1,4 @@
-"""A real seccomp filter that refuses userfaultfd, for a child process: system call and device alike."""
+"""Real seccomp filters for a child process: they refuse userfaultfd (system call and device alike), or any one call."""
 
 import ctypes
 import os
@@ -10,6 +10,12 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _USERFAULTFD_IOC_NEW = 0xAA00
+#: machine -> numbers of calls by name
+_CALLS = {
+    "x86_64": {"io_getevents": 208, "close_range": 436, "clone3": 435},
+    "aarch64": {"io_getevents": 4, "close_range": 436, "clone3": 435},
+    "riscv64": {"io_getevents": 4, "close_range": 436, "clone3": 435},
+}
 #: machine -> numbers of userfaultfd and ioctl
 _NUMBERS = {"x86_64": (323, 16), "aarch64": (282, 29), "riscv64": (282, 29)}
 
@@ -31,6 +37,22 @@ def refuse_userfaultfd(errno: int) -> None:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _ERRNO | errno),
     ]
+    _install(program)
+
+
+def refuse(call: str, errno: int) -> None:
+    """Have a system call fail with an errno in this thread, and those it makes, for good."""
+    _install(
+        [
+            (_LOAD, 0, 0, 0),
+            (_JUMP_IF_EQUAL, 0, 1, _CALLS[platform.machine()][call]),
+            (_RETURN, 0, 0, _ERRNO | errno),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
+    )
+
+
+def _install(program: list[tuple[int, int, int, int]]) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import EngineFactory
-from tests.support.child import Child, run_as_nobody
+from tests.conftest import EngineFactory, FaultyDisks
+from tests.support.child import Child, run, run_as_nobody
 from tests.support.states import fill, reclaim
 
 from uzswap import InvalidArgumentError
@@ -78,6 +78,22 @@ def test_no_data_is_left_in_a_named_file(engine: EngineFactory, tmp_path: Path) 
     assert path.stat().st_blocks == 0
 
 
+def test_no_data_is_left_when_the_program_closed_all_descriptors(tmp_path: Path) -> None:
+    code = """
+        import os, sys, uzswap
+        from tests.support.states import fill, reclaim
+        z = uzswap.Zswap(sys.argv[1], "8M")
+        g = z.cgroup("/g")
+        fill(z, g, 10, 1000, referenced=False)
+        reclaim(g, 10_000)
+        os.closerange(3, 1024)
+        z.close()
+        """
+    path = tmp_path / "mine"
+    run(code, args=[str(path)]).check()
+    assert path.stat().st_blocks == 0
+
+
 def test_a_file_left_by_a_killed_engine_is_taken_again(tmp_path: Path) -> None:
     path = tmp_path / "swap"
     code = """
@@ -137,6 +153,49 @@ def test_a_mark_of_a_file_system_is_data(tmp_path: Path) -> None:
         open_swap(path, SIZE)
 
 
+@pytest.mark.parametrize("offset", [0, 128 << 10, 5 << 20, (8 << 20) - 1])
+def test_data_after_zeros_is_data(tmp_path: Path, offset: int) -> None:
+    """An array that was saved with a margin of zeros, or a sparse image: blank means all of it."""
+    path = tmp_path / "matrix"
+    content = bytes(offset) + b"!" + bytes((8 << 20) - offset - 1)
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(FileExistsError, match="holds data: remove the file"):
+        open_swap(path, SIZE)
+    assert path.read_bytes() == content
+
+
+def test_data_after_a_hole_is_data(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.seek(1 << 30)
+        file.write(b"data")
+    path.chmod(0o600)
+    with pytest.raises(FileExistsError, match="holds data"):
+        open_swap(path, SIZE)
+    assert path.stat().st_size == (1 << 30) + 4
+
+
+def test_zeros_that_were_written_are_blank(tmp_path: Path) -> None:
+    path = tmp_path / "zeros"
+    path.write_bytes(bytes(8 << 20))
+    path.chmod(0o600)
+    swap = opened(path)
+    assert swap.nbytes == 8 << 20
+    swap.close()
+
+
+def test_somebodys_data_before_our_label_is_data(engine: EngineFactory, tmp_path: Path) -> None:
+    path = tmp_path / "swap"
+    engine(swap=path, swap_size=SIZE)
+    label = path.read_bytes()[SIZE:]
+    other = tmp_path / "other"
+    other.write_bytes(b"data".ljust(8 << 20, b"\0") + label)
+    other.chmod(0o600)
+    with pytest.raises(FileExistsError, match="holds data"):
+        open_swap(other, SIZE)
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666])
 def test_a_file_that_others_may_access_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "swap"
@@ -163,6 +222,36 @@ def test_two_engines_cannot_share_a_file(engine: EngineFactory, tmp_path: Path) 
     assert busy.value.errno == errno.EBUSY
     z.close()
     engine(swap=tmp_path / "swap", swap_size=SIZE)
+
+
+def test_hard_links_are_one_file(engine: EngineFactory, tmp_path: Path) -> None:
+    engine(swap=tmp_path / "swap", swap_size=SIZE)
+    (tmp_path / "link").hardlink_to(tmp_path / "swap")
+    with pytest.raises(OSError, match="another engine uses") as busy:
+        engine(swap=tmp_path / "link", swap_size=SIZE)
+    assert busy.value.errno == errno.EBUSY
+
+
+def test_a_file_stays_locked_when_the_program_closes_all_descriptors(tmp_path: Path) -> None:
+    code = """
+        import os, sys, uzswap
+        z = uzswap.Zswap(sys.argv[1], "8M")
+        os.closerange(3, 1024)
+        print("closed")
+        input()
+        """
+    with Child(code, args=[str(tmp_path / "swap")]) as child:
+        assert child.read_line() == "closed"
+        with pytest.raises(OSError, match="another engine uses"):
+            open_swap(tmp_path / "swap", SIZE)
+
+
+def test_a_disk_that_fails_the_first_read_costs_no_descriptor(faulty_swap: FaultyDisks) -> None:
+    """The probe for O_DIRECT reads before anything else; what is open then would show as a leak."""
+    disk = faulty_swap()
+    disk.fail_reads(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        open_swap(disk.path, SIZE)
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

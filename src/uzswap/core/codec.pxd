@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from uzswap.core.libc_ext cimport uz_private_alloc  # and its C text, before ours
 
 cdef extern from "<lz4.h>" nogil:
     int LZ4_compress_fast_extState(void *state, const char *src, char *dst, int size, int capacity, int acceleration)
@@ -6,14 +7,45 @@ cdef extern from "<lz4.h>" nogil:
     int LZ4_sizeofState()
     int LZ4_compressBound(int size)
 
-cdef extern from "<zstd.h>" nogil:
+cdef extern from *:
+    """
+    #define ZSTD_STATIC_LINKING_ONLY  /* ZSTD_customMem */
+    #include <zstd.h>
+    #include <zstd_errors.h>
+    /* Where a library hides these, its own memory is malloc's, and pieces of pages can be in core dumps. */
+    #pragma weak ZSTD_createCCtx_advanced
+    #pragma weak ZSTD_createDCtx_advanced
+    static void *uz_zstd_alloc(void *unused, size_t n) {
+        size_t *p = uz_private_alloc(n + 64);
+        if (p == NULL) return NULL;
+        *p = n + 64;
+        return (char *)p + 64;
+    }
+    static void uz_zstd_free(void *unused, void *p) {
+        if (p != NULL) uz_private_free((char *)p - 64, *(size_t *)((char *)p - 64));
+    }
+    static inline ZSTD_CCtx *uz_new_cctx(void) {
+        ZSTD_customMem memory = { uz_zstd_alloc, uz_zstd_free, NULL };
+        return ZSTD_createCCtx_advanced ? ZSTD_createCCtx_advanced(memory) : ZSTD_createCCtx();
+    }
+    static inline ZSTD_DCtx *uz_new_dctx(void) {
+        ZSTD_customMem memory = { uz_zstd_alloc, uz_zstd_free, NULL };
+        return ZSTD_createDCtx_advanced ? ZSTD_createDCtx_advanced(memory) : ZSTD_createDCtx();
+    }
+    static inline int uz_zstd_no_memory(size_t code) {
+        return ZSTD_isError(code) && ZSTD_getErrorCode(code) == ZSTD_error_memory_allocation;
+    }
+    """
     ctypedef struct ZSTD_CCtx:
         pass
     ctypedef struct ZSTD_DCtx:
         pass
-    ZSTD_CCtx *ZSTD_createCCtx()
+    ZSTD_CCtx *uz_new_cctx() nogil
+    ZSTD_DCtx *uz_new_dctx() nogil
+    int uz_zstd_no_memory(size_t code) nogil
+
+cdef extern from "<zstd.h>" nogil:
     size_t ZSTD_freeCCtx(ZSTD_CCtx *ctx)
-    ZSTD_DCtx *ZSTD_createDCtx()
     size_t ZSTD_freeDCtx(ZSTD_DCtx *ctx)
     size_t ZSTD_compressCCtx(ZSTD_CCtx *ctx, void *dst, size_t capacity, const void *src, size_t size, int level)
     size_t ZSTD_decompressDCtx(ZSTD_DCtx *ctx, void *dst, size_t capacity, const void *src, size_t size)
@@ -42,14 +74,16 @@ cdef struct Codec:
 # What one thread needs while it compresses: never shared, or threads would corrupt each other's output.
 cdef struct Worker:
     Worker *next
+    char *memory            # of the next three
     void *lz4_state
+    char *scratch           # SCRATCH_BYTES
+    char *shuffled          # MAX_ENTRY_BYTES
     ZSTD_CCtx *cctx
     ZSTD_DCtx *dctx
-    char *scratch
-    char *shuffled          # MAX_ENTRY_BYTES
     char *io                # aligned, for reading from the device
     size_t io_bytes
 
+cdef size_t work_bytes() noexcept nogil
 cdef Worker *worker_new() noexcept nogil
 cdef void worker_free(Worker *w) noexcept nogil
 cdef char *worker_io(Worker *w, size_t nbytes) noexcept nogil

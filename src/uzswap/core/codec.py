@@ -1,45 +1,44 @@
 """Compressors, and the test for pages of one repeated word."""
 
 import cython
+from cython.cimports.libc.errno import EILSEQ, ENOMEM
 from cython.cimports.libc.stdint import uint32_t
-from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcmp, memcpy, memset
-from cython.cimports.uzswap.core.libc_ext import posix_memalign, uz_load64
+from cython.cimports.uzswap.core.libc_ext import uz_load64, uz_private_alloc, uz_private_free
+
+
+def work_bytes():
+    return SCRATCH_BYTES + MAX_ENTRY_BYTES + LZ4_sizeofState()
 
 
 def worker_new():
     w = cython.cast(cython.pointer(Worker), calloc(1, cython.sizeof(Worker)))
     if w == cython.NULL:
         return w
-    w.lz4_state = malloc(LZ4_sizeofState())
-    w.scratch = cython.cast(cython.p_char, malloc(SCRATCH_BYTES))
-    w.shuffled = cython.cast(cython.p_char, malloc(MAX_ENTRY_BYTES))
-    if w.lz4_state == cython.NULL or w.scratch == cython.NULL or w.shuffled == cython.NULL:
-        worker_free(w)
+    w.memory = cython.cast(cython.p_char, uz_private_alloc(work_bytes()))
+    if w.memory == cython.NULL:
+        free(w)
         return cython.NULL
+    w.scratch = w.memory
+    w.shuffled = w.scratch + SCRATCH_BYTES
+    w.lz4_state = w.shuffled + MAX_ENTRY_BYTES
     return w
 
 
 def worker_free(w):
     ZSTD_freeCCtx(w.cctx)
     ZSTD_freeDCtx(w.dctx)
-    free(w.lz4_state)
-    free(w.scratch)
-    free(w.shuffled)
-    free(w.io)
+    uz_private_free(w.memory, work_bytes())
+    uz_private_free(w.io, w.io_bytes)
     free(w)
 
 
 def worker_io(w, nbytes):
-    memory: cython.p_void = cython.NULL
     if w.io_bytes < nbytes:
-        free(w.io)
-        w.io = cython.NULL
-        w.io_bytes = 0
-        if posix_memalign(cython.address(memory), 4096, nbytes):
-            return cython.NULL
-        w.io = cython.cast(cython.p_char, memory)
-        w.io_bytes = nbytes
+        uz_private_free(w.io, w.io_bytes)
+        w.io = cython.cast(cython.p_char, uz_private_alloc(nbytes))
+        w.io_bytes = nbytes if w.io != cython.NULL else 0
     return w.io
 
 
@@ -62,7 +61,7 @@ def compress(w, codec, src, size, dst):
     if codec.algorithm == ALG_LZ4:
         return LZ4_compress_fast_extState(w.lz4_state, src, dst, size, LZ4_compressBound(size), codec.level)
     if w.cctx == cython.NULL:
-        w.cctx = ZSTD_createCCtx()
+        w.cctx = uz_new_cctx()
         if w.cctx == cython.NULL:
             return -1
     n = ZSTD_compressCCtx(w.cctx, dst, ZSTD_compressBound(size), src, size, codec.level)
@@ -70,18 +69,19 @@ def compress(w, codec, src, size, dst):
 
 
 def decompress(w, codec, src, length, dst, size):
-    """0, or -1 when the bytes do not decompress to exactly size."""
+    """0; EILSEQ when the bytes do not decompress to exactly size; ENOMEM, which says nothing about the bytes."""
     to = w.shuffled if codec.filter else dst
     if codec.algorithm == ALG_LZ4:
         if LZ4_decompress_safe(src, to, length, size) != cython.cast(cython.int, size):
-            return -1
+            return EILSEQ
     else:
         if w.dctx == cython.NULL:
-            w.dctx = ZSTD_createDCtx()
+            w.dctx = uz_new_dctx()
             if w.dctx == cython.NULL:
-                return -1
-        if ZSTD_decompressDCtx(w.dctx, to, size, src, length) != size:
-            return -1
+                return ENOMEM
+        n = ZSTD_decompressDCtx(w.dctx, to, size, src, length)
+        if n != size:
+            return ENOMEM if uz_zstd_no_memory(n) else EILSEQ
     if codec.filter:
         unshuffle(
             cython.cast("const unsigned char *", to),

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from uzswap.core.device_io cimport DeviceIO
 
 cdef extern from "<xxhash.h>" nogil:
     uint64_t XXH3_64bits_withSeed(const void *data, size_t n, uint64_t seed)
@@ -17,10 +18,11 @@ cdef enum:
     SEG_CLEANING = 4
     SEG_TRIMMING = 5
 
-# What stands on the device before the compressed bytes of each entry.
+# What stands on the device before the compressed bytes of each entry.  The checksum covers all that follows it, and its
+# seed is the engine's nonce: bytes of another place, another time or another engine are never taken for an entry's.
 cdef struct Record:
-    uint64_t handle
     uint64_t checksum
+    uint64_t handle
     uint32_t length
     uint32_t size
 
@@ -34,8 +36,8 @@ cdef struct Segment:
     uint8_t dirty           # the file system holds blocks for it
 
 cdef struct Device:
-    int fd
-    int direct
+    DeviceIO io
+    uint64_t nonce
     int can_punch
     uint32_t nr
     uint32_t free_head
@@ -48,19 +50,20 @@ cdef struct Device:
     int64_t cleaned
     int64_t punched
 
-cdef int device_init(Device *d, int fd, uint64_t nbytes, int direct) noexcept nogil
+cdef int device_init(Device *d, int fd, uint64_t nbytes, int direct, uint64_t nonce) noexcept nogil
 cdef void device_destroy(Device *d) noexcept nogil
 cdef uint32_t record_bytes(uint32_t length) noexcept nogil
-cdef uint64_t record_checksum(const Record *r) noexcept nogil
-cdef int record_valid(const Record *r, uint64_t handle, uint32_t length, uint32_t size) noexcept nogil
+cdef uint64_t record_checksum(const Record *r, uint64_t nonce) noexcept nogil
+cdef int record_valid(Device *d, const Record *r, uint64_t handle, uint32_t length, uint32_t size) noexcept nogil
+cdef int record_begins(const char *bytes, size_t n, uint64_t nonce) noexcept nogil
 cdef uint32_t segment_take(Device *d, uint32_t room, int use_reserve) noexcept nogil
 cdef void unpark(Device *d, uint32_t s) noexcept nogil
 cdef void segment_put(Device *d, uint32_t s) noexcept nogil
 cdef void segment_unpin(Device *d, uint32_t s) noexcept nogil
 cdef void segment_maybe_free(Device *d, uint32_t s) noexcept nogil
 cdef void record_dead(Device *d, uint64_t offset, uint32_t length) noexcept nogil
+cdef int wants_trim(const Device *d) noexcept nogil
 cdef uint32_t segment_to_trim(Device *d) noexcept nogil
-cdef void segment_trimmed(Device *d, uint32_t s, int done) noexcept nogil
+cdef void segment_trimmed(Device *d, uint32_t s, int error) noexcept nogil
 cdef uint32_t segment_to_clean(Device *d) noexcept nogil
-cdef int device_read(Device *d, char *buf, uint64_t offset, size_t n) noexcept nogil
-cdef int device_write(Device *d, const char *buf, uint64_t offset, size_t n) noexcept nogil
+cdef int device_wipe(Device *d) noexcept nogil

@@ -4,15 +4,17 @@ A record (header, then the compressed bytes, padded to 8) never crosses a segmen
 so no block is ever written twice while a record in it is alive.  What lives where is known from memory alone: nothing
 on the device is read after the process has ended.
 
-The caller serialises, except for device_read() and device_write(), which do the I/O and need no lock.
+The caller serialises.  Reading and writing are in device_io.py.
 """
 
 import cython
-from cython.cimports.libc.errno import EINTR, EIO, ENOSPC, errno
+from cython.cimports.libc.errno import ENOMEM, ENOSYS, EOPNOTSUPP
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.uzswap.core.libc_ext import pread, pwrite, uz_write_out
+from cython.cimports.uzswap.core.codec import MAX_ENTRY_BYTES
+from cython.cimports.uzswap.core.device_io import ASK_ZERO, device_ask_and_wait, device_io_start, device_io_stop
+from cython.cimports.uzswap.core.libc_ext import uz_random64
 
 # Free segments that keep their blocks: punching a hole costs as much as writing the segment (measured: 1.3 of a 1 MiB
 # O_DIRECT pwrite, ext4, 2026-11), so a device in steady state should reuse instead.
@@ -22,25 +24,30 @@ TRIM_STOCK = cython.declare(uint32_t, 8)
 CLEAN_MOST_LIVE = cython.declare(uint32_t, SEGMENT_BYTES - SEGMENT_BYTES // 16)
 
 
-def device_init(d, fd, nbytes, direct):
+def device_init(d, fd, nbytes, direct, nonce):
+    """0 or -errno.  A nonce of 0 asks for one to be made."""
     memset(d, 0, cython.sizeof(Device))
-    d.fd = fd
-    d.direct = direct
+    d.nonce = nonce if nonce else uz_random64()
     d.can_punch = 1
     d.nr = cython.cast(uint32_t, nbytes >> SEGMENT_SHIFT)
     d.parked = NO_SEGMENT
     d.segments = cython.cast(cython.pointer(Segment), calloc(d.nr, cython.sizeof(Segment)))
     if d.segments == cython.NULL:
-        return -1
+        return -ENOMEM
     s: uint32_t
     for s in range(d.nr):
         d.segments[s].next = s + 1 if s + 1 < d.nr else NO_SEGMENT
     d.free_head = 0 if d.nr else NO_SEGMENT
     d.nr_free = d.nr
-    return 0
+    failed = device_io_start(cython.address(d.io), fd, direct)
+    if failed:
+        free(d.segments)
+        memset(d, 0, cython.sizeof(Device))
+    return failed
 
 
 def device_destroy(d):
+    device_io_stop(cython.address(d.io))
     free(d.segments)
     memset(d, 0, cython.sizeof(Device))
 
@@ -49,13 +56,23 @@ def record_bytes(length):
     return (length + cython.cast(uint32_t, cython.sizeof(Record)) + 7) & ~7
 
 
-def record_checksum(r):
-    body = cython.cast(cython.p_char, r) + cython.sizeof(Record)
-    return XXH3_64bits_withSeed(body, r.length, r.handle ^ (cython.cast(uint64_t, r.size) << 32))
+def record_checksum(r, nonce):
+    covered = cython.cast(cython.p_char, cython.address(r.handle))
+    return XXH3_64bits_withSeed(covered, cython.sizeof(Record) - cython.sizeof(uint64_t) + r.length, nonce)
 
 
-def record_valid(r, handle, length, size):
-    return r.handle == handle and r.length == length and r.size == size and r.checksum == record_checksum(r)
+def record_valid(d, r, handle, length, size):
+    if r.handle != handle or r.length != length or r.size != size:
+        return 0
+    return r.checksum == record_checksum(r, d.nonce)
+
+
+def record_begins(bytes, n, nonce):
+    """Whether n bytes begin with a whole record that the engine with this nonce wrote."""
+    r = cython.cast(cython.pointer(Record), bytes)
+    if n < cython.sizeof(Record) or r.length > MAX_ENTRY_BYTES or record_bytes(r.length) > n:
+        return 0
+    return r.handle != 0 and r.checksum == record_checksum(r, nonce)
 
 
 def segment_take(d, room, use_reserve):
@@ -137,9 +154,13 @@ def record_dead(d, offset, length):
     segment_maybe_free(d, s)
 
 
+def wants_trim(d):
+    return d.can_punch and d.nr_free_dirty > TRIM_STOCK
+
+
 def segment_to_trim(d):
     """A free segment whose blocks should go back to the file system, taken out of the free list; or NO_SEGMENT."""
-    if not d.can_punch or d.nr_free_dirty <= TRIM_STOCK:
+    if not wants_trim(d):
         return NO_SEGMENT
     previous: uint32_t = NO_SEGMENT
     s = d.free_head
@@ -158,17 +179,19 @@ def segment_to_trim(d):
     return s
 
 
-def segment_trimmed(d, s, done):
+def segment_trimmed(d, s, error):
     g = cython.address(d.segments[s])
     g.state = SEG_FREE
-    if done:
+    if not error:
         g.dirty = 0
         d.punched += SEGMENT_BYTES
     else:
-        d.can_punch = 0
+        # Anything else (EINTR, ENOSPC for the extents' records, EIO) passes: the next one to be freed is tried again.
+        if error == -EOPNOTSUPP or error == -ENOSYS:
+            d.can_punch = 0
         d.nr_free_dirty += 1
     # Behind the first: what still has its blocks is reused first.
-    if d.free_head == NO_SEGMENT or not done:
+    if d.free_head == NO_SEGMENT or error:
         g.next = d.free_head
         d.free_head = s
     else:
@@ -195,31 +218,20 @@ def segment_to_clean(d):
     return best
 
 
-def device_read(d, buf, offset, n):
-    """0 or -errno.  The block-aligned range [offset, offset + n) into an aligned buffer."""
-    done: cython.size_t = 0
-    while done < n:
-        got = pread(d.fd, buf + done, n - done, offset + done)
-        if got < 0:
-            if errno == EINTR:
-                continue
-            return -errno
-        if got == 0:
-            return -EIO
-        done += got
+def device_wipe(d):
+    """Zero every segment of a block device that was written to.  0 or -errno.  Nothing may be stored any more."""
+    s: uint32_t = 0
+    n: uint32_t
+    while s < d.nr:
+        n = 0
+        while s + n < d.nr and d.segments[s + n].dirty:
+            n += 1
+        if n:
+            where = cython.cast(uint64_t, s) << SEGMENT_SHIFT
+            failed = device_ask_and_wait(
+                cython.address(d.io), ASK_ZERO, cython.NULL, where, cython.cast(cython.size_t, n) << SEGMENT_SHIFT
+            )
+            if failed:
+                return failed
+        s += n + 1
     return 0
-
-
-def device_write(d, buf, offset, n):
-    """0 or -errno, when all bytes are on the device (buffered: written out, and dropped from the page cache)."""
-    done: cython.size_t = 0
-    while done < n:
-        put = pwrite(d.fd, buf + done, n - done, offset + done)
-        if put < 0:
-            if errno == EINTR:
-                continue
-            return -errno
-        if put == 0:
-            return -ENOSPC
-        done += put
-    return 0 if d.direct else uz_write_out(d.fd, offset, n)

@@ -7,6 +7,7 @@ cdef class Engine:
     cdef object __weakref__
     cdef object memory          # a weak reference to its paged memory, or None
     cdef Core *_open(self) except NULL
+    cdef Core *_device(self) except NULL
     cdef Memcg *_memcg(self, uint32_t memcg) except NULL
     cdef int _node(self, int node) except -1
     cdef _add(self, uint32_t memcg, int counter, int64_t value)

@@ -12,7 +12,8 @@ from cython.cimports.uzswap.core.active import HAS_LRU, HAS_RESIDENT, active_lis
 from cython.cimports.uzswap.core.check import check_core
 from cython.cimports.uzswap.core.clean import clean_drop
 from cython.cimports.uzswap.core.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
-from cython.cimports.uzswap.core.device import RESERVE, SEGMENT_BYTES, device_init
+from cython.cimports.uzswap.core.device import BLOCK, RESERVE, SEGMENT_BYTES, device_init, device_wipe, record_begins
+from cython.cimports.uzswap.core.device_io import ASK_TRUNCATE, ASK_WRITE, device_ask_and_wait, device_settle
 from cython.cimports.uzswap.core.entries import (
     C_RESIDENT,
     C_SWAP,
@@ -41,7 +42,12 @@ from cython.cimports.uzswap.core.entries import (
     writeback_allowed,
 )
 from cython.cimports.uzswap.core.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.libc_ext import (
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    uz_private_alloc,
+    uz_private_free,
+)
 from cython.cimports.uzswap.core.state import (
     Charge,
     Core,
@@ -145,6 +151,10 @@ def private_copy(values: cython.pointer(cython.const[uint64_t]), n: cython.size_
     return copy
 
 
+def begins_with_record(data: bytes, nonce: uint64_t):
+    return bool(record_begins(PyBytes_AS_STRING(data), len(data), nonce))
+
+
 @cython.cclass
 class Engine:
     def __cinit__(self, nodes: int = 1):
@@ -199,10 +209,15 @@ class Engine:
     def memcg_new(self, parent: uint32_t):
         self._memcg(parent)
         c = self.core
+        m: uint32_t = NO_MEMCG
         with cython.nogil:
             pthread_mutex_lock(cython.address(c.lock))
-            m = memcg_alloc(cython.address(c.t), parent)
+            online: cython.bint = c.t.memcgs[parent].state == MEMCG_ONLINE
+            if online:
+                m = memcg_alloc(cython.address(c.t), parent)
             pthread_mutex_unlock(cython.address(c.lock))
+        if not online:
+            raise ValueError(f"memcg {parent} is not online")
         return -ENOMEM if m == NO_MEMCG else m
 
     def memcg_remove(self, memcg: uint32_t):
@@ -354,9 +369,14 @@ class Engine:
         with cython.nogil:
             memset(cython.address(d), 0, cython.sizeof(Delta))
             pthread_mutex_lock(cython.address(c.lock))
-            delta_add(cython.address(c.t), cython.address(d), memcg, counter, value)
-            delta_apply(cython.address(c.t), cython.address(d))
+            # Looked at again: another thread may have removed it since.
+            online: cython.bint = c.t.memcgs[memcg].state == MEMCG_ONLINE
+            if online:
+                delta_add(cython.address(c.t), cython.address(d), memcg, counter, value)
+                delta_apply(cython.address(c.t), cython.address(d))
             pthread_mutex_unlock(cython.address(c.lock))
+        if not online:
+            raise ValueError(f"memcg {memcg} is not online")
 
     # Resident memory of the front-ends
 
@@ -431,16 +451,51 @@ class Engine:
 
     # Device
 
-    def attach_device(self, fd: cython.int, nbytes: uint64_t, direct: cython.bint):
+    def attach_device(self, fd: cython.int, nbytes: uint64_t, direct: cython.bint, nonce: uint64_t = 0):
         c = self._open()
         if c.has_device:
             return -EBUSY
         if nbytes // SEGMENT_BYTES < 1 + RESERVE:
             return -EINVAL
-        if device_init(cython.address(c.device), fd, nbytes, direct):
+        with cython.nogil:
+            failed = device_init(cython.address(c.device), fd, nbytes, direct, nonce)
+        c.has_device = failed == 0
+        return failed
+
+    def write_block(self, offset: uint64_t, content: bytes):
+        c = self._device()
+        n = cython.cast(cython.size_t, BLOCK)
+        block = cython.cast(cython.p_char, uz_private_alloc(n))
+        if block == cython.NULL:
             return -ENOMEM
-        c.has_device = 1
-        return 0
+        memcpy(block, PyBytes_AS_STRING(content), min(len(content), BLOCK))
+        with cython.nogil:
+            error = device_ask_and_wait(cython.address(c.device.io), ASK_WRITE, block, offset, n)
+        uz_private_free(block, n)
+        return error
+
+    def truncate_device(self, nbytes: uint64_t):
+        c = self._device()
+        with cython.nogil:
+            error = device_ask_and_wait(cython.address(c.device.io), ASK_TRUNCATE, cython.NULL, nbytes, 0)
+        return error
+
+    def wipe_device(self):
+        c = self._device()
+        with cython.nogil:
+            error = device_wipe(cython.address(c.device))
+        return error
+
+    def settle_device(self):
+        c = self._device()
+        with cython.nogil:
+            device_settle(cython.address(c.device.io), cython.address(c.trimming))
+
+    def _device(self):
+        c = self._open()
+        if not c.has_device:
+            raise ValueError("the engine has no device")
+        return c
 
     def device(self):
         c = self._open()
@@ -456,7 +511,7 @@ class Engine:
         with cython.nogil:
             pthread_mutex_lock(cython.address(c.lock))
             nr, nr_free, live, used = d.nr, d.nr_free, d.live_bytes, d.used_bytes
-            cleaned, punched, direct = d.cleaned, d.punched, d.direct
+            cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
             pthread_mutex_unlock(cython.address(c.lock))
         return DeviceInfo(nr, nr_free, live, used - live, bool(direct), bool(has_aio), cleaned, punched)
 
@@ -617,10 +672,7 @@ class Engine:
             pthread_mutex_unlock(cython.address(c.lock))
 
     def check(self):
-        c = self._open()
-        wrong: list = []
-        check_core(c, wrong)
-        return wrong
+        return check_core(self._open())
 
 
 @cython.cclass

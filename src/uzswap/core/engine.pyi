@@ -149,6 +149,8 @@ class Writer:
     ) -> WalkResult: ...
     def finish(self) -> FlushResult: ...
 
+def begins_with_record(data: bytes, nonce: int) -> bool: ...  # one that the engine with this nonce wrote, whole
+
 class Engine:
     def __init__(self, nodes: int = 1) -> None: ...
     def close(self) -> None: ...
@@ -205,7 +207,13 @@ class Engine:
     def reached_full(self) -> bool: ...
 
     # device
-    def attach_device(self, fd: int, nbytes: int, direct: bool) -> int: ...  # 0 or -errno; the caller keeps owning fd
+    # 0 or -errno.  The caller keeps owning fd, and may close it: what changes the device is done by threads that have a
+    # table of their own.  The nonce tells what this engine writes from what any other wrote; 0 asks for one to be made.
+    def attach_device(self, fd: int, nbytes: int, direct: bool, nonce: int = 0) -> int: ...
+    def write_block(self, offset: int, content: bytes) -> int: ...  # content, and zeros up to 4096 bytes; 0 or -errno
+    def truncate_device(self, nbytes: int) -> int: ...  # 0 or -errno
+    def wipe_device(self) -> int: ...  # zero what was written to of a block device, for its last moment; 0 or -errno
+    def settle_device(self) -> None: ...  # wait until blocks of what was freed are given back
     def device(self) -> DeviceInfo | None: ...
 
     # entries

@@ -101,6 +101,7 @@ cdef struct Lru:
 cdef struct Memcg:
     uint32_t parent             # of a dead one: who took its entries over
     uint32_t refs               # entries that name it, children (dead ones too), and one while online
+    uint32_t next_free          # while it is free: the next that is, + 1
     uint32_t pins               # of these, calls under way
     uint32_t stored             # entries in the pool that it owns itself
     uint8_t state
@@ -147,7 +148,7 @@ cdef struct Table:
     size_t memcgs_bytes
     uint32_t max_memcgs
     uint32_t next_memcg
-    uint32_t free_memcg         # first and last of a list through parent, + 1
+    uint32_t free_memcg         # first and last of a list through next_free, + 1
     uint32_t last_free_memcg
     uint32_t nr_free_memcgs
     uint64_t last_birth

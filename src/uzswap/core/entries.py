@@ -17,7 +17,7 @@ from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.active import active_leave, active_update
-from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, MADV_DONTNEED, madvise, munmap, uz_reserve
+from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, madvise, munmap, uz_give_back, uz_reserve
 
 MAX_ENTRIES = cython.declare(uint64_t, 1 << 30)  # 4 TiB of pages; address space only, 48 bytes each
 MAX_MEMCGS = cython.declare(uint64_t, 1 << 20)  # the kernel's limit is 65535 a hierarchy (MEM_CGROUP_ID_MAX)
@@ -140,7 +140,7 @@ def entry_free(t, index):
             t.partial = chunk.next
         if chunk.next != NO_CHUNK:
             t.chunks[chunk.next].prev = chunk.prev
-        madvise(cython.address(t.entries[c * CHUNK_ENTRIES]), CHUNK_BYTES, MADV_DONTNEED)
+        uz_give_back(cython.address(t.entries[c * CHUNK_ENTRIES]), CHUNK_BYTES)
         chunk.next = t.empty
         t.empty = c
         t.chunks_in_use -= 1
@@ -221,7 +221,7 @@ def memcg_alloc(t, parent):
     m: uint32_t
     if t.free_memcg and (t.nr_free_memcgs > REUSE_DISTANCE or t.next_memcg == t.max_memcgs):
         m = t.free_memcg - 1
-        t.free_memcg = t.memcgs[m].parent
+        t.free_memcg = t.memcgs[m].next_free
         t.nr_free_memcgs -= 1
     elif t.next_memcg < t.max_memcgs:
         m = t.next_memcg
@@ -250,9 +250,11 @@ def memcg_unref(t, m):
             return
         parent = g.parent
         g.state = MEMCG_FREE
-        g.parent = 0
+        # Who still comes along with its number meets the root next, and ends.
+        g.parent = ROOT
+        g.next_free = 0
         if t.free_memcg:
-            t.memcgs[t.last_free_memcg - 1].parent = m + 1
+            t.memcgs[t.last_free_memcg - 1].next_free = m + 1
         else:
             t.free_memcg = m + 1
         t.last_free_memcg = m + 1

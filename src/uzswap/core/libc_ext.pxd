@@ -29,14 +29,56 @@ cdef extern from *:
     #include <string.h>
     #include <time.h>
     #include <unistd.h>
+    #include <sys/ioctl.h>
     #include <sys/mman.h>
+    #include <sys/random.h>
+    #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <linux/aio_abi.h>
     #include <linux/falloc.h>
+    #include <linux/fs.h>
+
+    #ifndef MADV_DONTNEED_LOCKED
+    #define MADV_DONTNEED_LOCKED 24
+    #endif
 
     static inline void *uz_reserve(size_t bytes) {
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         return p == MAP_FAILED ? NULL : p;
+    }
+    /* Memory that holds what people store, compressed or not: left out of core dumps. */
+    static inline void *uz_private_alloc(size_t n) {
+        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return NULL;
+        madvise(p, n, MADV_DONTDUMP);
+        return p;
+    }
+    static inline void uz_private_free(void *p, size_t n) { if (p != NULL) munmap(p, n); }
+    /* Give pages back to the system, also where the program locked its memory (mlockall). */
+    static inline void uz_give_back(void *p, size_t n) {
+        if (madvise(p, n, MADV_DONTNEED) == 0 || madvise(p, n, MADV_DONTNEED_LOCKED) == 0) return;
+        munlock(p, n);  /* before Linux 5.18 */
+        madvise(p, n, MADV_DONTNEED);
+    }
+    /* What tells an open file from every other that the same number may stand for later.  0 or -errno. */
+    static inline int uz_identity(int fd, uint64_t identity[3]) {
+        struct stat st;
+        if (fstat(fd, &st) < 0) return -errno;
+        identity[0] = st.st_dev;
+        identity[1] = st.st_ino;
+        identity[2] = st.st_rdev;
+        return 0;
+    }
+    static inline int uz_is_still(int fd, const uint64_t identity[3]) {
+        uint64_t now[3];
+        return uz_identity(fd, now) == 0 && memcmp(now, identity, sizeof now) == 0;
+    }
+    /* Close a number in the program's table, unless the program did, and it is another file's now. */
+    static inline void uz_close_ours(int fd, const uint64_t identity[3]) { if (uz_is_still(fd, identity)) close(fd); }
+    static inline uint64_t uz_random64(void) {
+        uint64_t v = 0;
+        while (getrandom(&v, sizeof v, 0) != sizeof v && (errno == EINTR || errno == EAGAIN));
+        return v;
     }
     static inline int64_t uz_monotonic_ns(void) {
         struct timespec t;
@@ -67,11 +109,30 @@ cdef extern from *:
         }
     }
     static inline int uz_punch(int fd, int64_t off, int64_t n) {
-        return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, n) < 0 ? -errno : 0;
+        int r;
+        do r = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, n); while (r < 0 && errno == EINTR);
+        return r < 0 ? -errno : 0;
+    }
+    /* A block device reads zeros there afterwards: by discarding if it promises that, else the kernel writes them. */
+    static inline int uz_zero(int fd, uint64_t off, uint64_t n) {
+        uint64_t range[2] = { off, n };
+        int r = uz_punch(fd, off, n);
+        if (r != -EOPNOTSUPP && r != -ENOSYS) return r;
+        do r = ioctl(fd, BLKZEROOUT, range); while (r < 0 && errno == EINTR);
+        return r < 0 ? -errno : 0;
+    }
+    static inline int uz_truncate(int fd, int64_t n) {
+        int r;
+        do r = ftruncate(fd, n); while (r < 0 && errno == EINTR);
+        return r < 0 ? -errno : 0;
     }
     static inline int uz_write_out(int fd, int64_t off, int64_t n) {
         int flags = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-        if (sync_file_range(fd, off, n, flags) < 0 && errno != ESPIPE && errno != EINVAL) return -errno;
+        while (sync_file_range(fd, off, n, flags) < 0) {
+            if (errno == EINTR) continue;
+            if (errno != ESPIPE && errno != EINVAL) return -errno;
+            break;
+        }
         posix_fadvise(fd, off, n, POSIX_FADV_DONTNEED);
         return 0;
     }
@@ -81,6 +142,13 @@ cdef extern from *:
     static inline uint64_t uz_load64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
     """
     void *uz_reserve(size_t nbytes) nogil
+    void *uz_private_alloc(size_t nbytes) nogil
+    void uz_private_free(void *p, size_t nbytes) nogil
+    void uz_give_back(void *p, size_t nbytes) nogil
+    int uz_identity(int fd, uint64_t *identity) nogil
+    int uz_is_still(int fd, const uint64_t *identity) nogil
+    void uz_close_ours(int fd, const uint64_t *identity) nogil
+    uint64_t uz_random64() nogil
     int64_t uz_monotonic_ns() nogil
     ctypedef unsigned long aio_context_t
     cdef struct iocb:
@@ -93,6 +161,8 @@ cdef extern from *:
     int uz_io_write(aio_context_t ctx, iocb *cb, int fd, void *buf, size_t n, int64_t off) nogil
     int uz_io_wait(aio_context_t ctx, io_event *event) nogil
     int uz_punch(int fd, int64_t off, int64_t n) nogil
+    int uz_zero(int fd, uint64_t off, uint64_t n) nogil
+    int uz_truncate(int fd, int64_t n) nogil
     int uz_write_out(int fd, int64_t off, int64_t n) nogil
     size_t uz_ram_bytes() nogil
     uint64_t uz_load64(const void *p) nogil

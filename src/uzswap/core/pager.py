@@ -109,7 +109,7 @@ def start_threads(p):
     keep[1] = p.stop_read
     keep[2] = p.stop_write
     if p.c.has_device:
-        keep[3] = p.c.device.fd
+        keep[3] = p.c.device.io.fd
         k = 4
     for i in range(1, k):
         j = i

@@ -135,6 +135,7 @@ cdef struct Pager:
     int can_poison
     int stop_read
     int stop_write
+    uint64_t identities[3][3]   # of these three: the program may close them, and use their numbers
     pthread_mutex_t lock
     pthread_cond_t changed      # the state of a page or a batch
     pthread_cond_t told         # events

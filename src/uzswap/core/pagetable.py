@@ -13,7 +13,7 @@ from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, realloc
 from cython.cimports.libc.string import memset
-from cython.cimports.posix.unistd import close, pipe
+from cython.cimports.posix.unistd import pipe
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTDUMP,
     MADV_DONTFORK,
@@ -24,6 +24,8 @@ from cython.cimports.uzswap.core.libc_ext import (
     posix_memalign,
     pthread_mutex_destroy,
     pthread_mutex_init,
+    uz_close_ours,
+    uz_identity,
     uz_ram_bytes,
     uz_reserve,
 )
@@ -64,12 +66,15 @@ def table_open(p, want_user_only, old_kernel):
     p.fd = uz_uffd_open(want_user_only, use, cython.address(p.user_only), cython.address(features))
     if p.fd < 0:
         return p.fd
+    uz_identity(p.fd, p.identities[0])
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
     p.can_poison = (features & UZ_FEATURE_POISON) != 0
     if pipe(ends):
         return -ENOMEM
     p.stop_read = ends[0]
     p.stop_write = ends[1]
+    uz_identity(p.stop_read, p.identities[1])
+    uz_identity(p.stop_write, p.identities[2])
     while True:
         p.base = cython.cast(cython.p_char, uz_reserve(n * PAGE_BYTES))
         if p.base != cython.NULL or n < 1 << 14:
@@ -135,11 +140,9 @@ def table_close(p):
         p.works = w.next
         free(w.scratch)
         free(w)
-    if p.fd >= 0:
-        close(p.fd)
-    if p.stop_read >= 0:
-        close(p.stop_read)
-        close(p.stop_write)
+    uz_close_ours(p.fd, p.identities[0])
+    uz_close_ours(p.stop_read, p.identities[1])
+    uz_close_ours(p.stop_write, p.identities[2])
     if p.initialised:
         pthread_mutex_destroy(cython.address(p.lock))
         pthread_mutex_destroy(cython.address(p.watching))

@@ -17,13 +17,13 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTDUMP,
-    MADV_DONTNEED,
     MADV_HUGEPAGE,
     MADV_NOHUGEPAGE,
     ctz,
     madvise,
     munmap,
     popcount,
+    uz_give_back,
     uz_reserve,
 )
 
@@ -177,7 +177,7 @@ def give_back_slabs(pool, x):
     while e.stock:
         bit = ctz(e.stock)
         s = x * EXTENT_SLABS + bit
-        madvise(pool.base + (cython.cast(cython.size_t, s) << SLAB_SHIFT), SLAB_BYTES, MADV_DONTNEED)
+        uz_give_back(pool.base + (cython.cast(cython.size_t, s) << SLAB_SHIFT), SLAB_BYTES)
         pool.pages -= pool.slabs[s].touched
         pool.slabs[s].touched = 0
         e.stock &= ~(cython.cast(uint32_t, 1) << bit)
@@ -188,7 +188,7 @@ def give_back_slabs(pool, x):
 
 def close_extent(pool, x):
     e = cython.address(pool.extents[x])
-    madvise(pool.base + (cython.cast(cython.size_t, x) << EXTENT_SHIFT), EXTENT_BYTES, MADV_DONTNEED)
+    uz_give_back(pool.base + (cython.cast(cython.size_t, x) << EXTENT_SHIFT), EXTENT_BYTES)
     s: cython.int
     for s in range(EXTENT_SLABS):
         pool.pages -= pool.slabs[x * EXTENT_SLABS + s].touched

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.codec cimport Codec, NR_CODECS, Worker
 from uzswap.core.device cimport Device
+from uzswap.core.device_io cimport Request
 from uzswap.core.entries cimport Delta, Entry, Table
 from uzswap.core.histogram cimport NR_HISTOGRAMS, Histogram
 from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
@@ -32,6 +33,7 @@ cdef struct Flight:
     int landed              # the device has answered
     int error
     iocb cb
+    Request ask             # to the device's threads
 
 # One writeback request's way to the device.
 cdef struct Stream:
@@ -61,6 +63,8 @@ cdef struct Core:
     int codec               # the current pool
     Device device
     int has_device
+    Request trim            # see trim_device()
+    int trimming            # it is under way
     Worker *workers
     Stream *streams
     int nodes
@@ -98,5 +102,7 @@ cdef int64_t reserve_below(int64_t limit) noexcept nogil
 cdef int64_t room_in(Core *c, uint32_t memcg, int *resident) noexcept nogil
 cdef int codec_slot(Core *c, int algorithm, int level, int filter) noexcept nogil
 cdef void trim_device(Core *c) noexcept nogil
+cdef void trim_all(void *arg) noexcept nogil
 cdef void give_back(Core *c) noexcept nogil
+cdef void stream_free(Stream *s) noexcept nogil
 cdef void idle_free(Worker *workers, Stream *streams) noexcept nogil

@@ -9,6 +9,8 @@ cdef int stream_advance(Core *c, Stream *s, uint32_t length) noexcept nogil
 cdef void stream_finish(Core *c, Stream *s) noexcept nogil
 cdef int clean_one(Core *c) noexcept nogil
 cdef void flight_submit(Core *c, Stream *s, Flight *f) noexcept nogil
+cdef void write_rest(Core *c, Flight *f, size_t done) noexcept nogil
+cdef void stop_aio(Core *c, Stream *s) noexcept nogil
 cdef void flight_settle(Core *c, Stream *s, Flight *f) noexcept nogil
 cdef void settle_written(Core *c, Stream *s, Flight *f) noexcept nogil
 cdef void settle_cleaned(Core *c, Stream *s, Flight *f) noexcept nogil

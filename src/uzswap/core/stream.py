@@ -7,9 +7,9 @@ its LRU.
 """
 
 import cython
-from cython.cimports.libc.errno import EIO, ENOMEM, ENOSPC
+from cython.cimports.libc.errno import ENOMEM, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
-from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.stdlib import calloc, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.device import (
     BLOCK,
@@ -18,8 +18,6 @@ from cython.cimports.uzswap.core.device import (
     SEGMENT_BYTES,
     SEGMENT_SHIFT,
     Record,
-    device_read,
-    device_write,
     record_bytes,
     record_checksum,
     record_dead,
@@ -29,6 +27,15 @@ from cython.cimports.uzswap.core.device import (
     segment_take,
     segment_to_clean,
     segment_unpin,
+)
+from cython.cimports.uzswap.core.device_io import (
+    ASK_SUBMIT,
+    ASK_WRITE,
+    SUBMITTED,
+    device_ask,
+    device_ask_and_wait,
+    device_read,
+    device_wait,
 )
 from cython.cimports.uzswap.core.entries import (
     C_DISK,
@@ -55,13 +62,14 @@ from cython.cimports.uzswap.core.entries import (
 from cython.cimports.uzswap.core.histogram import H_AGE, bucket_of_ns, observe
 from cython.cimports.uzswap.core.libc_ext import (
     io_event,
-    posix_memalign,
     prefetch,
     pthread_mutex_lock,
     pthread_mutex_unlock,
+    uz_io_destroy,
     uz_io_setup,
     uz_io_wait,
-    uz_io_write,
+    uz_private_alloc,
+    uz_private_free,
 )
 from cython.cimports.uzswap.core.state import (
     BORN_SHIFT,
@@ -72,6 +80,7 @@ from cython.cimports.uzswap.core.state import (
     core_now,
     entry_drop,
     leave_pool,
+    stream_free,
     whole_pages,
 )
 
@@ -86,26 +95,18 @@ def stream_get(c):
         c.streams = s.next
     pthread_mutex_unlock(cython.address(c.lock))
     i: cython.int
-    memory: cython.p_void = cython.NULL
     if s == cython.NULL:
         s = cython.cast(cython.pointer(Stream), calloc(1, cython.sizeof(Stream)))
         if s == cython.NULL:
             return s
         for i in range(NR_FLIGHTS):
-            if posix_memalign(cython.address(memory), BLOCK, SEGMENT_BYTES):
-                memory = cython.NULL
-            s.flights[i].buf = cython.cast(cython.p_char, memory)
+            s.flights[i].buf = cython.cast(cython.p_char, uz_private_alloc(SEGMENT_BYTES))
             s.flights[i].items = cython.cast(cython.pointer(Item), malloc(FLIGHT_ITEMS * cython.sizeof(Item)))
-            if memory == cython.NULL or s.flights[i].items == cython.NULL:
-                s.segment = NO_SEGMENT
-                free(s.flights[0].buf)
-                free(s.flights[0].items)
-                free(s.flights[1].buf)
-                free(s.flights[1].items)
-                free(s)
+            if s.flights[i].buf == cython.NULL or s.flights[i].items == cython.NULL:
+                stream_free(s)
                 return cython.NULL
         # Without AIO (a seccomp filter, aio-max-nr used up) writes are simply synchronous.
-        s.has_aio = c.device.direct and uz_io_setup(NR_FLIGHTS, cython.address(s.aio)) == 0
+        s.has_aio = c.device.io.direct and uz_io_setup(NR_FLIGHTS, cython.address(s.aio)) == 0
     s.segment = NO_SEGMENT
     s.current = 0
     s.for_cleaning = s.proactive = s.no_space = s.error = 0
@@ -160,41 +161,65 @@ def flight_submit(c, s, f):
     if not s.for_cleaning:
         for i in range(f.n):
             r = cython.cast(cython.pointer(Record), f.buf + (f.items[i].offset - f.start))
-            r.checksum = record_checksum(r)
-    padded = (f.fill + BLOCK - 1) & ~cython.cast(uint32_t, BLOCK - 1)
-    memset(f.buf + f.fill, 0, padded - f.fill)
-    where = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + f.start
+            r.checksum = record_checksum(r, c.device.nonce)
+    ask = cython.address(f.ask)
+    ask.op = ASK_SUBMIT if s.has_aio else ASK_WRITE
+    ask.buf = f.buf
+    ask.offset = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + f.start
+    ask.n = (f.fill + BLOCK - 1) & ~cython.cast(uint32_t, BLOCK - 1)
+    ask.aio = s.aio
+    ask.cb = cython.address(f.cb)
+    memset(f.buf + f.fill, 0, ask.n - f.fill)
     f.under_way = 1
     f.landed = 0
     f.error = 0
-    if s.has_aio and uz_io_write(s.aio, cython.address(f.cb), c.device.fd, f.buf, padded, where) == 0:
-        return
+    device_ask(cython.address(c.device.io), ask)
+
+
+def write_rest(c, f, done):
+    """Write a flight from byte `done` on, and wait: it has landed then, well or not."""
     f.landed = 1
-    f.error = -device_write(cython.address(c.device), f.buf, where, padded)
+    left = f.ask.n - done
+    f.error = -device_ask_and_wait(cython.address(c.device.io), ASK_WRITE, f.buf + done, f.ask.offset + done, left)
+
+
+def stop_aio(c, s):
+    """Go on without AIO, which has failed: nobody knows what became of the flights, so they are written once more."""
+    i: cython.int
+    for i in range(NR_FLIGHTS):
+        if s.flights[i].under_way:
+            device_wait(cython.address(c.device.io), cython.address(s.flights[i].ask))
+    # Returns when the device is done with them, so that no late write hits a segment that has become another's.
+    uz_io_destroy(s.aio)
+    s.has_aio = 0
+    for i in range(NR_FLIGHTS):
+        if s.flights[i].under_way and not s.flights[i].landed:
+            write_rest(c, cython.address(s.flights[i]), 0)
 
 
 def flight_settle(c, s, f):
     """Wait until the flight has landed, and give each of its entries its new place."""
     event: io_event
     i: cython.int
+    answer = device_wait(cython.address(c.device.io), cython.address(f.ask))
+    if answer != SUBMITTED:
+        f.landed = 1
+        f.error = -answer
     while not f.landed:
         memset(cython.address(event), 0, cython.sizeof(io_event))
         if uz_io_wait(s.aio, cython.address(event)):
-            f.landed = 1
-            f.error = EIO
+            stop_aio(c, s)
             break
         for i in range(NR_FLIGHTS):
             g = cython.address(s.flights[i])
             if event.data != cython.cast(uint64_t, cython.cast(cython.size_t, cython.address(g.cb))):
                 continue
-            padded = (g.fill + BLOCK - 1) & ~cython.cast(uint32_t, BLOCK - 1)
             g.landed = 1
             if event.res < 0:
                 g.error = cython.cast(cython.int, -event.res)
-            elif event.res < padded:
+            elif cython.cast(cython.size_t, event.res) < g.ask.n:
                 # A short write: the synchronous one finishes it, or says why it can't.
-                where = (cython.cast(uint64_t, g.segment) << SEGMENT_SHIFT) + g.start + cython.cast(uint64_t, event.res)
-                g.error = -device_write(cython.address(c.device), g.buf + event.res, where, padded - event.res)
+                write_rest(c, g, cython.cast(cython.size_t, event.res))
     if f.error and not s.error:
         s.error = f.error
     pthread_mutex_lock(cython.address(c.lock))
@@ -372,19 +397,17 @@ def clean_one(c):
         pthread_mutex_unlock(cython.address(c.cleaning))
         return ENOSPC
     error: cython.int = 0
-    memory: cython.p_void = cython.NULL
     base = cython.cast(uint64_t, victim) << SEGMENT_SHIFT
     s = stream_get(c)
-    if s == cython.NULL or posix_memalign(cython.address(memory), BLOCK, SEGMENT_BYTES):
-        memory = cython.NULL
+    buf = cython.cast(cython.p_char, uz_private_alloc(SEGMENT_BYTES))
+    if s == cython.NULL or buf == cython.NULL:
         error = ENOMEM
     if not error and s.old == cython.NULL:
         s.old = cython.cast(cython.pointer(uint64_t), malloc(NR_FLIGHTS * FLIGHT_ITEMS * cython.sizeof(uint64_t)))
         if s.old == cython.NULL:
             error = ENOMEM
-    buf = cython.cast(cython.p_char, memory)
     if not error:
-        error = -device_read(d, buf, base, used)
+        error = -device_read(cython.address(d.io), buf, base, used)
     at: uint32_t = 0
     wanted: uint32_t = 0
     if not error:
@@ -405,7 +428,7 @@ def clean_one(c):
         e = entry_at(t, r.handle)
         wanted = e != cython.NULL and e.state == ON_DISK and e.data == base + at and not e.flags & HELD
         if wanted and not record_valid(
-            r, r.handle, cython.cast(uint32_t, e.length_1) + 1, cython.cast(uint32_t, e.size_1) + 1
+            d, r, r.handle, cython.cast(uint32_t, e.length_1) + 1, cython.cast(uint32_t, e.size_1) + 1
         ):
             # The header names an entry, but the bytes are not its bytes.  It stays here, and every access says so.
             wanted = 0
@@ -427,14 +450,16 @@ def clean_one(c):
         if not error:
             error = s.error
         stream_put(c, s)
-    free(memory)
+    uz_private_free(buf, SEGMENT_BYTES)
     pthread_mutex_lock(cython.address(c.lock))
     d.segments[victim].state = SEG_SEALED
     segment_maybe_free(d, victim)
     d.cleaned += 1
     if d.segments[victim].state == SEG_SEALED:
-        # A record that could not be moved keeps it: no use to try again before something in it has died.
-        d.segments[victim].stuck = d.segments[victim].live
+        # A record that could not be moved keeps it: no use to try again before something in it has died.  A lack of
+        # memory or of room to move to is not the segment's, and passes.
+        if error != ENOMEM and error != ENOSPC:
+            d.segments[victim].stuck = d.segments[victim].live
         error = error or ENOSPC
     pthread_mutex_unlock(cython.address(c.lock))
     pthread_mutex_unlock(cython.address(c.cleaning))

@@ -10,7 +10,8 @@ from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, ENOMEM, E
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.codec import decompress, fill, worker_io
-from cython.cimports.uzswap.core.device import BLOCK, Record, device_read, record_bytes, record_valid
+from cython.cimports.uzswap.core.device import BLOCK, Record, record_bytes, record_valid
+from cython.cimports.uzswap.core.device_io import device_read
 from cython.cimports.uzswap.core.entries import (
     C_PGFAULT,
     C_PGMAJFAULT,
@@ -94,14 +95,12 @@ def hold_step(c, load, i, k):
 
 
 def unpack(c, load, f, bytes):
-    """Bring one entry's compressed bytes to the caller.  0 or EILSEQ."""
+    """Bring one entry's compressed bytes to the caller.  0, EILSEQ or ENOMEM."""
     out = load.out + f.position * load.page
     if f.length == f.size:
         memcpy(out, bytes, f.size)
         return 0
-    if decompress(load.worker, cython.address(c.codecs[f.codec]), bytes, f.length, out, f.size):
-        return EILSEQ
-    return 0
+    return decompress(load.worker, cython.address(c.codecs[f.codec]), bytes, f.length, out, f.size)
 
 
 def sort_by_place(load, n):
@@ -129,7 +128,7 @@ def read_run(c, load, first, n):
     if buf == cython.NULL:
         return ENOMEM
     asked = uz_monotonic_ns()
-    error = -device_read(cython.address(c.device), buf, start, end - start)
+    error = -device_read(cython.address(c.device.io), buf, start, end - start)
     load.disk_ns += uz_monotonic_ns() - asked
     if error:
         return error
@@ -138,7 +137,7 @@ def read_run(c, load, first, n):
         f = cython.address(load.found[load.on_disk[i]])
         r = cython.cast(cython.pointer(Record), buf + (f.data - start))
         load.failed = f.position
-        if not record_valid(r, f.handle, f.length, f.size):
+        if not record_valid(cython.address(c.device), r, f.handle, f.length, f.size):
             return EBADMSG
         error = unpack(c, load, f, buf + (f.data - start) + cython.sizeof(Record))
         if error:
@@ -156,9 +155,10 @@ def fill_step(c, load, k):
             load.on_disk[n] = j
             n += 1
         elif f.state == IN_POOL:
-            if unpack(c, load, f, cython.cast(cython.p_char, f.data)):
+            error = unpack(c, load, f, cython.cast(cython.p_char, f.data))
+            if error:
                 load.failed = f.position
-                return EILSEQ
+                return error
         else:
             fill(load.out + f.position * load.page, f.data, f.size)
     if n == 0:

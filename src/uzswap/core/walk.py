@@ -154,6 +154,9 @@ def walk(c, s, w):
         if n > 1:
             heap_down(c, w, 0, n)
     if not w.exhausted and not w.stopped:
-        # Told at once, so that the caller need not come again to find nothing.
+        # Told at once, so that the caller need not come again to find nothing.  The entry met last may have been the
+        # last of its LRU, which is then no longer the coldest.
+        if n > 1:
+            heap_down(c, w, 0, n)
         w.exhausted = walk_next(c, w, w.heap[0]) == 0 if n else 1
     pthread_mutex_unlock(cython.address(c.lock))

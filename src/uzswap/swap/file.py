@@ -1,68 +1,118 @@
-"""The swap file: made or opened, checked that it can be ours, and closed without leaving data behind.
+"""The swap file: made or opened, claimed for one engine, and closed without leaving data behind.
 
 What is stored on it means nothing to anybody after the engine is gone.  So by default the file has no name: the kernel
-frees it with the process, also after ``kill -9``.  A named file or a block device can be given instead.  It is taken
-only when it is empty, blank (zeros where file systems and other formats put their marks) or marked as ours: a mistyped
-path must not cost anybody's data.
+frees it with the process, also after ``kill -9``.  A named file or a block device can be given instead, and contents.py
+says which.
 
-Nobody else can read it: a file is made with mode 0600 and refused when others have rights on it, and one engine holds
-its lock.
+Nobody else can read it: a file is made with mode 0600 and refused when others have rights on it.  One engine has it: a
+file by its lock, which every name of the file shares; a block device by the kernel's exclusive opening, for as long as
+the engine lives, which also keeps mount, mkfs and swapon away, whichever node they are given.
+
+What is written is compressed, not encrypted.  Closing erases it: a file is cut, what was written to of a device reads
+zeros.  A process that was killed leaves it there until the next engine takes the device, which erases it first.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import mmap
 import os
 import stat
-import struct
 import tempfile
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from uzswap.errors import InvalidArgumentError, os_error
+from uzswap.swap.contents import Label, device_size, may_be_taken, read_label, write_label, zero_device
+from uzswap.swap.descriptor import Descriptor
 from uzswap.swap.place import choose_directory
 from uzswap.units import PAGE_SIZE, format_size
 
-__all__ = ["MIN_SIZE", "SwapFile", "open_swap"]
+if TYPE_CHECKING:
+    from uzswap.core.engine import Engine
+
+__all__ = ["MIN_SIZE", "SwapFile", "open_block_device", "open_swap"]
 
 MIN_SIZE: Final = 4 << 20  # four segments: one to fill, one to clean into, two to live in
-#: The mark in the last page of a named device, so that it is known again after a crash.
-_LABEL: Final = b"uzswap swap device, contents void\n"
-#: File systems, partition tables and mkswap put their first mark within this; btrfs, at 64 KiB, is the last one to.
-_MARKS: Final = 128 << 10
-_BLKGETSIZE64: Final = 0x80081272  # include/uapi/linux/fs.h
 
 
 @dataclass(slots=True)
 class SwapFile:
-    """An open swap device."""
+    """An open swap device.
 
-    #: owns the descriptor, so that a forgotten one is closed, with a ResourceWarning
-    file: io.FileIO
+    Once :meth:`attach` gave it to an engine, that one's threads have a descriptor of their own: whatever the program
+    does with its numbers, what is written, erased and closed is this device.
+    """
+
+    #: in the program's table, which may be cleared at any time
+    file: Descriptor
     #: where it is, or where it was made; for people
     path: str
     #: capacity in bytes: a cap, nothing is reserved
     nbytes: int
     #: opened with O_DIRECT
     direct: bool
+    #: tells what this engine wrote from what others did
+    nonce: int = field(default_factory=lambda: int.from_bytes(os.urandom(8)))
     #: size to which a named file is brought back when it is closed; None for what has no name, and for block devices
     restore: int | None = None
+    #: where a block device has its label
+    label_at: int | None = None
+    _engine: Engine | None = None
+    _erased: bool = False
 
     @property
     def fd(self) -> int:
         return self.file.fileno()
 
+    def attach(self, engine: Engine) -> None:
+        """Give it to an engine.  OSError when that cannot take it."""
+        error = engine.attach_device(self.fd, self.nbytes, self.direct, self.nonce)
+        if error:
+            raise os_error(-error, "the swap device cannot be attached", self.path)
+        self._engine = engine
+
+    def erase(self) -> None:
+        """Leave nothing of the contents behind.  What is stored is lost; the engine must still be open.
+
+        Calling it again does nothing once it succeeded.
+
+        Raises
+        ------
+        OSError
+            The device fails.  What was written may still be there.
+        """
+        if self._erased:
+            return
+        if self.restore is not None:
+            self._truncate(0)
+            self._truncate(self.restore)
+        elif self.label_at is not None and self._engine is not None:
+            # Last the label: as long as it says "in use", the next engine erases.
+            self._check(self._engine.wipe_device())
+            self._check(self._engine.write_block(self.label_at, Label(self.nonce, 0).encode()))
+        self._erased = True
+
+    def _truncate(self, nbytes: int) -> None:
+        if self._engine is not None:
+            self._check(self._engine.truncate_device(nbytes))
+        elif self.file.is_ours():
+            os.ftruncate(self.fd, nbytes)
+
+    def _check(self, error: int) -> None:
+        if error:
+            raise os_error(-error, "what was written to the swap device could not be erased", self.path)
+
     def close(self) -> None:
-        """Discard the contents and close.  Calling it again does nothing."""
+        """Erase and close.  An engine that has it must have been closed before.  Calling it again does nothing."""
         if self.file.closed:
             return
-        with self.file:
-            if self.restore is not None:
-                self.file.truncate(0)
-                self.file.truncate(self.restore)
+        try:
+            if self._engine is None:
+                self.erase()
+        finally:
+            self.file.close()
 
     def abandon(self) -> None:
         """Close without touching the contents: in a forked child they are the parent's."""
@@ -84,8 +134,8 @@ def open_swap(swap: str | os.PathLike[str] | None, nbytes: int) -> SwapFile | No
     InvalidArgumentError
         The capacity is below 4 MiB.
     OSError
-        EBUSY another engine uses it; EEXIST it holds data that is not ours; EPERM others have rights on it; or what the
-        system says, with the path.
+        EBUSY another engine uses it, or a block device is mounted or otherwise in use; EEXIST it holds data that is not
+        ours, or may; EPERM others have rights on it; or what the system says, with the path.
     """
     if swap is None:
         return None
@@ -94,15 +144,45 @@ def open_swap(swap: str | os.PathLike[str] | None, nbytes: int) -> SwapFile | No
     if swap == "auto":
         return _unnamed(choose_directory(nbytes), nbytes)
     path = os.fspath(swap)
-    # The directory may be somebody else's: what a link there points at is not what was named.
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd, direct = _open(path, flags)
+    fd, direct = _open_named(path)
+    file = Descriptor(fd)
     try:
         _claim(fd, path)
-        return _take(fd, path, nbytes, direct)
+        return _take(file, path, nbytes, direct)
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
+
+
+def open_block_device(path: str) -> tuple[int, bool]:
+    """Open a block device for nobody else to use; the second value tells whether O_DIRECT works."""
+    try:
+        # Without O_CREAT the kernel takes O_EXCL for a claim on the device, under all its names, with its partitions.
+        return _open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        text = "the block device is in use: unmount it, or stop what uses it (lsblk, fuser)"
+        raise os_error(errno.EBUSY, text, path) from None
+
+
+def _open_named(path: str) -> tuple[int, bool]:
+    # The directory may be somebody else's: what a link there points at is not what was named.
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        kind = stat.S_IFMT(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return _open(path, flags | os.O_CREAT | os.O_EXCL)
+    if kind == stat.S_IFBLK:
+        return open_block_device(path)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        # Not even opened: some devices act on that.
+        raise _neither(path)
+    return _open(path, flags)
+
+
+def _neither(path: str) -> OSError:
+    return os_error(errno.EINVAL, "a swap device is a regular file or a block device", path)
 
 
 def _open(path: str, flags: int) -> tuple[int, bool]:
@@ -113,9 +193,13 @@ def _open(path: str, flags: int) -> tuple[int, bool]:
         if error.errno != errno.EINVAL:
             raise
         return os.open(path, flags, 0o600), False
-    if _direct_works(fd):
-        return fd, True
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
+    try:
+        if _direct_works(fd):
+            return fd, True
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd, False
 
 
@@ -149,7 +233,7 @@ def _unnamed(directory: str, nbytes: int) -> SwapFile:
     except OSError as error:
         os.close(fd)
         raise _too_large(error, directory, nbytes) from None
-    return SwapFile(io.FileIO(fd, "r+"), os.path.join(directory, "(unlinked)"), nbytes, direct)
+    return SwapFile(Descriptor(fd), os.path.join(directory, "(unlinked)"), nbytes, direct)
 
 
 def _claim(fd: int, path: str) -> None:
@@ -162,69 +246,49 @@ def _claim(fd: int, path: str) -> None:
         if status.st_uid != os.geteuid():
             raise os_error(errno.EPERM, f"the swap file belongs to user {status.st_uid}: name one of your own", path)
     elif not stat.S_ISBLK(status.st_mode):
-        raise os_error(errno.EINVAL, "a swap device is a regular file or a block device", path)
+        raise _neither(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise os_error(errno.EBUSY, "another engine uses this swap device: name another", path) from None
 
 
-def _take(fd: int, path: str, nbytes: int, direct: bool) -> SwapFile:
+def _take(file: Descriptor, path: str, nbytes: int, direct: bool) -> SwapFile:
     """Decide what the file's contents allow, size it, and mark it."""
-    size = _size(fd, path)
-    end = size // PAGE_SIZE * PAGE_SIZE
-    ours = end > 0 and _read(fd, end - PAGE_SIZE, PAGE_SIZE).startswith(_LABEL)
-    if size and not ours and any(_read(fd, 0, min(_MARKS, size))):
-        raise os_error(
-            errno.EEXIST, "it holds data: remove the file, or run wipefs on the device, if nobody wants it", path
-        )
-    is_file = stat.S_ISREG(os.fstat(fd).st_mode)
-    restore = None
-    if is_file:
-        restore = 0 if ours else size
-        nbytes = min(nbytes, size) if size and not ours else nbytes
+    fd = file.fileno()
+    is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
+    size = device_size(fd) if is_device else os.fstat(fd).st_size
+    label = read_label(fd, size)
+    may_be_taken(fd, path, size, label, is_device)
+    restore, label_at = None, None
+    if is_device:
+        label_at = size // PAGE_SIZE * PAGE_SIZE - PAGE_SIZE
+        nbytes = _whole_pages(path, size, min(nbytes, label_at))
+        if label is not None and label.nbytes:
+            # Of an engine that was killed.
+            zero_device(fd, 0, min(label.nbytes, label_at))
     else:
-        nbytes = min(nbytes, end - PAGE_SIZE)
-    if nbytes < MIN_SIZE:
-        raise InvalidArgumentError(
-            f"{path} has {format_size(size)}: a swap device needs {format_size(MIN_SIZE)} at least"
-        )
-    nbytes -= nbytes % PAGE_SIZE
-    if is_file:
+        restore = size if label is None else 0
+        nbytes = _whole_pages(path, size, min(nbytes, restore) if restore else nbytes)
         try:
             os.ftruncate(fd, 0)
             os.ftruncate(fd, nbytes + PAGE_SIZE)
         except OSError as error:
             raise _too_large(error, path, nbytes) from None
-    _write_page(fd, nbytes if is_file else end - PAGE_SIZE, _LABEL)
-    return SwapFile(io.FileIO(fd, "r+"), path, nbytes, direct, restore)
+    swap = SwapFile(file, path, nbytes, direct, restore=restore, label_at=label_at)
+    write_label(fd, nbytes if label_at is None else label_at, Label(swap.nonce, nbytes))
+    if is_device:
+        # Records that came there without it would be somebody's data.
+        os.fsync(fd)
+    return swap
 
 
-def _size(fd: int, path: str) -> int:
-    status = os.fstat(fd)
-    if stat.S_ISREG(status.st_mode):
-        return status.st_size
-    try:
-        # The kernel grants this only while nothing on the device is mounted or otherwise in use.
-        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-    except OSError as error:
-        raise os_error(error.errno or errno.EBUSY, "the block device is in use: unmount it first", path) from None
-    (size,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
-    return int(size)
-
-
-def _read(fd: int, offset: int, count: int) -> bytes:
-    """Read with O_DIRECT's alignment: whole pages into a page-aligned buffer."""
-    begin = offset // PAGE_SIZE * PAGE_SIZE
-    with mmap.mmap(-1, -(-(offset + count - begin) // PAGE_SIZE) * PAGE_SIZE) as pages:
-        got = os.preadv(fd, [pages], begin)
-        return pages[offset - begin : min(got, offset - begin + count)]
-
-
-def _write_page(fd: int, offset: int, content: bytes) -> None:
-    with mmap.mmap(-1, PAGE_SIZE) as page:
-        page[: len(content)] = content
-        os.pwritev(fd, [page], offset)
+def _whole_pages(path: str, size: int, nbytes: int) -> int:
+    if nbytes < MIN_SIZE:
+        raise InvalidArgumentError(
+            f"{path} has {format_size(size)}: a swap device needs {format_size(MIN_SIZE)} at least"
+        )
+    return nbytes - nbytes % PAGE_SIZE
 
 
 def _too_large(error: OSError, path: str, nbytes: int) -> OSError:
