@@ -6,11 +6,11 @@ swap some of it out when its cgroup has to shrink.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from uzswap.errors import InvalidArgumentError
+from uzswap.locks import Order, make_lock
 from uzswap.reclaim_resident import Kind
 from uzswap.signals import hold_back_signals
 from uzswap.units import format_size
@@ -63,7 +63,7 @@ class Residents:
 
     def __init__(self, zswap: Zswap) -> None:
         self._zswap = zswap
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.RESIDENTS)
         self._owners: dict[int, ResidentOwner] = {}
         self._over_high: dict[int, MemCgroup] = {}
         self.high_work = Worker("uzswap-high", self._reclaim_high)
@@ -76,7 +76,7 @@ class Residents:
         OSError
             ENODEV when the cgroup was removed; EINVAL when the owner is registered already.
         """
-        with self._lock:
+        with owner.cgroup.in_use(), self._lock:
             if id(owner) in self._owners:
                 raise InvalidArgumentError(f"{owner!r} is registered already")
             owner.cgroup.attach(owner)
@@ -84,7 +84,7 @@ class Residents:
 
     def unregister(self, owner: ResidentOwner) -> None:
         """Undo :meth:`register`.  What is still charged stays charged: uncharge it first."""
-        with self._lock:
+        with self._zswap.tree.lock, self._lock:
             if self._owners.pop(id(owner), None) is not None:
                 owner.cgroup.detach(owner)
 

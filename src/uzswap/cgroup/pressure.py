@@ -35,6 +35,7 @@ from typing import Final, Self
 
 from uzswap.cgroup.psi import FIXED_1, FSHIFT, PERIOD, Covered, Window, calc_averages
 from uzswap.errors import os_error
+from uzswap.locks import Order, make_condition
 from uzswap.signals import block_all_signals
 
 __all__ = ["Pressure", "PressureMonitor", "Trigger", "has_cap_sys_resource"]
@@ -454,7 +455,7 @@ class PressureMonitor:
         #: called with the lock held when a trigger fires; may lock a leaf
         self.on_event: Callable[[], object] = lambda: None
         #: guards everything here; notified when a trigger fires or goes, or the worker has more to do
-        self.changed = threading.Condition()
+        self.changed = make_condition(Order.PRESSURE)
         self._watched: list[Pressure] = []
         self._has_worker = worker
         self._thread: threading.Thread | None = None

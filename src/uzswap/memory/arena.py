@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from uzswap.core import handler as hook
 from uzswap.core import memory as paged
 from uzswap.errors import os_error
+from uzswap.locks import Order, make_lock
 from uzswap.memory.kept import Kept
 from uzswap.resident import Reclaimed
 from uzswap.signals import block_all_signals
@@ -84,7 +85,7 @@ class Arena:
     def __init__(self, zswap: Zswap) -> None:
         self.zswap: Final = zswap
         self.memory: paged.Memory | None = None
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.ARENA)
         #: set when the memory goes
         self.closing: Final = threading.Event()
         #: by index of the cgroup that they allocate in now; guarded by the tree's lock
@@ -223,10 +224,10 @@ class Arena:
         if self._finalizer is not None:
             self._finalizer.detach()
         self.memory = None
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.ARENA)
 
 
-_registering = threading.Lock()
+_registering = make_lock(Order.ARENAS)
 #: those with a memory; replaced, never changed, so that it can be gone through without a lock
 _arenas: tuple[weakref.ref[Arena], ...] = ()
 _abandoned: list[object] = []
@@ -235,7 +236,7 @@ _abandoned: list[object] = []
 def _forked() -> None:
     """A child begins with no arena, and must not wait for a lock that some thread of the parent had."""
     global _arenas, _registering
-    _arenas, _registering = (), threading.Lock()
+    _arenas, _registering = (), make_lock(Order.ARENAS)
 
 
 os.register_at_fork(after_in_child=_forked)
