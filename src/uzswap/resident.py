@@ -14,9 +14,7 @@ from uzswap.locks import Order, make_lock
 from uzswap.reclaim_resident import Kind
 from uzswap.signals import hold_back_signals
 from uzswap.units import format_size
-from uzswap.walks.relief import room_below
 from uzswap.worker import Worker
-from uzswap.writeback import Request
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -148,24 +146,10 @@ class Residents:
         return [name for name in HARD_LIMITS if limited.usage_under(name) + more > limited.limits[name]]
 
     def _make_room(self, limited: MemCgroup, more: int, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go.
-
-        When the front-ends have nothing left to give, zswap itself is written back.  The kernel does that only where
-        shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does ``v5``.
-        """
-        zswap = self._zswap
-        if not zswap.reclaimer.shrink_to(limited, "uzswap.resident.max", Kind.DIRECT, more=more, stop=stop):
-            return False
-        while not zswap.reclaimer.shrink_to(limited, "memory.max", Kind.DIRECT, more=more, stop=stop):
-            limit = limited.limits["memory.max"]
-            excess = limited.usage() + more - limit
-            if excess <= 0 or stop() or zswap.swap is None or zswap.walk.name == "v5":
-                return excess <= 0
-            with Request(zswap, limited, excess + room_below(limit), cancel=stop) as request:
-                zswap.walk.run(request)
-            if not request.written:
-                return False
-        return True
+        """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go."""
+        shrink_to = self._zswap.reclaimer.shrink_to
+        limits = ("uzswap.resident.max", "memory.max")
+        return all(shrink_to(limited, name, Kind.DIRECT, more=more, stop=stop) for name in limits)
 
     def _reclaim_high(self) -> None:
         """Bring every cgroup that was found above memory.high back to it."""

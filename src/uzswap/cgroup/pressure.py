@@ -258,6 +258,25 @@ class Pressure:
                 group._recent[thread] = now
                 group._arm(now)
 
+    def add(self, some: int, full: int) -> None:
+        """Add times that somebody else has measured: in which some, and in which all, of the subtree's threads waited.
+
+        They are of this group alone: its ancestors get theirs by calls of their own.  The times lie between the last
+        call and now, nobody knows when: they count as if they ended now.  Whose workload that is cannot be compared
+        with the threads that are known here, some of which may be the same; so ``full`` is the union of both.
+
+        Parameters
+        ----------
+        some, full
+            Nanoseconds.
+        """
+        with self.monitor.changed:
+            now = self.monitor.clock()
+            self._advance(now)
+            self._some.add(now - some, now)
+            self._full.add(now - full, now)
+            self._arm(now)
+
     # What memory.pressure calls
 
     def total(self, state: int) -> int:

@@ -56,6 +56,10 @@ def refusal(error: OSError) -> OSError:
 EVENTS_PAUSE: Final = 0.05
 
 
+#: the events that :class:`~uzswap.core.memory.Counts` has, in its order
+_COUNTED: Final = ("low", "high", "max", "oom", "swap.high", "swap.max", "swap.fail")
+
+
 class ArraysOf:
     """The arrays of one cgroup as a holder of resident memory; see :class:`uzswap.resident.ResidentOwner`."""
 
@@ -162,14 +166,14 @@ class Arena:
         with cgroup.in_use():
             for memcg in cgroup.preorder():
                 met = self.memory.take_counts(memcg.index)
-                for name, times in (("high", met.high), ("max", met.max), ("oom", met.oom)):
+                for name, times in zip(_COUNTED, met, strict=False):
                     if times:
                         memcg.count_event(name, times)
                 if met.high and memcg.members:
                     # The data plane evicts pages of arrays; other front-ends do their part.
                     self.zswap.over_high(memcg)
-                if met.stall_ns:
-                    memcg.pressure.record(met.stall_ns)
+                if met.some_ns:
+                    memcg.pressure.add(met.some_ns, met.full_ns)
 
     def settle(self) -> None:
         """Wait until all is done that faults have set off: eviction in the background, reading ahead."""
@@ -266,7 +270,7 @@ def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
             return
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
-        if events & (paged.HIGH | paged.MAX | paged.OOM):
+        if events & ~paged.POOL_FULL:
             try:
                 zswap.arena.count_faults(zswap.root)
             except OSError:
