@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+os.environ["UZSWAP_CHECK_LOCKS"] = "1"  # before uzswap is imported, here and in every child
 
 import numpy  # noqa: F401  its threads (OpenBLAS) start at the first import: before any test, so that none seems to leak them
 import pytest

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 from uzswap.errors import os_error
+from uzswap.locks import Order, make_lock
 
 __all__ = ["ForkedEngine", "ForkedLifetime", "Lifetime", "on_fork"]
 
@@ -32,7 +33,7 @@ class Lifetime:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.LIFETIME)
         self._left = threading.Condition(self._lock)
         self._inside: dict[int, int] = {}
         self._ended = False

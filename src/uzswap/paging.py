@@ -123,7 +123,7 @@ class Paging:
                 break
             else:
                 break
-        if number != errno.ENOMEM:
+        if number == errno.ENOSPC:
             memcg.count_event("swap.fail", int(np.count_nonzero(handles == 0)) - over_swap)
         self._count_swap_high(memcg)
         return number

@@ -19,6 +19,8 @@ from uzswap.result import ReclaimResult
 from uzswap.signals import hold_back_signals
 from uzswap.units import PAGE_SIZE
 from uzswap.walks.cursor import Cursors
+from uzswap.walks.relief import room_below
+from uzswap.writeback import Request
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -142,17 +144,40 @@ class ResidentReclaim:
     def shrink_to(
         self, memcg: MemCgroup, name: str, kind: Kind, *, more: int = 0, stop: Callable[[], bool] = _never
     ) -> bool:
-        """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop."""
+        """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop.
+
+        When the front-ends have nothing left to give, zswap itself is written back, if the limit is on that, too.  The
+        kernel does that only where shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does
+        ``v5``.
+        """
         retries = MAX_RECLAIM_RETRIES
         copies = name != "uzswap.resident.max"
         while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
-            if stop() or not self._anything_to_take(memcg, copies):
+            if stop():
                 return False
-            if not self.once(memcg, excess, kind, copies=copies, stop=stop):
-                if retries == 0:
-                    return False
-                retries -= 1
+            if self._anything_to_take(memcg, copies) and retries:
+                if not self.once(memcg, excess, kind, copies=copies, stop=stop):
+                    retries -= 1
+            elif not copies or not self._write_back(memcg, excess + room_below(memcg.limits[name]), stop):
+                return False
         return True
+
+    def _write_back(self, memcg: MemCgroup, nbytes: int, stop: Callable[[], bool]) -> bool:
+        """Write compressed bytes of the subtree back, what memory.low protects last; whether anything was written."""
+        zswap = self._zswap
+        if zswap.swap is None or zswap.walk.name == "v5":
+            return False
+        for low_too in (False, True):
+
+            def spared(member: MemCgroup) -> bool:
+                minimum, low = member.effective_protection(memcg)
+                return 0 < member.usage() <= (minimum if low_too else max(minimum, low))  # noqa: B023  used at once
+
+            with Request(zswap, memcg, nbytes, cancel=stop, spared=spared) as request:
+                zswap.walk.run(request)
+            if request.written or stop():
+                break
+        return request.written > 0
 
     def _anything_to_take(self, target: MemCgroup, copies: bool) -> bool:
         """Whether a retry can find more than nothing."""

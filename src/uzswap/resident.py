@@ -6,17 +6,15 @@ swap some of it out when its cgroup has to shrink.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from uzswap.errors import InvalidArgumentError
+from uzswap.locks import Order, make_lock
 from uzswap.reclaim_resident import Kind
 from uzswap.signals import hold_back_signals
 from uzswap.units import format_size
-from uzswap.walks.relief import room_below
 from uzswap.worker import Worker
-from uzswap.writeback import Request
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -63,7 +61,7 @@ class Residents:
 
     def __init__(self, zswap: Zswap) -> None:
         self._zswap = zswap
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.RESIDENTS)
         self._owners: dict[int, ResidentOwner] = {}
         self._over_high: dict[int, MemCgroup] = {}
         self.high_work = Worker("uzswap-high", self._reclaim_high)
@@ -76,7 +74,7 @@ class Residents:
         OSError
             ENODEV when the cgroup was removed; EINVAL when the owner is registered already.
         """
-        with self._lock:
+        with owner.cgroup.in_use(), self._lock:
             if id(owner) in self._owners:
                 raise InvalidArgumentError(f"{owner!r} is registered already")
             owner.cgroup.attach(owner)
@@ -84,7 +82,7 @@ class Residents:
 
     def unregister(self, owner: ResidentOwner) -> None:
         """Undo :meth:`register`.  What is still charged stays charged: uncharge it first."""
-        with self._lock:
+        with self._zswap.tree.lock, self._lock:
             if self._owners.pop(id(owner), None) is not None:
                 owner.cgroup.detach(owner)
 
@@ -148,24 +146,10 @@ class Residents:
         return [name for name in HARD_LIMITS if limited.usage_under(name) + more > limited.limits[name]]
 
     def _make_room(self, limited: MemCgroup, more: int, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go.
-
-        When the front-ends have nothing left to give, zswap itself is written back.  The kernel does that only where
-        shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does ``v5``.
-        """
-        zswap = self._zswap
-        if not zswap.reclaimer.shrink_to(limited, "uzswap.resident.max", Kind.DIRECT, more=more, stop=stop):
-            return False
-        while not zswap.reclaimer.shrink_to(limited, "memory.max", Kind.DIRECT, more=more, stop=stop):
-            limit = limited.limits["memory.max"]
-            excess = limited.usage() + more - limit
-            if excess <= 0 or stop() or zswap.swap is None or zswap.walk.name == "v5":
-                return excess <= 0
-            with Request(zswap, limited, excess + room_below(limit), cancel=stop) as request:
-                zswap.walk.run(request)
-            if not request.written:
-                return False
-        return True
+        """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go."""
+        shrink_to = self._zswap.reclaimer.shrink_to
+        limits = ("uzswap.resident.max", "memory.max")
+        return all(shrink_to(limited, name, Kind.DIRECT, more=more, stop=stop) for name in limits)
 
     def _reclaim_high(self) -> None:
         """Bring every cgroup that was found above memory.high back to it."""

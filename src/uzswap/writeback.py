@@ -51,6 +51,8 @@ class Request:
         Seconds; younger entries are no candidates.
     cancel
         Asked between batches; true ends the request.
+    spared
+        Cgroups for which it is true are left out.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Request:
         proactive: bool = False,
         min_age: int | None = None,
         cancel: Callable[[], bool] | None = None,
+        spared: Callable[[MemCgroup], bool] | None = None,
     ) -> None:
         self.core = zswap.core
         self.nodes = zswap.nodes
@@ -82,6 +85,7 @@ class Request:
         self._descendants = descendants
         self._proactive = proactive
         self._cancel = cancel
+        self._spared = spared
         self._since = self.core.stamp()
         self._max_born = _ANY_AGE if min_age is None else self.core.now() - min_age * 1_000_000_000
         self._io_errors = self.core.globals()[_IO_ERROR]
@@ -124,8 +128,10 @@ class Request:
         return list(self.target.preorder())
 
     def may_write_back(self, memcg: MemCgroup) -> bool:
-        """Whether a cgroup is online and its entries may go to the device, and there is one."""
+        """Whether a cgroup is online and not spared, and its entries may go to the device, and there is one."""
         try:
+            if self._spared is not None and self._spared(memcg):
+                return False
             return self._zswap.swap is not None and memcg.online and self.core.writeback_allowed(memcg.index)
         except ValueError:  # removed since the test
             return False
@@ -173,6 +179,8 @@ class Request:
             self._fail(errno.EEXIST, batch.exist)
         if batch.nospace:
             self._fail(errno.ENOSPC, batch.nospace)
+            # Space on the device is taken at writeback, so it is here that it cannot be had.
+            memcg.count_event("swap.fail", batch.nospace)
             self.errno = errno.ENOSPC
         if self._zswap.trace is not None:
             self._zswap.trace(

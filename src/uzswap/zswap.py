@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
@@ -28,6 +27,7 @@ from uzswap.control.serving import Serving
 from uzswap.core.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
 from uzswap.errors import InvalidArgumentError
 from uzswap.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
+from uzswap.locks import Order, make_lock
 from uzswap.memory.arena import Arena
 from uzswap.paging import Paging, Place
 from uzswap.parameters import Compressor, Parameters, parse_max_pool
@@ -150,7 +150,7 @@ class Zswap:
         self._paging = Paging(self)
         self._shrink_worker = Worker("uzswap-shrink", lambda: self.walk.relieve_pool(self))
         self.lifetime = Lifetime()
-        self._closing_lock = threading.Lock()
+        self._closing_lock = make_lock(Order.CLOSING)
         self._serving = Serving(self)
         # Last: whatever fails above leaves no file behind.
         self.swap: SwapFile | None = open_swap(swap, nbytes)

@@ -227,6 +227,21 @@ def test_a_recorded_stall_longer_than_the_period_is_counted_over_several(one: Wo
     assert averages(one.root)["some"][0] == pytest.approx(100 * (1 - (1677 / 2048) ** 3), abs=0.1)
 
 
+def test_times_measured_elsewhere_are_of_one_group_and_a_union_with_its_stalls(three: Workload) -> None:
+    child = Pressure(three.monitor, three.root)
+    three.begin(child)
+    three.clock.advance(10 * MS)
+    child.add(4 * MS, 1 * MS)  # at any time within those 10 ms
+    assert (child.total(SOME), child.total(FULL)) == (10 * MS, 10 * MS)
+    three.end(child)
+    three.clock.advance(10 * MS)
+    child.add(6 * MS, 2 * MS)
+    assert (child.total(SOME), child.total(FULL)) == (16 * MS, 12 * MS)
+    three.root.add(3 * MS, 3 * MS)
+    assert (three.root.total(SOME), three.root.total(FULL)) == (13 * MS, 13 * MS)
+    assert child.total(SOME) == 16 * MS
+
+
 def test_read_format(one: Workload) -> None:
     assert one.root.read() == (
         "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"

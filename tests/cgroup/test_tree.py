@@ -17,7 +17,7 @@ from tests.support.pages import pages_of_length
 from tests.support.states import fill, lengths, reclaim, stats
 
 from uzswap import Zswap
-from uzswap.cgroup.protection import share_of_protection
+from uzswap.core.engine import share_of_protection
 
 
 @pytest.fixture

@@ -161,6 +161,7 @@ def _memory_events_local(cgroup: MemCgroup) -> str:
 
 
 def _swap_events(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.count_faults(cgroup)
     return flat_keyed({stat.name: cgroup.events[f"swap.{stat.name}"] for stat in SWAP_EVENTS})
 
 

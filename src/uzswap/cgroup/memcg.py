@@ -22,10 +22,19 @@ from typing import TYPE_CHECKING, Final, SupportsIndex
 
 from uzswap.cgroup import files
 from uzswap.cgroup.pressure import Pressure
-from uzswap.cgroup.protection import effective_protection
 from uzswap.cgroup.reclaim import ReclaimRequest, request
 from uzswap.cgroup.stat import EVENTS, FILE_OF_EVENT, memory_stat
-from uzswap.core.engine import COUNTERS, MEMORY_HIGH, MEMORY_MAX, RESIDENT_MAX, SWAP_HIGH, SWAP_MAX, ZSWAP_MAX
+from uzswap.core.engine import (
+    COUNTERS,
+    MEMORY_HIGH,
+    MEMORY_LOW,
+    MEMORY_MAX,
+    MEMORY_MIN,
+    RESIDENT_MAX,
+    SWAP_HIGH,
+    SWAP_MAX,
+    ZSWAP_MAX,
+)
 from uzswap.errors import ReclaimError, os_error
 from uzswap.units import NO_LIMIT, PAGE_SIZE
 
@@ -42,8 +51,10 @@ __all__ = ["MemCgroup"]
 
 _RESIDENT: Final = COUNTERS.index("resident")
 _ZSWAP: Final = COUNTERS.index("zswap")
-#: control file -> its limit in the data plane; memory.min and memory.low are looked at by ordinary reclaim alone
+#: control file -> its limit in the data plane
 _CORE_LIMITS: Final = {
+    "memory.min": MEMORY_MIN,
+    "memory.low": MEMORY_LOW,
     "memory.high": MEMORY_HIGH,
     "memory.max": MEMORY_MAX,
     "memory.swap.high": SWAP_HIGH,
@@ -51,7 +62,7 @@ _CORE_LIMITS: Final = {
     "memory.zswap.max": ZSWAP_MAX,
     "uzswap.resident.max": RESIDENT_MAX,
 }
-_DEFAULT_LIMITS: Final = {"memory.min": 0, "memory.low": 0} | dict.fromkeys(_CORE_LIMITS, NO_LIMIT)
+_DEFAULT_LIMITS: Final = dict.fromkeys(_CORE_LIMITS, NO_LIMIT) | {"memory.min": 0, "memory.low": 0}
 
 
 class MemCgroup:
@@ -374,4 +385,6 @@ class MemCgroup:
         target's subtree.
         """
         with self.tree.lock:
-            return effective_protection(self, target)
+            if target not in self.ancestry():
+                raise ValueError(f"{self.path} is not in the subtree of {target.path}")
+            return self.zswap.core.effective_protection(self.index, target.index)

@@ -9,6 +9,9 @@ and in every ancestor.  Two states are timed for each of them:
   period (2 s) after its last stall there, and ``full`` is the time in which all of them are stalled at once.  A
   workload of one thread thus has equal ``some`` and ``full``.
 
+Stalls of faults are measured where the faults are served, in the same states (:mod:`uzswap.core.stalls`), and added
+here with :meth:`Pressure.add`.
+
 The averages are the kernel's: sampled every 2 s, in 11-bit fixed point, whole percents.  The state between two changes
 is constant, so the samples are taken after the fact, exactly at their due times, by whoever looks next; they need no
 timer.  Only triggers do: a worker thread runs while there are any.
@@ -35,6 +38,7 @@ from typing import Final, Self
 
 from uzswap.cgroup.psi import FIXED_1, FSHIFT, PERIOD, Covered, Window, calc_averages
 from uzswap.errors import os_error
+from uzswap.locks import Order, make_condition
 from uzswap.signals import block_all_signals
 
 __all__ = ["Pressure", "PressureMonitor", "Trigger", "has_cap_sys_resource"]
@@ -257,6 +261,25 @@ class Pressure:
                 group._recent[thread] = now
                 group._arm(now)
 
+    def add(self, some: int, full: int) -> None:
+        """Add times that somebody else has measured: in which some, and in which all, of the subtree's threads waited.
+
+        They are of this group alone: its ancestors get theirs by calls of their own.  The times lie between the last
+        call and now, nobody knows when: they count as if they ended now.  Whose workload that is cannot be compared
+        with the threads that are known here, some of which may be the same; so ``full`` is the union of both.
+
+        Parameters
+        ----------
+        some, full
+            Nanoseconds.
+        """
+        with self.monitor.changed:
+            now = self.monitor.clock()
+            self._advance(now)
+            self._some.add(now - some, now)
+            self._full.add(now - full, now)
+            self._arm(now)
+
     # What memory.pressure calls
 
     def total(self, state: int) -> int:
@@ -454,7 +477,7 @@ class PressureMonitor:
         #: called with the lock held when a trigger fires; may lock a leaf
         self.on_event: Callable[[], object] = lambda: None
         #: guards everything here; notified when a trigger fires or goes, or the worker has more to do
-        self.changed = threading.Condition()
+        self.changed = make_condition(Order.PRESSURE)
         self._watched: list[Pressure] = []
         self._has_worker = worker
         self._thread: threading.Thread | None = None

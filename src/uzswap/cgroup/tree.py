@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +20,7 @@ from uzswap.cgroup.files import FILES
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cgroup.pressure import PressureMonitor
 from uzswap.errors import os_error
+from uzswap.locks import Order, make_condition, make_rlock
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -55,8 +55,8 @@ class CgroupTree:
 
     def __init__(self, zswap: Zswap) -> None:
         self.zswap = zswap
-        self.lock = threading.RLock()
-        self.changed = threading.Condition()
+        self.lock = make_rlock(Order.TREE)
+        self.changed = make_condition(Order.CHANGED)
         self.changes = 0
         self.on_remove: list[Callable[[MemCgroup], object]] = []
         self.pressure = PressureMonitor()

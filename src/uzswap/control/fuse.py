@@ -38,6 +38,7 @@ from uzswap.control.tree import ControlTree, Directory, File, Node, OpenFile
 from uzswap.control.watch import Watch
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
+from uzswap.locks import Order, make_condition, make_lock
 from uzswap.signals import block_all_signals, on_behalf_of
 
 if TYPE_CHECKING:
@@ -285,9 +286,9 @@ class Mount:
         self._fd = -1
         self._device = -1
         self._error: BaseException | None = None
-        self._changed = threading.Condition()
+        self._changed = make_condition(Order.MOUNT_STATE)
         self._ended = False
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.MOUNT)
         self._made_directory = prepare(self.path)
         #: what libfuse takes over, as it was before
         self._dispositions: dict[int, ctypes.Array[ctypes.c_char]] = {}
@@ -408,7 +409,7 @@ class Mount:
     def _forked(self) -> None:
         """In a forked child: the mount is the parent's, and a copy of its descriptor would keep it hanging."""
         atexit.unregister(self.close)
-        self._lock = threading.Lock()  # the parent's may never be free
+        self._lock = make_lock(Order.MOUNT)  # the parent's may never be free
         served, self.closing, self._ended = not self._ended, True, True
         # It may have been closed, and its number used again, at the moment of the fork.
         with contextlib.suppress(OSError):

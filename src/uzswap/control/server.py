@@ -42,6 +42,7 @@ from aiohttp import web
 from uzswap.control.requests import STATUS, Requests
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
+from uzswap.locks import Order, make_lock
 from uzswap.signals import block_all_signals
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Server:
         self._requests = Requests(zswap)
         self._sockets: list[socket.socket] = []
         self._inode = -1
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.SERVER)
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event
@@ -191,7 +192,7 @@ class Server:
 
     def _forked(self) -> None:
         """In a forked child: its copies would keep clients waiting for an answer when the parent is gone."""
-        self._lock = threading.Lock()  # the parent's may never be free
+        self._lock = make_lock(Order.SERVER)  # the parent's may never be free
         if not self._closed:
             self._closed = True
             for listening in self._sockets:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uzswap.control.runtime import Entry, runtime_directory
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
+from uzswap.locks import Order, make_lock
 
 if TYPE_CHECKING:
     from uzswap.control.fuse import Mount
@@ -31,7 +31,7 @@ class Serving:
 
     def __init__(self, zswap: Zswap) -> None:
         self._zswap = zswap
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.SERVING)
         self._mounts: list[Mount] = []
         self._servers: list[Server] = []
         self._sockets = itertools.count()
@@ -105,6 +105,6 @@ class Serving:
 
     def _forked(self) -> None:
         """In a forked child: all of it is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.SERVING)
         self._entry = None
         self._closed = True

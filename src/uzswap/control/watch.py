@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+from uzswap.locks import Order, make_lock
 from uzswap.signals import block_all_signals
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Watch:
 
     def __init__(self, zswap: Zswap) -> None:
         self._tree = zswap.tree
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.WATCH)
         self._waiting: dict[Hashable, tuple[ControlFile[Any], Answer]] = {}
         self._thread: threading.Thread | None = None
         self._closed = False

@@ -7,5 +7,5 @@ cdef enum:
 cdef void clean_keep(Core *c, uint64_t *handles, int n, uint64_t owner) noexcept nogil
 cdef int clean_settle(Core *c, uint64_t *handles, const uint64_t *owners, int n, const char *frames) noexcept nogil
 cdef void clean_forget(Core *c, const uint64_t *handles, const uint64_t *owners, int n) noexcept nogil
-cdef int64_t clean_drop(Core *c, uint32_t root, int64_t nbytes) noexcept nogil
-cdef int64_t clean_drop_locked(Core *c, uint32_t root, int64_t nbytes) noexcept nogil
+cdef int64_t clean_drop(Core *c, uint32_t root, int64_t nbytes, int take_low) noexcept nogil
+cdef int64_t clean_drop_locked(Core *c, uint32_t root, int64_t nbytes, int spare, int take_low) noexcept nogil

@@ -36,6 +36,7 @@ from cython.cimports.uzswap.core.entries import (
     owner_of,
 )
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.protection import unprotected
 from cython.cimports.uzswap.core.state import (
     born_units,
     clean_leave,
@@ -165,12 +166,16 @@ def clean_forget(c, handles, owners, n):
     pthread_mutex_unlock(cython.address(c.lock))
 
 
-def clean_drop_locked(c, root, nbytes):
-    """Free copies of root's subtree until nbytes are free.  How many compressed bytes were freed."""
+def clean_drop_locked(c, root, nbytes, spare, take_low):
+    """Free copies of root's subtree until nbytes are free.  How many compressed bytes were freed.
+
+    With spare, what memory.min protects is left alone, and what memory.low does unless take_low.
+    """
     t = cython.address(c.t)
     freed: int64_t = 0
     tried: uint32_t = 0
-    k: cython.int
+    most: int64_t
+    said: cython.int = 0
     d: Delta
     # The root's counter leaves out what it owns itself.
     if (t.totals[C_CLEAN] if root == ROOT else t.memcgs[root].counters[C_CLEAN]) == 0:
@@ -183,10 +188,15 @@ def clean_drop_locked(c, root, nbytes):
         copies = cython.address(t.memcgs[memcg].clean)
         if copies.length == 0 or t.memcgs[memcg].state != MEMCG_ONLINE or not in_subtree(t, memcg, root):
             continue
-        for k in range(DROP_BATCH):
+        most = copies.length
+        if spare:
+            delta_apply(t, cython.address(d))
+            most = unprotected(t, memcg, root, most, take_low, cython.address(said))
+        if most > DROP_BATCH:
+            most = DROP_BATCH
+        while most > 0 and freed < nbytes and copies.head:
+            most -= 1
             index = copies.head
-            if freed >= nbytes or not index:
-                break
             e = cython.address(t.entries[index])
             if e.flags & HELD:
                 # Its page is on its way out: it goes to the end, and somebody else's is taken.
@@ -200,8 +210,9 @@ def clean_drop_locked(c, root, nbytes):
     return freed
 
 
-def clean_drop(c, root, nbytes):
+def clean_drop(c, root, nbytes, take_low):
+    """clean_drop_locked() for the reclaim of root."""
     pthread_mutex_lock(cython.address(c.lock))
-    freed = clean_drop_locked(c, root, nbytes)
+    freed = clean_drop_locked(c, root, nbytes, 1, take_low)
     pthread_mutex_unlock(cython.address(c.lock))
     return freed

@@ -36,8 +36,10 @@ from cython.cimports.uzswap.core.entries import (
     delta_add,
     delta_apply,
     entry_at,
+    in_subtree,
     memcg_alloc,
     memcg_offline,
+    memcg_protect,
     owner_of,
     writeback_allowed,
 )
@@ -48,6 +50,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_private_alloc,
     uz_private_free,
 )
+from cython.cimports.uzswap.core.protection import effective_protection, share_of
 from cython.cimports.uzswap.core.state import (
     Charge,
     Core,
@@ -123,7 +126,7 @@ MAX_ENTRY = MAX_ENTRY_BYTES
 NO_LIMIT = 1 << 62
 REFUSED = 0
 ZERO, SAME, ZSWAP, DISK = IS_ZERO, IS_SAME, IN_POOL, ON_DISK
-ZSWAP_MAX, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX, RESIDENT_MAX = range(6)
+ZSWAP_MAX, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX, RESIDENT_MAX, MEMORY_MIN, MEMORY_LOW = range(8)
 SKIP_LIMIT, REFUSE = STORE_SKIP_LIMIT, STORE_REFUSE
 DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POOL_FULL, STORE_OVER_SWAP
 STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
@@ -153,6 +156,12 @@ def private_copy(values: cython.pointer(cython.const[uint64_t]), n: cython.size_
 
 def begins_with_record(data: bytes, nonce: uint64_t):
     return bool(record_begins(PyBytes_AS_STRING(data), len(data), nonce))
+
+
+def share_of_protection(
+    usage: int64_t, parent_usage: int64_t, setting: int64_t, parent_effective: int64_t, siblings: int64_t
+):
+    return share_of(usage, parent_usage, setting, parent_effective, siblings)
 
 
 @cython.cclass
@@ -249,8 +258,35 @@ class Engine:
             g.swap_max = value
         elif which == 5:
             g.resident_max = value
+        elif which in (6, 7):
+            c = self.core
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(c.lock))
+                memcg_protect(
+                    cython.address(c.t),
+                    memcg,
+                    value if which == 6 else g.memory_min,
+                    value if which == 7 else g.memory_low,
+                )
+                pthread_mutex_unlock(cython.address(c.lock))
         else:
             raise ValueError(f"limit {which}")
+
+    def effective_protection(self, memcg: uint32_t, target: uint32_t):
+        self._memcg(memcg)
+        self._memcg(target)
+        c = self.core
+        minimum: int64_t = 0
+        low: int64_t = 0
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            below: cython.bint = in_subtree(cython.address(c.t), memcg, target)
+            if below:
+                effective_protection(cython.address(c.t), memcg, target, cython.address(minimum), cython.address(low))
+            pthread_mutex_unlock(cython.address(c.lock))
+        if not below:
+            raise ValueError(f"memcg {memcg} is not in the subtree of {target}")
+        return minimum, low
 
     def set_writeback(self, memcg: uint32_t, allowed: cython.bint):
         self._memcg(memcg).writeback = allowed
@@ -394,7 +430,7 @@ class Engine:
         self._memcg(memcg)
         c = self.core
         with cython.nogil:
-            freed = clean_drop(c, memcg, nbytes)
+            freed = clean_drop(c, memcg, nbytes, 0)
         return freed
 
     def uncharge(self, memcg: uint32_t, nbytes: int64_t):

@@ -49,6 +49,8 @@ MEMORY_MAX: Final[int]
 SWAP_HIGH: Final[int]
 SWAP_MAX: Final[int]
 RESIDENT_MAX: Final[int]  # resident bytes alone, compressed ones not counted
+MEMORY_MIN: Final[int]
+MEMORY_LOW: Final[int]
 
 # store(flags=), both about the first folio of the call only
 SKIP_LIMIT: Final[int]  # do not test memory.zswap.max (room was just made)
@@ -150,6 +152,11 @@ class Writer:
     def finish(self) -> FlushResult: ...
 
 def begins_with_record(data: bytes, nonce: int) -> bool: ...  # one that the engine with this nonce wrote, whole
+# What a child's setting is worth, in bytes (mm/page_counter.c); siblings_protected: the sum over the parent's children,
+# this one included, of min(usage, setting).
+def share_of_protection(
+    usage: int, parent_usage: int, setting: int, parent_effective: int, siblings_protected: int
+) -> int: ...
 
 class Engine:
     def __init__(self, nodes: int = 1) -> None: ...
@@ -166,6 +173,8 @@ class Engine:
     def memcg_new(self, parent: int) -> int: ...  # -ENOMEM when there are too many
     def memcg_remove(self, memcg: int) -> None: ...  # entries go to the parent, at the head of its LRUs
     def set_limit(self, memcg: int, which: int, value: int) -> None: ...
+    # (memory.min, memory.low) that a memcg is granted when the target is reclaimed, in bytes; ValueError: not below it
+    def effective_protection(self, memcg: int, target: int) -> tuple[int, int]: ...
     def set_writeback(self, memcg: int, allowed: bool) -> None: ...
     def counters(self, memcg: int) -> list[int]: ...  # one consistent snapshot, subtree included
     def globals(self) -> list[int]: ...
@@ -194,8 +203,8 @@ class Engine:
     def charge(self, memcg: int, nbytes: int) -> tuple[int, int]: ...  # (memcg over memory.max, nothing charged; or -1,
     #                                                                    memcg over memory.high, or -1)
     def uncharge(self, memcg: int, nbytes: int) -> None: ...
-    def drop_clean(self, memcg: int, nbytes: int) -> int: ...  # clean copies of the subtree, oldest first; bytes freed
-
+    def drop_clean(self, memcg: int, nbytes: int) -> int: ...  # clean copies of the subtree,
+    #   oldest first, but for what memory.min and memory.low protect; bytes freed
     # parameters
     def set_enabled(self, enabled: bool) -> None: ...
     def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)

@@ -119,6 +119,13 @@ cdef struct Memcg:
     int64_t memory_high
     int64_t memory_max
     int64_t resident_max
+    int64_t memory_min
+    int64_t memory_low
+    int64_t claimed_min         # of its use, what these two protect; see protection.py
+    int64_t claimed_low
+    int64_t children_min        # sums of that over its children
+    int64_t children_low
+    uint32_t toward             # a child, while protection is worked out; 0 for none
     int64_t swap_high
     int64_t swap_max
     int64_t memory_peak
@@ -152,6 +159,7 @@ cdef struct Table:
     uint32_t last_free_memcg
     uint32_t nr_free_memcgs
     uint64_t last_birth
+    uint32_t nr_protected       # memcgs with memory.min or memory.low
     int64_t totals[NR_GLOBALS]
 
 cdef int table_init(Table *t) noexcept nogil
@@ -173,6 +181,7 @@ cdef void lru_rotate(Table *t, uint32_t index, uint32_t memcg) noexcept nogil
 cdef uint32_t memcg_alloc(Table *t, uint32_t parent) noexcept nogil
 cdef void memcg_unref(Table *t, uint32_t m) noexcept nogil
 cdef void memcg_offline(Table *t, uint32_t m) noexcept nogil
+cdef void memcg_protect(Table *t, uint32_t m, int64_t minimum, int64_t low) noexcept nogil
 cdef int writeback_allowed(Table *t, uint32_t m) noexcept nogil
 cdef void delta_add(Table *t, Delta *d, uint32_t m, int counter, int64_t value) noexcept nogil
 cdef void delta_apply(Table *t, Delta *d) noexcept nogil

@@ -18,6 +18,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.active import active_leave, active_update
 from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, madvise, munmap, uz_give_back, uz_reserve
+from cython.cimports.uzswap.core.protection import protection_changed
 
 MAX_ENTRIES = cython.declare(uint64_t, 1 << 30)  # 4 TiB of pages; address space only, 48 bytes each
 MAX_MEMCGS = cython.declare(uint64_t, 1 << 20)  # the kernel's limit is 65535 a hierarchy (MEM_CGROUP_ID_MAX)
@@ -279,8 +280,19 @@ def memcg_offline(t, m):
             if k != C_RESIDENT:
                 p.counters[k] -= g.counters[k]
     active_leave(t, m)
+    memcg_protect(t, m, 0, 0)
     g.state = MEMCG_DEAD
     memcg_unref(t, m)
+
+
+def memcg_protect(t, m, minimum, low):
+    """Set memory.min and memory.low."""
+    g = cython.address(t.memcgs[m])
+    t.nr_protected -= g.memory_min != 0 or g.memory_low != 0
+    g.memory_min = minimum
+    g.memory_low = low
+    t.nr_protected += minimum != 0 or low != 0
+    protection_changed(t, m)
 
 
 def lru_splice(t, mine, theirs):
@@ -341,6 +353,8 @@ def delta_apply(t, d):
         current = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
         if (current != 0) != g.active:
             active_update(t, m)
+        if t.nr_protected:
+            protection_changed(t, m)
         if current > g.memory_peak:
             g.memory_peak = current
         if current > g.memory_peak_local:

@@ -9,15 +9,18 @@ from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.uzswap.core.engine import Engine
 from cython.cimports.uzswap.core.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at, memcg_offline
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, strndup
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, strndup, uz_monotonic_ns
 from cython.cimports.uzswap.core.page_in import KEEP
 from cython.cimports.uzswap.core.page_out import evict_from
 from cython.cimports.uzswap.core.pager import pager_start, pager_stop, settle, wait_events
 from cython.cimports.uzswap.core.pagetable import (
     E_HIGH,
+    E_LOW,
     E_MAX,
     E_OOM,
     E_POOL_FULL,
+    E_STALL,
+    E_SWAP,
     H_NORMAL,
     H_RANDOM,
     H_SEQUENTIAL,
@@ -46,8 +49,9 @@ from cython.cimports.uzswap.core.ranges import (
     evict_range,
     unkeep_range,
 )
+from cython.cimports.uzswap.core.stalls import stalls_until
 
-HIGH, MAX, OOM, POOL_FULL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL
+HIGH, MAX, OOM, POOL_FULL, LOW, SWAP, STALL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL, E_LOW, E_SWAP, E_STALL
 
 NORMAL, SEQUENTIAL, RANDOM = H_NORMAL, H_SEQUENTIAL, H_RANDOM
 
@@ -56,7 +60,7 @@ MemoryInfo = namedtuple(
     "MemoryInfo",
     "user_mode_only can_move can_poison threads workers areas resident faults evicted evicted_clean read_ahead broken",
 )
-Counts = namedtuple("Counts", "high max oom stall_ns")
+Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns")
 
 
 @cython.cclass
@@ -305,15 +309,27 @@ class Memory:
         with cython.nogil:
             pthread_mutex_lock(cython.address(p.lock))
             m = cython.address(p.memcgs[memcg])
-            high = m.nr_high
-            most = m.nr_max
-            oom = m.nr_oom
-            stall = m.stall_ns
-            m.nr_high = m.nr_max = m.nr_oom = 0
+            stalls_until(p, memcg, uz_monotonic_ns())
+            met = m[0]
+            m.nr_low = m.nr_high = m.nr_max = m.nr_oom = 0
+            m.nr_swap_high = m.nr_swap_max = m.nr_swap_fail = 0
+            m.some_ns = m.full_ns = 0
             m.events = 0
-            m.stall_ns = 0
+            if m.stalled:
+                # It goes on: somebody has to look again, though nothing may happen until then.
+                p.events |= E_STALL
             pthread_mutex_unlock(cython.address(p.lock))
-        return Counts(high, most, oom, stall)
+        return Counts(
+            met.nr_low,
+            met.nr_high,
+            met.nr_max,
+            met.nr_oom,
+            met.nr_swap_high,
+            met.nr_swap_max,
+            met.nr_swap_fail,
+            met.some_ns,
+            met.full_ns,
+        )
 
     def remove_memcg(self, memcg: uint32_t):
         """Engine.memcg_remove() with the memcg's arrays, which become its parent's in the same moment."""

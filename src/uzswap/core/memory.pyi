@@ -12,6 +12,9 @@ HIGH: Final[int]  # memory.high of a memcg was exceeded
 MAX: Final[int]  # memory.max made a fault wait for eviction
 OOM: Final[int]  # nothing more could go: the fault was served over the limit
 POOL_FULL: Final[int]  # the pool limit refused pages: wake the shrink worker
+LOW: Final[int]  # what memory.low protects was evicted, since there was nothing else
+SWAP: Final[int]  # memory.swap.high or memory.swap.max was met, or the device was full
+STALL: Final[int]  # a thread waits for memory: take_counts() tells for how long
 
 # hint()
 NORMAL: Final[int]
@@ -46,10 +49,15 @@ class MemoryInfo(NamedTuple):
     broken: bool  # a thread was killed: see Memory
 
 class Counts(NamedTuple):
+    low: int  # evictions of what memory.low protects
     high: int  # faults that met memory.high
     max: int  # evictions that faults waited for
     oom: int
-    stall_ns: int  # time that faults waited for evictions and for the device
+    swap_high: int  # evictions after which memory.swap.high was exceeded
+    swap_max: int  # pages that could not be evicted for memory.swap.max
+    swap_fail: int  # pages that could not, for that or because the device is full
+    some_ns: int  # time in which some thread of the subtree waited for a page or an eviction
+    full_ns: int  # time in which all did that had faults in the last two seconds
 
 class Memory:
     #: One an engine.  OSError: userfaultfd is refused.  old_kernel: nothing is used that kernels before 6.8 lack.

@@ -14,7 +14,7 @@ from cython.cimports.uzswap.core.frames import (
     stock_used,
     take_stock,
 )
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, uz_monotonic_ns
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.page_out import count, make_room, tell, uncharge, want_shrinking
 from cython.cimports.uzswap.core.pagetable import (
     BATCH_PAGES,
@@ -28,6 +28,7 @@ from cython.cimports.uzswap.core.pagetable import (
     P_LOST,
     P_NONE,
     P_RESIDENT,
+    P_SQUEEZED,
     P_STUCK,
     P_SWAPPED,
     PAGE_BYTES,
@@ -35,9 +36,10 @@ from cython.cimports.uzswap.core.pagetable import (
     list_add,
     memcg_of,
 )
+from cython.cimports.uzswap.core.stalls import arrived, squeezed
 from cython.cimports.uzswap.core.state import core_charge
 from cython.cimports.uzswap.core.swap_in import free_entries, swap_in
-from cython.cimports.uzswap.core.uffd import pthread_cond_broadcast, uz_say_lost, uz_uffd_wake
+from cython.cimports.uzswap.core.uffd import pthread_cond_broadcast, pthread_cond_wait, uz_say_lost, uz_uffd_wake
 
 # How often memory.max is tried before a fault is served over the limit: MAX_RECLAIM_RETRIES of mm/internal.h.
 RECLAIM_RETRIES = cython.declare(cython.int, 16)
@@ -51,17 +53,16 @@ LEAST_MOVED = cython.declare(uint64_t, 8)
 KEEP_SAMPLE = cython.declare(uint32_t, 16)
 
 
-def charge_run(p, w, area, n, flags):
+def charge_run(p, w, area, first, n, flags):
     """Charge n pages of an area, evicting first where a hard limit asks for it.  Called without the lock.
 
     A fault cannot fail as an allocation can, and nobody is killed here: when nothing more can go the charge is forced.
-    Returns the memcg that was charged.
+    What nobody has asked for yet is not brought in then.  Returns the memcg that was charged, or NO_MEMCG.
     """
     met = cython.address(w.charge)
     tries: cython.int = 0
     force: cython.bint = False
     nbytes = cython.cast(int64_t, n) * PAGE_BYTES
-    began: int64_t = 0
     pthread_mutex_lock(cython.address(p.lock))
     memcg = memcg_of(p, area)
     pthread_mutex_unlock(cython.address(p.lock))
@@ -74,16 +75,40 @@ def charge_run(p, w, area, n, flags):
             continue
         if met.over_max == NO_MEMCG:
             break
-        if not began:
-            began = uz_monotonic_ns()
-        force = tries == RECLAIM_RETRIES or make_room(p, w, met.over_max, BATCH_PAGES, met.resident) == 0
-        tries += 1
         pthread_mutex_lock(cython.address(p.lock))
-        tell(p, met.over_max, E_MAX | E_OOM if force else E_MAX)
+        tell(p, met.over_max, E_MAX)
+        squeezed(p, first, n)
         pthread_mutex_unlock(cython.address(p.lock))
-    if began and not flags & AHEAD:
-        p.memcgs[memcg].stall_ns += uz_monotonic_ns() - began
+        if make_room(p, w, met.over_max, BATCH_PAGES, met.resident):
+            continue
+        pthread_mutex_lock(cython.address(p.lock))
+        tries += 1
+        if tries < RECLAIM_RETRIES and (p.nr_evicting or p.nr_arriving):
+            # What others have under way can be evicted, or makes room, when it is there or gone.
+            pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
+        elif flags & AHEAD:
+            pthread_mutex_unlock(cython.address(p.lock))
+            return NO_MEMCG
+        else:
+            force = True
+            tell(p, met.over_max, E_OOM)
+        pthread_mutex_unlock(cython.address(p.lock))
+    pthread_mutex_lock(cython.address(p.lock))
+    p.nr_arriving += 1
+    pthread_mutex_unlock(cython.address(p.lock))
     return memcg
+
+
+def leave_run(p, first, n):
+    """A run does not come in after all: whoever waits for a page of it asks again.  Called with the lock."""
+    i: uint64_t
+    for i in range(first, first + n):
+        page = cython.address(p.pages[i])
+        page.state = P_SWAPPED if page.handle else P_NONE
+        page.flags &= ~P_SQUEEZED
+    uz_uffd_wake(p.fd, p.base + first * PAGE_BYTES, n * PAGE_BYTES)
+    arrived(p, first, n)
+    pthread_cond_broadcast(cython.address(p.changed))
 
 
 def keep_copies(p, w, area, flags):
@@ -103,12 +128,15 @@ def bring_run(p, w, first, n, flags):
     i: uint64_t
     k: uint64_t
     missing: int64_t = 0
-    waited: int64_t = 0
     a = p.pages[first].area
     for i in range(n):
         p.pages[first + i].state = P_COMING
     pthread_mutex_unlock(cython.address(p.lock))
-    memcg = charge_run(p, w, a, n, flags)
+    memcg = charge_run(p, w, a, first, n, flags)
+    if memcg == NO_MEMCG:
+        pthread_mutex_lock(cython.address(p.lock))
+        leave_run(p, first, n)
+        return
     keep: cython.int = keep_copies(p, w, a, flags)
     i = 0
     while i < n:
@@ -116,7 +144,7 @@ def bring_run(p, w, first, n, flags):
         while i + k < n and (p.pages[first + i + k].handle == 0) == (p.pages[first + i].handle == 0):
             k += 1
         if p.pages[first + i].handle:
-            waited += load_swapped(p, w, first, i, k, keep)
+            load_swapped(p, w, first, i, k, keep)
         else:
             fill_empty(p, w, first, i, k, flags & TO_WRITE)
             count(p, memcg, C_PGFAULT, k)
@@ -127,6 +155,7 @@ def bring_run(p, w, first, n, flags):
     area = cython.address(p.areas[a])
     for i in range(n):
         page = cython.address(p.pages[first + i])
+        page.flags &= ~P_SQUEEZED
         if w.result[i] == 0:
             page.state = P_RESIDENT
             page.flags &= ~(P_ACTIVE | P_STUCK)
@@ -152,8 +181,8 @@ def bring_run(p, w, first, n, flags):
         uz_uffd_wake(p.fd, p.base + (first + i) * PAGE_BYTES, PAGE_BYTES)
     if missing:
         uncharge(p, memcg, missing)
-    if not flags & AHEAD:
-        m.stall_ns += waited
+    p.nr_arriving -= 1
+    arrived(p, first, n)
     if w.charge.near != NO_MEMCG:
         want_shrinking(p, w.charge.near)
     if w.charge.over_high != NO_MEMCG:
@@ -184,10 +213,7 @@ def fill_empty(p, w, first, at, n, to_write):
 
 
 def load_swapped(p, w, first, at, n, keep):
-    """Load n swapped pages into place; w.result says for each whether it is there, lost, or to be tried again.
-
-    Returns the time for which it waited for the device, in ns.
-    """
+    """Load n swapped pages into place; w.result says for each whether it is there, lost, or to be tried again."""
     i: uint64_t
     frames: cython.p_char = w.scratch
     stock: cython.int = take_stock(p, n, cython.address(frames)) if n >= LEAST_MOVED else -1
@@ -202,7 +228,6 @@ def load_swapped(p, w, first, at, n, keep):
     load.consume = 0
     swap_in(p.c, load)
     error: cython.int = load.error
-    waited = load.disk_ns
     how: cython.int = 0
     placeless: cython.bint = 0
     if not error:
@@ -224,10 +249,9 @@ def load_swapped(p, w, first, at, n, keep):
     elif n > 1:
         # One of them is in the way of all: the others must not suffer.
         for i in range(n):
-            waited += load_swapped(p, w, first, at + i, 1, keep)
+            load_swapped(p, w, first, at + i, 1, keep)
     else:
         w.result[at] = NO_PLACE if placeless else -1 if error in (EAGAIN, ENOMEM, EBUSY) else error
-    return waited
 
 
 def lose(p, page, error):

@@ -6,15 +6,17 @@ write-protected, copied and dropped instead.
 """
 
 import cython
-from cython.cimports.libc.errno import EEXIST, ENOENT
+from cython.cimports.libc.errno import EEXIST, ENOENT, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.clean import clean_drop, clean_forget, clean_settle
 from cython.cimports.uzswap.core.codec import Codec, compress
 from cython.cimports.uzswap.core.entries import (
     C_RESIDENT,
+    C_SWAP,
     C_ZSWAP,
     MEMCG_ONLINE,
+    ROOT,
     Delta,
     delta_add,
     delta_apply,
@@ -32,9 +34,11 @@ from cython.cimports.uzswap.core.pagetable import (
     B_STOCK,
     BATCH_PAGES,
     E_HIGH,
+    E_LOW,
     E_MAX,
     E_OOM,
     E_POOL_FULL,
+    E_SWAP,
     P_GOING,
     P_NONE,
     P_RESIDENT,
@@ -47,6 +51,7 @@ from cython.cimports.uzswap.core.pagetable import (
     list_del,
     memcg_of,
 )
+from cython.cimports.uzswap.core.protection import LOW_BREACHED, LOW_SPARED, unprotected
 from cython.cimports.uzswap.core.state import may_write_back, worker_get, worker_put
 from cython.cimports.uzswap.core.stream import stream_finish, stream_get, stream_put
 from cython.cimports.uzswap.core.swap_out import (
@@ -67,6 +72,9 @@ from cython.cimports.uzswap.core.walk import Walk, walk
 FILTER_SAMPLE = cython.declare(cython.int, 4)
 FILTER_BATCHES = cython.declare(uint32_t, 16)
 
+# Compressed bytes that are written back at once: as many as a batch of pages takes that do not compress.
+WRITE_BACK_BYTES = cython.declare(int64_t, BATCH_PAGES * PAGE_BYTES)
+
 # Evictions of a page that the kernel would not move, before it is tried again: doubles up to 2 ** this.
 STUCK_MOST = cython.declare(cython.int, 12)
 
@@ -80,6 +88,7 @@ SCORE_MOST = cython.declare(cython.int, 8)
 def tell(p, memcg, events):
     """Note events for the layer above.  Called with the lock."""
     m = cython.address(p.memcgs[memcg])
+    m.nr_low += (events & E_LOW) != 0
     m.nr_high += (events & E_HIGH) != 0
     m.nr_max += (events & E_MAX) != 0
     m.nr_oom += (events & E_OOM) != 0
@@ -236,8 +245,8 @@ def copy_out(p, w, n, staging):
     return copied
 
 
-def make_room_in_zswap(p, memcg):
-    """memory.zswap.max is reached: write the oldest of the memcg's own entries back.  Whether anything was written."""
+def make_room_in_zswap(p, memcg, most):
+    """Write the oldest of a memcg's own entries back, up to `most` compressed bytes.  Whether anything was written."""
     c = p.c
     lru: uint64_t = cython.cast(uint64_t, memcg) << 8
     position: uint64_t = 0
@@ -257,12 +266,17 @@ def make_room_in_zswap(p, memcg):
     w.youngest = 0xFFFFFFFF
     # Twice round a batch: the first meeting may only take the reference.
     w.nr_to_scan = 2 * BATCH_PAGES
-    w.budget = BATCH_PAGES * PAGE_BYTES
+    w.budget = most
     if may_write_back(c, memcg):
         walk(c, s, cython.address(w))
     stream_finish(c, s)
     wrote: cython.bint = s.entries > 0
     stream_put(c, s)
+    if w.nospace:
+        pthread_mutex_lock(cython.address(p.lock))
+        p.memcgs[memcg].nr_swap_fail += cython.cast(uint32_t, w.nospace)
+        tell(p, memcg, E_SWAP)
+        pthread_mutex_unlock(cython.address(p.lock))
     return wrote
 
 
@@ -328,11 +342,13 @@ def store_run(p, w, first, end, memcg, staging):
     s.flags = 0
     s.filter = choose_filter(p, w, first, end, staging)
     while s.start < end:
+        begin = s.start
         swap_out(p.c, s)
+        note_refusals(p, s, begin)
         s.start = s.next
         s.flags = 0
         if s.reason == STORE_OVER_LIMIT:
-            s.flags = STORE_SKIP_LIMIT if make_room_in_zswap(p, memcg) else STORE_REFUSE
+            s.flags = STORE_SKIP_LIMIT if make_room_in_zswap(p, memcg, WRITE_BACK_BYTES) else STORE_REFUSE
         elif s.reason == STORE_OVER_SWAP:
             s.start += 1
         elif s.reason == STORE_POOL_FULL:
@@ -341,6 +357,29 @@ def store_run(p, w, first, end, memcg, staging):
             pthread_mutex_unlock(cython.address(p.lock))
         elif s.next < end:
             break  # no memory to work with, or the memcg was just removed: the rest stays
+
+
+def note_refusals(p, s, begin):
+    """Count swap space that could not be had for pages begin .. s.next - 1, and the one at which a limit ended it."""
+    i: int64_t
+    none: uint32_t = 0
+    over: uint32_t = s.reason == STORE_OVER_SWAP
+    if s.error == ENOSPC:
+        for i in range(begin, s.next):
+            none += s.handles[i] == 0
+    pthread_mutex_lock(cython.address(p.lock))
+    if none or over:
+        p.memcgs[s.memcg].nr_swap_max += over
+        p.memcgs[s.memcg].nr_swap_fail += none + over
+        tell(p, s.memcg, E_SWAP)
+    m = s.memcg
+    while m != ROOT:
+        g = cython.address(p.c.t.memcgs[m])
+        if g.counters[C_SWAP] > g.swap_high:
+            p.memcgs[m].nr_swap_high += 1
+            tell(p, m, E_SWAP)
+        m = g.parent
+    pthread_mutex_unlock(cython.address(p.lock))
 
 
 def score_copies(p, area, copies, good):
@@ -381,6 +420,7 @@ def evict_picked(p, w, n):
     """Evict the n pages in w.picks, all P_GOING, of one memcg.  How many went.  Called, and returns, with the lock."""
     i: cython.int
     gone: cython.int = 0
+    p.nr_evicting += 1
     b = take_batch(p)
     staging = p.staging + b * BATCH_PAGES * PAGE_BYTES
     memcg = memcg_of(p, p.pages[w.picks[0]].area)
@@ -426,6 +466,7 @@ def evict_picked(p, w, n):
         p.batches[b].first = 0
         p.batches[b].last = n
         p.batches[b].state = B_STOCK
+    p.nr_evicting -= 1
     pthread_cond_broadcast(cython.address(p.changed))
     return gone
 
@@ -433,12 +474,38 @@ def evict_picked(p, w, n):
 def evict_from(p, w, root, most, copies):
     """Evict up to `most` of the oldest resident pages of root's subtree, its memcgs in turn.  How many went.
 
-    With copies, clean copies of the subtree go first: pages only when there are none.
+    With copies, clean copies of the subtree go first: pages only when there are none.  What memory.low protects goes
+    when there is nothing else.
     """
+    said: cython.int = 0
+    gone = evict_some(p, w, root, most, copies, 0, cython.address(said))
+    if not gone and said & LOW_SPARED:
+        gone = evict_some(p, w, root, most, copies, 1, cython.address(said))
+    return gone
+
+
+def may_go(p, memcg, root, n, take_low, said):
+    """How much of `n` that a memcg has, pages or bytes, may go for root now; counts when memory.low is not kept.
+
+    Called with the lock.
+    """
+    now: cython.int = 0
+    pthread_mutex_lock(cython.address(p.c.lock))
+    n = unprotected(cython.address(p.c.t), memcg, root, n, take_low, cython.address(now))
+    pthread_mutex_unlock(cython.address(p.c.lock))
+    if now & LOW_BREACHED and n:
+        tell(p, memcg, E_LOW)
+    said[0] |= now
+    return n
+
+
+def evict_some(p, w, root, most, copies, take_low, said):
+    """evict_from() but for the second try; adds to `said` whether memory.low has spared anything."""
     gone: int64_t = 0
     tried: uint32_t = 0
+    pages: int64_t
     if copies:
-        gone = (clean_drop(p.c, root, most * PAGE_BYTES) + PAGE_BYTES - 1) // PAGE_BYTES
+        gone = (clean_drop(p.c, root, most * PAGE_BYTES, take_low) + PAGE_BYTES - 1) // PAGE_BYTES
         if gone:
             return gone
     pthread_mutex_lock(cython.address(p.lock))
@@ -452,7 +519,10 @@ def evict_from(p, w, root, most, copies):
             continue
         if not in_subtree(cython.address(p.c.t), memcg, root):
             continue
-        n = pick(p, w, memcg, BATCH_PAGES if most - gone > BATCH_PAGES else cython.cast(cython.int, most - gone))
+        pages = may_go(p, memcg, root, cython.cast(int64_t, m.inactive.length) + m.active.length, take_low, said)
+        if pages > most - gone:
+            pages = most - gone
+        n = pick(p, w, memcg, BATCH_PAGES if pages > BATCH_PAGES else cython.cast(cython.int, pages))
         if n:
             n = evict_picked(p, w, n)
         if n:
@@ -462,9 +532,13 @@ def evict_from(p, w, root, most, copies):
     return gone
 
 
-def write_back_from(p, root):
-    """Write some of the oldest entries of a memcg of root's subtree back, its memcgs in turn.  Whether any were."""
+def write_back_from(p, root, take_low, said):
+    """Write some of the oldest entries of a memcg of root's subtree back, its memcgs in turn.  Whether any were.
+
+    What memory.min and memory.low protect, zswap included, is spared as by evict_some().
+    """
     tried: uint32_t
+    most: int64_t = 0
     nr: uint32_t = p.c.t.next_memcg
     for tried in range(nr):
         pthread_mutex_lock(cython.address(p.lock))
@@ -474,8 +548,11 @@ def write_back_from(p, root):
         found: cython.bint = (
             m.state == MEMCG_ONLINE and m.stored != 0 and in_subtree(cython.address(p.c.t), memcg, root)
         )
+        if found:
+            most = may_go(p, memcg, root, m.counters[C_ZSWAP], take_low, said)
+            found = most > 0
         pthread_mutex_unlock(cython.address(p.lock))
-        if found and make_room_in_zswap(p, memcg):
+        if found and make_room_in_zswap(p, memcg, most if most < WRITE_BACK_BYTES else WRITE_BACK_BYTES):
             return 1
     return 0
 
@@ -487,13 +564,22 @@ def make_room(p, w, root, most, resident):
     budget would end up all compressed, and every fault would evict what the one before had brought; so it takes no
     more than half.
     """
+    said: cython.int = 0
+    gone = make_some_room(p, w, root, most, resident, 0, cython.address(said))
+    if not gone and said & LOW_SPARED:
+        gone = make_some_room(p, w, root, most, resident, 1, cython.address(said))
+    return gone
+
+
+def make_some_room(p, w, root, most, resident, take_low, said):
+    """make_room() but for the second try, in which what memory.low protects goes too."""
     if not resident:
         counters = cython.address(p.c.t.memcgs[root].counters[0])
         if counters[C_ZSWAP] > counters[C_RESIDENT]:
-            gone = (clean_drop(p.c, root, most * PAGE_BYTES) + PAGE_BYTES - 1) // PAGE_BYTES
-            if gone or write_back_from(p, root):
+            gone = (clean_drop(p.c, root, most * PAGE_BYTES, take_low) + PAGE_BYTES - 1) // PAGE_BYTES
+            if gone or write_back_from(p, root, take_low, said):
                 return gone if gone else 1
-    gone = evict_from(p, w, root, most, not resident)
+    gone = evict_some(p, w, root, most, not resident, take_low, said)
     if gone or resident:
         return gone
-    return write_back_from(p, root)
+    return write_back_from(p, root, take_low, said)

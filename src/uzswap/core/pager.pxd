@@ -13,7 +13,7 @@ cdef int start_threads(Pager *p) noexcept nogil
 cdef int all_live(const Pager *p) noexcept nogil
 cdef void give_up(Pager *p) noexcept nogil
 cdef Work *thread_begins(Pager *p) noexcept nogil
-cdef void fault(Pager *p, Work *w, uint64_t address, int kind) noexcept nogil
+cdef void fault(Pager *p, Work *w, uint64_t address, int kind, int thread) noexcept nogil
 cdef void at_work(Pager *p, int n) noexcept nogil
 cdef void help_ahead(Pager *p, Work *w, uint64_t page) noexcept nogil
 cdef int read_ahead(Pager *p, Work *w) noexcept nogil

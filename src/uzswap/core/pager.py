@@ -39,6 +39,7 @@ from cython.cimports.uzswap.core.pagetable import (
     work_put,
 )
 from cython.cimports.uzswap.core.readahead import claim, stream_at, stream_over, want_reading
+from cython.cimports.uzswap.core.stalls import arrived, waits
 from cython.cimports.uzswap.core.state import reserve_below, room_in
 from cython.cimports.uzswap.core.uffd import (
     UZ_PROTECTED,
@@ -233,7 +234,7 @@ def serve(arg):
             punch(p, address, nbytes)
         else:
             at_work(p, 1)
-            fault(p, w, address, kind)
+            fault(p, w, address, kind, cython.cast(cython.int, nbytes))
             at_work(p, -1)
     if w != cython.NULL and not p.broken:
         pthread_mutex_lock(cython.address(p.lock))
@@ -242,7 +243,7 @@ def serve(arg):
     return cython.NULL
 
 
-def fault(p, w, address, kind):
+def fault(p, w, address, kind, thread):
     first: uint64_t = 0
     n: uint64_t = 0
     x: uint64_t
@@ -250,10 +251,13 @@ def fault(p, w, address, kind):
     at = p.base + page * PAGE_BYTES
     pthread_mutex_lock(cython.address(p.lock))
     p.faults += 1
+    if page < p.nr_pages and p.pages[page].area and p.pages[page].state not in (P_LOST, P_RESIDENT):
+        waits(p, thread, page)
     while page < p.nr_pages and p.pages[page].state == P_GOING:
         if not p.can_move and kind != UZ_PROTECTED:
             # It is still in its place until it is stored, so the program has dropped it: it reads as zero.
             put_zeros(p, at, PAGE_BYTES)
+            arrived(p, page, 1)
             pthread_mutex_unlock(cython.address(p.lock))
             return
         pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
@@ -261,6 +265,7 @@ def fault(p, w, address, kind):
         # Beyond an array, in one that was freed, moved away by mremap, or lost before: loud, and only here.
         if page < p.nr_pages and not p.pages[page].area:
             p.strays = 1
+        arrived(p, page, 1)
         poison(p, page)
         pthread_mutex_unlock(cython.address(p.lock))
         return
@@ -273,6 +278,7 @@ def fault(p, w, address, kind):
         pthread_mutex_unlock(cython.address(p.lock))
         return
     if state == P_RESIDENT:
+        arrived(p, page, 1)
         # It came in since this fault was raised; or the program dropped it with madvise: then it reads as zero, as in
         # any anonymous memory.
         if kind == UZ_PROTECTED:

@@ -12,6 +12,7 @@ cdef enum:
     NR_TRACKERS = 8
     MOST_THREADS = 8        # that serve faults
     MOST_WORKERS = 4        # that read ahead and evict
+    MOST_WAITERS = 64       # threads whose faults are known at a time: see stalls.py
     LABEL_BYTES = 192       # of a label, at most
 
     # Page.state
@@ -26,6 +27,7 @@ cdef enum:
     P_ACTIVE = 1            # on the active list
     P_LISTED = 2            # on a list at all
     P_KEPT = 4              # resident() holds it
+    P_SQUEEZED = 64         # on its way in, it waits for an eviction
     P_STUCK = 8             # the kernel would not let it go (pinned, mlocked, shared after fork): retried with back-off
 
     # Area.hint
@@ -43,6 +45,9 @@ cdef enum:
     E_MAX = 2
     E_OOM = 4
     E_POOL_FULL = 8
+    E_LOW = 16
+    E_SWAP = 32             # swap.high, swap.max or swap.fail
+    E_STALL = 64            # somebody has begun to wait
 
 cdef struct Page:
     uint64_t handle
@@ -86,10 +91,25 @@ cdef struct MemcgPages:
     uint32_t nr_high        # how often, since they were last taken
     uint32_t nr_max
     uint32_t nr_oom
+    uint32_t nr_low
+    uint32_t nr_swap_high
+    uint32_t nr_swap_max
+    uint32_t nr_swap_fail
     uint32_t next_shrinking # in the queue of memcgs that workers evict from
     int shrinking
     char *label             # its path, where a message has to name it
-    int64_t stall_ns        # time for which faults waited for reclaim or the device, since it was last taken
+    uint32_t members        # threads that have faults, of its subtree; see stalls.py
+    uint32_t stalled        # of these, who waits
+    int64_t since           # until when the times are counted
+    int64_t some_ns         # time for which some of them waited, since it was last taken
+    int64_t full_ns         # for which all did
+
+cdef struct Waiter:
+    int thread
+    int stalled
+    uint32_t memcg
+    uint64_t page           # that it waits for, 0 for none
+    int64_t seen            # its last fault began or ended then
 
 cdef struct Tracker:
     uint64_t up             # where an ascending stream goes on
@@ -167,6 +187,11 @@ cdef struct Pager:
     uint32_t first_shrinking
     uint32_t last_shrinking
     uint32_t reclaim_cursor
+    int nr_evicting             # batches that are on their way out
+    int nr_arriving             # runs that are charged and on their way in
+    Waiter waiters[MOST_WAITERS]
+    int nr_waiters
+    int nr_waiting              # of these, who waits for a page
     uint32_t write_back_cursor
     pthread_t keeper
     pthread_t threads[MOST_THREADS + MOST_WORKERS]

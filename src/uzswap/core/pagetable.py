@@ -29,6 +29,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_ram_bytes,
     uz_reserve,
 )
+from cython.cimports.uzswap.core.stalls import stalls_reparent
 from cython.cimports.uzswap.core.uffd import (
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
@@ -355,6 +356,7 @@ def pages_reparent(p, m, parent):
     splice(p, cython.address(mine.inactive), cython.address(theirs.inactive))
     splice(p, cython.address(mine.active), cython.address(theirs.active))
     mine.evictions = 0
+    stalls_reparent(p, m, parent)
     for a in range(1, p.next_area):
         if p.areas[a].used and p.areas[a].memcg == m:
             p.areas[a].memcg = parent

@@ -36,8 +36,9 @@ from cython.cimports.uzswap.core.pagetable import (
     work_put,
 )
 from cython.cimports.uzswap.core.readahead import forget_streams
+from cython.cimports.uzswap.core.stalls import arrived, waits
 from cython.cimports.uzswap.core.swap_in import free_entries
-from cython.cimports.uzswap.core.uffd import pthread_cond_wait
+from cython.cimports.uzswap.core.uffd import pthread_cond_wait, uz_thread_id
 
 
 def settled(p, page):
@@ -51,9 +52,13 @@ def bring_range(p, w, first, n, flags):
     x: uint64_t = first
     k: uint64_t
     lost: cython.int = 0
+    thread: cython.int = uz_thread_id()
     pthread_mutex_lock(cython.address(p.lock))
     while x < first + n:
+        if p.pages[x].state not in (P_RESIDENT, P_LOST):
+            waits(p, thread, x)
         settled(p, x)
+        arrived(p, x, 1)
         page = cython.address(p.pages[x])
         if page.state == P_RESIDENT:
             if flags & KEEP and not page.flags & P_KEPT:
@@ -68,6 +73,7 @@ def bring_range(p, w, first, n, flags):
         k = 1
         while k < BATCH_PAGES and x + k < first + n and p.pages[x + k].state in (P_NONE, P_SWAPPED):
             k += 1
+        waits(p, thread, x)
         bring_run(p, w, x, k, flags)
         if w.result[0] == NO_PLACE:
             lost = -EIO

@@ -117,7 +117,7 @@ def admit(c, s, i, p):
         return 0
     if c.pool.pages >= c.pool_max or c.reached_full:
         # Pages of the pool, not bytes, have to become free: what else lies in them stays, so this is a try.
-        clean_drop_locked(c, ROOT, ((c.pool.pages - c.pool_accept) << 12) + COPIES_DROPPED)
+        clean_drop_locked(c, ROOT, ((c.pool.pages - c.pool_accept) << 12) + COPIES_DROPPED, 0, 0)
     if c.pool.pages >= c.pool_max:
         t.totals[G_POOL_LIMIT_HIT] += 1
         c.reached_full = 1
@@ -141,7 +141,7 @@ def drop_copies_for(c, s):
             m = t.memcgs[m].parent
         if m == ROOT:
             return 0
-        if clean_drop_locked(c, m, COPIES_DROPPED) == 0:
+        if clean_drop_locked(c, m, COPIES_DROPPED, 0, 0) == 0:
             m = t.memcgs[m].parent
     return 1
 

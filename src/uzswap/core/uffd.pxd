@@ -71,6 +71,7 @@ cdef extern from *:
             uint64_t wanted = offered & (use | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP);
             /* Mapping over a page, which is poison without UFFDIO_POISON, would wait for its own event. */
             if (!(wanted & UZ_FEATURE_POISON)) wanted &= UZ_FEATURE_MOVE;
+            wanted |= offered & UFFD_FEATURE_THREAD_ID;
             if (!(wanted & UZ_FEATURE_MOVE)) wanted |= UFFD_FEATURE_PAGEFAULT_FLAG_WP;
             int fd = uz_uffd_try(way == 2, way == 1, wanted, &offered);
             if (fd < 0) { error = fd; continue; }
@@ -132,7 +133,7 @@ cdef extern from *:
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
         return mmap(p, n, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -errno : 0;
     }
-    /* What a message says: a kind, the address in question and the bytes from there. */
+    /* What a message says: a kind, the address in question, and the bytes from there; of a fault, whose it is. */
     static int uz_uffd_take(int fd, uint64_t *address, uint64_t *nbytes) {
         struct uffd_msg msg;
         ssize_t n = read(fd, &msg, sizeof msg);
@@ -140,7 +141,7 @@ cdef extern from *:
         switch (msg.event) {
         case UFFD_EVENT_PAGEFAULT:
             *address = msg.arg.pagefault.address;
-            *nbytes = 1;
+            *nbytes = msg.arg.pagefault.feat.ptid;
             if (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) return UZ_PROTECTED;
             return msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE ? UZ_WRITE : UZ_READ;
         case UFFD_EVENT_REMAP:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from uzswap.core import handler as hook
 from uzswap.core import memory as paged
 from uzswap.errors import os_error
+from uzswap.locks import Order, make_lock
 from uzswap.memory.kept import Kept
 from uzswap.resident import Reclaimed
 from uzswap.signals import block_all_signals
@@ -55,6 +56,10 @@ def refusal(error: OSError) -> OSError:
 EVENTS_PAUSE: Final = 0.05
 
 
+#: the events that :class:`~uzswap.core.memory.Counts` has, in its order
+_COUNTED: Final = ("low", "high", "max", "oom", "swap.high", "swap.max", "swap.fail")
+
+
 class ArraysOf:
     """The arrays of one cgroup as a holder of resident memory; see :class:`uzswap.resident.ResidentOwner`."""
 
@@ -84,7 +89,7 @@ class Arena:
     def __init__(self, zswap: Zswap) -> None:
         self.zswap: Final = zswap
         self.memory: paged.Memory | None = None
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.ARENA)
         #: set when the memory goes
         self.closing: Final = threading.Event()
         #: by index of the cgroup that they allocate in now; guarded by the tree's lock
@@ -161,14 +166,14 @@ class Arena:
         with cgroup.in_use():
             for memcg in cgroup.preorder():
                 met = self.memory.take_counts(memcg.index)
-                for name, times in (("high", met.high), ("max", met.max), ("oom", met.oom)):
+                for name, times in zip(_COUNTED, met, strict=False):
                     if times:
                         memcg.count_event(name, times)
                 if met.high and memcg.members:
                     # The data plane evicts pages of arrays; other front-ends do their part.
                     self.zswap.over_high(memcg)
-                if met.stall_ns:
-                    memcg.pressure.record(met.stall_ns)
+                if met.some_ns:
+                    memcg.pressure.add(met.some_ns, met.full_ns)
 
     def settle(self) -> None:
         """Wait until all is done that faults have set off: eviction in the background, reading ahead."""
@@ -223,10 +228,10 @@ class Arena:
         if self._finalizer is not None:
             self._finalizer.detach()
         self.memory = None
-        self._lock = threading.Lock()
+        self._lock = make_lock(Order.ARENA)
 
 
-_registering = threading.Lock()
+_registering = make_lock(Order.ARENAS)
 #: those with a memory; replaced, never changed, so that it can be gone through without a lock
 _arenas: tuple[weakref.ref[Arena], ...] = ()
 _abandoned: list[object] = []
@@ -235,7 +240,7 @@ _abandoned: list[object] = []
 def _forked() -> None:
     """A child begins with no arena, and must not wait for a lock that some thread of the parent had."""
     global _arenas, _registering
-    _arenas, _registering = (), threading.Lock()
+    _arenas, _registering = (), make_lock(Order.ARENAS)
 
 
 os.register_at_fork(after_in_child=_forked)
@@ -265,7 +270,7 @@ def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
             return
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
-        if events & (paged.HIGH | paged.MAX | paged.OOM):
+        if events & ~paged.POOL_FULL:
             try:
                 zswap.arena.count_faults(zswap.root)
             except OSError:

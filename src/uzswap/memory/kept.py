@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
+
+from uzswap.locks import Order, make_lock
 
 __all__ = ["Kept"]
 
@@ -12,7 +13,7 @@ class Kept:
     """The ranges of pages that are kept, by area.  May be used from any thread."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = make_lock(Order.KEPT)
         self._ranges: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
 
     def add(self, area: int, first: int, end: int) -> None:

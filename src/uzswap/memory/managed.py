@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 from uzswap.core import handler as hook
 from uzswap.errors import InvalidArgumentError
 from uzswap.lifetime import ForkedLifetime
+from uzswap.locks import Order, make_lock
 from uzswap.resident import Reclaimed
 from uzswap.units import parse_size
 
@@ -133,7 +134,7 @@ class managed:
 
 _current: ContextVar[managed | None] = ContextVar("uzswap.managed", default=None)
 _thread_start = threading.Thread.start
-_lock = threading.Lock()
+_lock = make_lock(Order.MANAGED)
 _nr_on = 0
 
 
@@ -151,7 +152,7 @@ def _pass_on_to_threads(more: int) -> None:
 def _forked() -> None:
     """A child must not wait for a lock that some thread of the parent had."""
     global _lock
-    _lock = threading.Lock()
+    _lock = make_lock(Order.MANAGED)
 
 
 os.register_at_fork(after_in_child=_forked)

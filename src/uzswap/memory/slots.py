@@ -27,6 +27,7 @@ import numpy as np
 
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
+from uzswap.locks import Order, make_rlock
 from uzswap.memory.packing import CHUNK, Packed, Refused, pack, unpack
 from uzswap.memory.weigh import UNPICKLABLE, estimate, examine
 from uzswap.resident import Reclaimed
@@ -92,7 +93,7 @@ class Slots:
 
     def __init__(self, cgroup: MemCgroup) -> None:
         self.cgroup = cgroup
-        self.lock = threading.RLock()
+        self.lock = make_rlock(Order.STORE)
         self.by_key: dict[Any, Slot] = {}
         self.lru: OrderedDict[Slot, None] = OrderedDict()
         self.resident_bytes = 0

@@ -1,0 +1,111 @@
+/* Preloaded, it watches the mutexes of the data plane: which is taken under which.  See lock_order.py. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <execinfo.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MOST_HELD = 16, MOST_ORDERS = 4096, MOST_CALLERS = 4096 };
+enum { OTHERS, OURS, PYTHONS };
+
+static int (*real_lock)(pthread_mutex_t *);
+static int (*real_unlock)(pthread_mutex_t *);
+static int (*real_destroy)(pthread_mutex_t *);
+static __thread pthread_mutex_t *held[MOST_HELD];
+static __thread int nr_held;
+static __thread int inside;
+
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+static struct { pthread_mutex_t *first, *then; } orders[MOST_ORDERS];
+static int nr_orders;
+static struct { void *address; int whose; } callers[MOST_CALLERS];
+
+__attribute__((constructor)) static void begin(void) {
+    real_lock = dlsym(RTLD_NEXT, "pthread_mutex_lock");
+    real_unlock = dlsym(RTLD_NEXT, "pthread_mutex_unlock");
+    real_destroy = dlsym(RTLD_NEXT, "pthread_mutex_destroy");
+}
+
+static void tell(const char *what) {
+    void *frames[32];
+    inside = 1;
+    fprintf(stderr, "lock_order: %s\n", what);
+    backtrace_symbols_fd(frames, backtrace(frames, 32), STDERR_FILENO);
+    _exit(70);
+}
+
+static int whose(void *address) {
+    unsigned slot = ((unsigned long)address >> 2) % MOST_CALLERS;
+    if (callers[slot].address == address) return callers[slot].whose;
+    Dl_info info;
+    int who = OTHERS;
+    inside = 1;
+    if (dladdr(address, &info) && info.dli_fname) {
+        if (strstr(info.dli_fname, "uzswap/core/")) who = OURS;
+        else if (strstr(info.dli_fname, "python")) who = PYTHONS;
+    }
+    inside = 0;
+    callers[slot].whose = who;
+    callers[slot].address = address;
+    return who;
+}
+
+/* Whether a chain of orders leads from one mutex to another.  Called with the guard. */
+static int leads(pthread_mutex_t *from, pthread_mutex_t *to, int depth) {
+    if (depth == MOST_HELD) return 0;
+    for (int i = 0; i < nr_orders; i++)
+        if (orders[i].first == from && (orders[i].then == to || leads(orders[i].then, to, depth + 1))) return 1;
+    return 0;
+}
+
+static void note(pthread_mutex_t *mutex) {
+    real_lock(&guard);
+    for (int k = 0; k < nr_held; k++) {
+        int known = 0;
+        if (held[k] == mutex) tell("a thread takes a lock that it has");
+        for (int i = 0; i < nr_orders && !known; i++) known = orders[i].first == held[k] && orders[i].then == mutex;
+        if (known) continue;
+        if (leads(mutex, held[k], 0)) tell("two locks are taken in both orders");
+        if (nr_orders == MOST_ORDERS) tell("too many locks");
+        orders[nr_orders].first = held[k];
+        orders[nr_orders++].then = mutex;
+    }
+    real_unlock(&guard);
+}
+
+int pthread_mutex_lock(pthread_mutex_t *mutex) {
+    if (!real_lock) begin();
+    if (!inside) {
+        int who = whose(__builtin_return_address(0));
+        if (who == PYTHONS && nr_held) tell("the GIL is taken under a lock of the data plane");
+        if (who == OURS) {
+            note(mutex);
+            int failed = real_lock(mutex);
+            if (nr_held < MOST_HELD) held[nr_held++] = mutex;
+            return failed;
+        }
+    }
+    return real_lock(mutex);
+}
+
+int pthread_mutex_unlock(pthread_mutex_t *mutex) {
+    if (!real_unlock) begin();
+    for (int k = nr_held - 1; k >= 0; k--)
+        if (held[k] == mutex) {
+            memmove(held + k, held + k + 1, (--nr_held - k) * sizeof *held);
+            break;
+        }
+    return real_unlock(mutex);
+}
+
+int pthread_mutex_destroy(pthread_mutex_t *mutex) {
+    if (!real_destroy) begin();
+    real_lock(&guard);
+    for (int i = 0; i < nr_orders; i++)
+        while (i < nr_orders && (orders[i].first == mutex || orders[i].then == mutex)) orders[i] = orders[--nr_orders];
+    real_unlock(&guard);
+    return real_destroy(mutex);
+}
