@@ -206,9 +206,10 @@ class Zswap:
                 if self.swap is not None:
                     self.swap.erase()
             finally:
-                self.core.close()
+                # Before its threads end: as long as they have the device, no other file can be taken for it.
                 if self.swap is not None:
                     self.swap.close()
+                self.core.close()
 
     def is_closing(self) -> bool:
         return self.closing
@@ -428,7 +429,7 @@ class Zswap:
         self._shrink_worker.flush()
         self._residents.high_work.flush()
         self.arena.settle()
-        if self.swap is not None:
+        if self.swap is not None and not self.core.closed:
             self.core.settle_device()
 
     # Front-ends

@@ -33,6 +33,7 @@ cdef struct DeviceIO:
     uint64_t identity[3]
     int direct
     int own_table           # the threads' descriptors are theirs alone
+    void *pin               # a page of it, so that no other file can get its identity; or NULL
     int pid
     pthread_mutex_t lock    # of what follows; nothing else is locked while it is held
     pthread_cond_t asked

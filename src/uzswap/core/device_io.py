@@ -18,6 +18,7 @@ from cython.cimports.libc.errno import EBADF, ECHILD, EINTR, EIO, ENOSPC, errno
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import getpid
 from cython.cimports.uzswap.core.libc_ext import (
+    munmap,
     pread,
     pthread_mutex_destroy,
     pthread_mutex_init,
@@ -27,6 +28,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_identity,
     uz_io_write,
     uz_is_still,
+    uz_pin_file,
     uz_punch,
     uz_truncate,
     uz_write_out,
@@ -53,6 +55,7 @@ def device_io_start(io, fd, direct):
     failed = uz_identity(fd, io.identity)
     if failed:
         return failed
+    io.pin = uz_pin_file(fd)
     pthread_mutex_init(cython.address(io.lock), cython.NULL)
     pthread_cond_init(cython.address(io.asked), cython.NULL)
     pthread_cond_init(cython.address(io.answered), cython.NULL)
@@ -61,6 +64,8 @@ def device_io_start(io, fd, direct):
     while not failed and not io.started:
         pthread_cond_wait(cython.address(io.answered), cython.address(io.lock))
     pthread_mutex_unlock(cython.address(io.lock))
+    if not failed and not io.own_table and io.pin == cython.NULL:
+        failed = -EBADF
     if failed:
         device_io_stop(io)
     return failed
@@ -77,6 +82,8 @@ def device_io_stop(io):
     pthread_mutex_unlock(cython.address(io.lock))
     for i in range(io.nr_threads):
         pthread_join(io.threads[i], cython.NULL)
+    if io.pin != cython.NULL:
+        munmap(io.pin, 4096)
     pthread_cond_destroy(cython.address(io.asked))
     pthread_cond_destroy(cython.address(io.answered))
     pthread_mutex_destroy(cython.address(io.lock))

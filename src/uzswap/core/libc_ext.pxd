@@ -69,6 +69,13 @@ cdef extern from *:
         identity[2] = st.st_rdev;
         return 0;
     }
+    /* Keeps a file in being, its inode's number its own, whatever becomes of descriptors.  NULL when it can't be. */
+    static inline void *uz_pin_file(int fd) {
+        void *p = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED) return NULL;
+        madvise(p, 4096, MADV_DONTFORK);
+        return p;
+    }
     static inline int uz_is_still(int fd, const uint64_t identity[3]) {
         uint64_t now[3];
         return uz_identity(fd, now) == 0 && memcmp(now, identity, sizeof now) == 0;
@@ -146,6 +153,7 @@ cdef extern from *:
     void uz_private_free(void *p, size_t nbytes) nogil
     void uz_give_back(void *p, size_t nbytes) nogil
     int uz_identity(int fd, uint64_t *identity) nogil
+    void *uz_pin_file(int fd) nogil
     int uz_is_still(int fd, const uint64_t *identity) nogil
     void uz_close_ours(int fd, const uint64_t *identity) nogil
     uint64_t uz_random64() nogil

@@ -105,7 +105,7 @@ class SwapFile:
             raise os_error(-error, "what was written to the swap device could not be erased", self.path)
 
     def close(self) -> None:
-        """Erase and close.  An engine that has it must have been closed before.  Calling it again does nothing."""
+        """Close; erase first, unless an engine has it, which erases for itself.  Calling it again does nothing."""
         if self.file.closed:
             return
         try:
