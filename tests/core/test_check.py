@@ -29,7 +29,7 @@ def test_beside_a_thread_that_faults_while_it_holds_the_gil() -> None:
 
         thread = threading.Thread(target=touch)
         thread.start()
-        for _ in range(10000):
+        for _ in range(3000):
             try:
                 z.check()
             except AssertionError:
@@ -41,7 +41,7 @@ def test_beside_a_thread_that_faults_while_it_holds_the_gil() -> None:
         del x
         z.close()
         """
-    finished = run(code, timeout=60)
+    finished = run(code)
     if finished.returncode == 77:
         pytest.skip(f"no arrays here: {finished.stdout}")
     finished.check()

@@ -49,7 +49,7 @@ def test_counting_beside_removals_in_reverse_order_ends() -> None:
         assert wrong == [], wrong
         engine.close()
         """
-    run(code, timeout=60).check()
+    run(code).check()
 
 
 def test_nothing_can_be_made_below_or_counted_for_what_was_removed() -> None:
