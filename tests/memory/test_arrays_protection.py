@@ -184,6 +184,7 @@ def test_clean_copies_of_a_protected_cgroup_stay(family: Any) -> None:
     x = uzswap.array(np.arange(256 * KIB // 8), cgroup=a)
     uzswap.advise(x, "pageout")
     assert x.sum() == (x.size - 1) * x.size // 2
+    a.zswap.flush_work()  # what was read ahead is there
     copies = a.stats()["uzswap.clean_copies"]
     assert copies > 0
     y = pressed(b)

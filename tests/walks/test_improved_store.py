@@ -159,7 +159,7 @@ def test_I4_the_worker_gives_up_when_the_device_fails(walk: str) -> None:
         handles = z.swap_out_many(page_of_length(4000) * 400, g)
         z.flush_work()
         assert 0 < np.count_nonzero(handles) < 400
-        assert "fail " + str(np.count_nonzero(handles == 0)) in g.read("memory.swap.events")
+        assert "fail 0" in g.read("memory.swap.events")  # there was space: the device failed
         disk.heal()
         z.wake_shrink_worker()
         z.flush_work()

@@ -75,20 +75,23 @@ def charge_run(p, w, area, first, n, flags):
             continue
         if met.over_max == NO_MEMCG:
             break
+        limited = cython.address(p.c.t.memcgs[met.over_max])
+        fits: cython.bint = nbytes <= (limited.resident_max if met.resident else limited.memory_max)
+        if flags & AHEAD and not fits:
+            return NO_MEMCG
         pthread_mutex_lock(cython.address(p.lock))
         tell(p, met.over_max, E_MAX)
         squeezed(p, first, n)
         pthread_mutex_unlock(cython.address(p.lock))
         if make_room(p, w, met.over_max, BATCH_PAGES, met.resident):
             continue
+        if flags & AHEAD:
+            return NO_MEMCG
         pthread_mutex_lock(cython.address(p.lock))
         tries += 1
-        if tries < RECLAIM_RETRIES and (p.nr_evicting or p.nr_arriving):
+        if fits and tries < RECLAIM_RETRIES and (p.nr_evicting or p.nr_arriving):
             # What others have under way can be evicted, or makes room, when it is there or gone.
             pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
-        elif flags & AHEAD:
-            pthread_mutex_unlock(cython.address(p.lock))
-            return NO_MEMCG
         else:
             force = True
             tell(p, met.over_max, E_OOM)

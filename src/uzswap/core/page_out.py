@@ -551,8 +551,16 @@ def write_back_from(p, root, take_low, said):
         if found:
             most = may_go(p, memcg, root, m.counters[C_ZSWAP], take_low, said)
             found = most > 0
+        p.nr_evicting += found
         pthread_mutex_unlock(cython.address(p.lock))
-        if found and make_room_in_zswap(p, memcg, most if most < WRITE_BACK_BYTES else WRITE_BACK_BYTES):
+        if not found:
+            continue
+        wrote = make_room_in_zswap(p, memcg, most if most < WRITE_BACK_BYTES else WRITE_BACK_BYTES)
+        pthread_mutex_lock(cython.address(p.lock))
+        p.nr_evicting -= 1
+        pthread_cond_broadcast(cython.address(p.changed))
+        pthread_mutex_unlock(cython.address(p.lock))
+        if wrote:
             return 1
     return 0
 

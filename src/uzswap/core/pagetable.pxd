@@ -187,7 +187,7 @@ cdef struct Pager:
     uint32_t first_shrinking
     uint32_t last_shrinking
     uint32_t reclaim_cursor
-    int nr_evicting             # batches that are on their way out
+    int nr_evicting             # batches on their way out, of memory or of zswap
     int nr_arriving             # runs that are charged and on their way in
     Waiter waiters[MOST_WAITERS]
     int nr_waiters
