@@ -6,7 +6,7 @@ CORE := $(wildcard src/uzswap/core/*.py src/uzswap/core/*.pxd)
 BENCHES := store load writeback scale arrays control
 BENCH_ARGS ?=
 
-.PHONY: venv demo test compat lint bench wheel wheel-test clean
+.PHONY: venv demo test compat lint bench wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -54,5 +54,9 @@ wheel: $(VENV)/.wheel
 wheel-test: wheel
 	UZSWAP_WHEEL=$$(echo dist/*.whl) $(BIN)/python -m pytest tests/test_wheel.py
 
+# Build and test on every Python from 3.11 on that this machine has, a virtual environment each in .pythons/.
+pythons:
+	@scripts/pythons $(PYTEST_ARGS)
+
 clean:
-	rm -rf $(VENV) build dist src/uzswap.egg-info src/uzswap/core/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pythons build dist src/uzswap.egg-info src/uzswap/core/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
