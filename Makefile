@@ -6,7 +6,7 @@ CORE := $(wildcard src/uzswap/core/*.py src/uzswap/core/*.pxd)
 BENCHES := store load writeback scale arrays control
 BENCH_ARGS ?=
 
-.PHONY: venv demo test compat lint bench clean
+.PHONY: venv demo test compat lint bench wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -16,6 +16,10 @@ $(VENV)/.ready: pyproject.toml setup.py scripts/bootstrap $(CORE)
 
 $(VENV)/.bench: $(VENV)/.ready
 	@scripts/bootstrap $(VENV) dev,fuse,bench
+	@touch $@
+
+$(VENV)/.wheel: $(VENV)/.ready
+	@scripts/bootstrap $(VENV) dev,fuse,wheel
 	@touch $@
 
 $(VENV)/.compat: $(VENV)/.ready
@@ -28,6 +32,7 @@ demo: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 test: lint
@@ -40,5 +45,19 @@ compat: $(VENV)/.compat
 bench: $(VENV)/.bench
 	@for bench in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$bench $(BENCH_ARGS) || exit 1; done
 
+# A source distribution, and a wheel made from it that has liblz4, libzstd and libxxhash inside: dist/.
+wheel: $(VENV)/.wheel
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir build/wheel .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --strip --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist/
+
+wheel-test: wheel
+	UZSWAP_WHEEL=$$(echo dist/*.whl) $(BIN)/python -m pytest tests/test_wheel.py
+
+# Build and test on every Python from 3.11 on that this machine has, a virtual environment each in .pythons/.
+pythons:
+	@scripts/pythons $(PYTEST_ARGS)
+
 clean:
-	rm -rf $(VENV) build dist src/uzswap.egg-info src/uzswap/core/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pythons build dist src/uzswap.egg-info src/uzswap/core/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""OPENAPI.yaml: it is what the table says, and what the server does."""
+"""docs/openapi.yaml: it is what the table says, and what the server does."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from uzswap.cgroup.files import ENGINE_FILES, FILES
 from uzswap.control.openapi import as_yaml, document
 from uzswap.control.server import Server
 
-PAGE = Path(__file__).parents[2] / "OPENAPI.yaml"
+PAGE = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 
 
 def test_the_page_is_what_the_table_says() -> None:
     made = subprocess.run([sys.executable, "-m", "uzswap.control.openapi"], capture_output=True, text=True, check=True)
-    assert PAGE.read_text() == made.stdout, "run: python -m uzswap.control.openapi > OPENAPI.yaml"
+    assert PAGE.read_text() == made.stdout, "run: python -m uzswap.control.openapi > docs/openapi.yaml"
 
 
 def test_the_yaml_is_the_document() -> None:

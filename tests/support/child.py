@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import textwrap
 import time
@@ -199,6 +200,9 @@ class NobodysChild(Child):
         program = Path(sys.executable).resolve()  # the real one: a virtual environment only has a link to it
         search = [Path(entry) for entry in _search_path()]
         with _handed_over([base, *search]) as (names, fds):
+            if sysconfig.get_config_var("Py_ENABLE_SHARED"):
+                # Where the interpreter looks for its libpython may be behind such a directory, too.
+                env = {"LD_LIBRARY_PATH": os.path.join(names[base], "lib"), **env}
             return subprocess.Popen(
                 [os.path.join(names[base], program.relative_to(base)), *arguments],
                 env={

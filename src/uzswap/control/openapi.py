@@ -160,9 +160,8 @@ _RESPONSES: Final = {
 
 def as_yaml() -> str:
     """Return the document as YAML: keys in order, every text quoted as JSON does, which YAML 1.2 has as a subset."""
-    return "# Made by `python -m uzswap.control.openapi > OPENAPI.yaml` from src/uzswap/cgroup/files.py.\n" + "".join(
-        _lines(document(), 0)
-    )
+    made_by = "# Made by `python -m uzswap.control.openapi > docs/openapi.yaml` from src/uzswap/cgroup/files.py.\n"
+    return made_by + "".join(_lines(document(), 0))
 
 
 def _lines(value: Any, depth: int) -> list[str]:
