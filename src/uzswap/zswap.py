@@ -419,10 +419,13 @@ class Zswap:
         return max(0, self.core.pool_pages() - self.parameters.pool_limit[1])
 
     def flush_work(self) -> None:
-        """Wait until no background reclaim or writeback is under way."""
-        self._shrink_worker.flush()
-        self._residents.high_work.flush()
-        self.arena.settle()
+        """Wait until no background reclaim or writeback is under way, as it is at once when the engine is closed."""
+        if self.core.closed and not isinstance(self.lifetime, ForkedLifetime):
+            return
+        with self.lifetime:
+            self._shrink_worker.flush()
+            self._residents.high_work.flush()
+            self.arena.settle()
 
     # Front-ends
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import click
@@ -23,6 +23,7 @@ from uzswap.cli.report import Output, describe, exit_code
 from uzswap.cli.usage import parse_flat
 from uzswap.errors import ReclaimError, os_error
 from uzswap.result import ReclaimResult
+from uzswap.threads import start_thread
 from uzswap.units import PAGE_SIZE, format_size, parse_size
 
 __all__ = ["reclaim"]
@@ -178,7 +179,7 @@ _WRITTEN: Final = "zswpwb_proactive_b"
 _RECLAIMED: Final = "pgsteal_proactive"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(cgroup: Cgroup, nbytes: int, source: str | None) -> Iterator[None]:
     """Show on a terminal how far a request has come, by the counters that it moves."""
     console = Console(stderr=True)
@@ -204,13 +205,15 @@ def _progress(cgroup: Cgroup, nbytes: int, source: str | None) -> Iterator[None]
                     if over.wait(_LOOK):
                         return
 
-        thread = threading.Thread(target=look, name="uzswap-progress", daemon=True)
-        thread.start()
+        thread = None
+        with contextlib.suppress(OSError):  # it goes without
+            thread = start_thread("uzswap-progress", look)
         try:
             yield
         finally:
             over.set()
-            thread.join()
+            if thread is not None:
+                thread.join()
 
 
 def _show(cgroup: Cgroup, result: ReclaimResult | None, failed: OSError | None, amount: str, *, as_json: bool) -> None:

@@ -26,6 +26,7 @@ from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.places import Cgroup, open_cgroup
 from uzswap.cli.report import Output, describe
 from uzswap.cli.usage import Usage
+from uzswap.threads import start_thread
 from uzswap.units import format_size
 
 __all__ = ["top"]
@@ -274,7 +275,10 @@ class View:
             chosen = next((row.cgroup for row in self._rows if row.now.cgroup == self._chosen), None)
             if text.strip() and chosen is not None:
                 self._message = f"reclaiming {text} from {chosen.name}"
-                threading.Thread(target=self._reclaim, args=(chosen.again(), text), daemon=True).start()
+                try:
+                    start_thread("uzswap-reclaim", self._reclaim, chosen.again(), text)
+                except OSError as error:
+                    self._message = describe(error)
         elif key == "\x1b":
             self._typed = None
         elif key in ("\x7f", "\b"):

@@ -38,7 +38,8 @@ from uzswap.control.tree import ControlTree, Directory, File, Node, OpenFile
 from uzswap.control.watch import Watch
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
-from uzswap.signals import block_all_signals, on_behalf_of
+from uzswap.signals import on_behalf_of
+from uzswap.threads import start_thread
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -260,7 +261,7 @@ class Mount:
     ------
     OSError
         EBUSY something is mounted there; ENOTDIR, ENOTEMPTY it is no empty directory; EACCES /dev/fuse cannot be used;
-        EIO libfuse could not mount, and has said why on stderr.
+        EAGAIN no thread can be had; EIO libfuse could not mount, and has said why on stderr.
 
     Notes
     -----
@@ -291,8 +292,11 @@ class Mount:
         self._made_directory = prepare(self.path)
         #: what libfuse takes over, as it was before
         self._dispositions: dict[int, ctypes.Array[ctypes.c_char]] = {}
-        self._thread = threading.Thread(target=self._serve, args=(allow_other,), name="uzswap-fuse", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = start_thread("uzswap-fuse", self._serve, allow_other)
+        except OSError:
+            self._remove_directory()
+            raise
         with self._changed:
             self._changed.wait_for(lambda: self._fuse is not None or self._ended)
         if self._ended:
@@ -368,7 +372,6 @@ class Mount:
         options: dict[str, Any] = {"allow_other": True} if allow_other else {}
         if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
             options |= {"max_threads": _MOST_REQUESTS, "max_idle_threads": _IDLE_THREADS}
-        block_all_signals()
         # The working directory that libfuse changes to / shall be this thread's, and its threads', alone.
         _libc.unshare(_CLONE_FS)
         self._dispositions = {number: _disposition(number) for number in _LIBFUSE_SIGNALS}

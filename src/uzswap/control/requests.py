@@ -27,7 +27,8 @@ from uzswap.control.openapi import as_yaml
 from uzswap.control.tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
 from uzswap.control.watch import Watch
 from uzswap.errors import ReclaimError, os_error
-from uzswap.signals import block_all_signals, on_behalf_of
+from uzswap.signals import on_behalf_of
+from uzswap.threads import start_thread
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -307,7 +308,6 @@ async def _in_thread(work: Callable[[], T], gone: threading.Event | None = None)
     gone = gone or threading.Event()
 
     def run() -> None:
-        block_all_signals()
         try:
             with on_behalf_of(gone.is_set):
                 result = work()
@@ -316,11 +316,7 @@ async def _in_thread(work: Callable[[], T], gone: threading.Event | None = None)
         else:
             loop.call_soon_threadsafe(future.set_result, result)
 
-    thread = threading.Thread(target=run, name="uzswap-request", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise os_error(errno.EAGAIN, f"no thread can be had for this request: {error}") from error
+    start_thread("uzswap-request", run)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

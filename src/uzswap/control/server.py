@@ -42,7 +42,7 @@ from aiohttp import web
 from uzswap.control.requests import STATUS, Requests
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
-from uzswap.signals import block_all_signals
+from uzswap.threads import start_thread
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -75,7 +75,7 @@ class Server:
     Raises
     ------
     OSError
-        The socket or the port cannot be had: EADDRINUSE, EACCES, ENAMETOOLONG.
+        The socket or the port cannot be had: EADDRINUSE, EACCES, ENAMETOOLONG; EAGAIN no thread can be had.
     """
 
     def __init__(
@@ -103,8 +103,7 @@ class Server:
                 self._sockets.append(_listen_on_localhost(port))
                 self.port = self._sockets[1].getsockname()[1]
             started: concurrent.futures.Future[None] = concurrent.futures.Future()
-            self._thread = threading.Thread(target=self._run, args=(started,), name="uzswap-http", daemon=True)
-            self._thread.start()
+            self._thread = start_thread("uzswap-http", self._run, started)
             started.result()
         except BaseException:
             self._release()
@@ -143,7 +142,6 @@ class Server:
         self._told_closed()
 
     def _run(self, started: concurrent.futures.Future[None]) -> None:
-        block_all_signals()
         try:
             asyncio.run(self._serve(started))
         except BaseException as error:  # whatever it is, the engine lives on
