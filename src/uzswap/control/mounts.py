@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from uzswap.errors import os_error
+from uzswap.units import is_path
 
 __all__ = ["FSTYPE", "attach", "is_stale", "mounted_on", "mounted_type", "prepare", "take_away"]
 
@@ -57,10 +58,10 @@ def mounted_on(path: str | os.PathLike[str]) -> Mounted | None:
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:
             before, _, after = line.partition(b" - ")
-            where = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), before.split()[4])
+            where = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), before.split(b" ")[4])
             if os.fsdecode(where) == wanted:
-                major, _, minor = before.split()[2].partition(b":")
-                found = Mounted(after.split()[0].decode(), os.makedev(int(major), int(minor)))
+                major, _, minor = before.split(b" ")[2].partition(b":")
+                found = Mounted(after.split(b" ")[0].decode(), os.makedev(int(major), int(minor)))
     return found
 
 
@@ -104,6 +105,8 @@ def prepare(path: Path) -> bool:
     OSError
         As :class:`~uzswap.control.fuse.Mount`.
     """
+    if not is_path(str(path)):
+        raise os_error(errno.EINVAL, "a path has no NUL in it, and no characters that stand for no bytes", ascii(path))
     if is_stale(path):
         _log.warning("%s: the process that had mounted this is gone; taking it over", path)
         take_away(path)
