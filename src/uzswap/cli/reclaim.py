@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Final
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -19,7 +18,7 @@ from uzswap.cgroup.reclaim import SOURCES, request
 from uzswap.cli.arguments import CGROUP, SIZE, engine_option, json_option
 from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.places import Cgroup, open_cgroup
-from uzswap.cli.report import Output, describe, exit_code
+from uzswap.cli.report import Output, describe, exit_code, printable
 from uzswap.cli.usage import parse_flat
 from uzswap.errors import ReclaimError, os_error
 from uzswap.result import ReclaimResult
@@ -182,15 +181,20 @@ _RECLAIMED: Final = "pgsteal_proactive"
 @contextlib.contextmanager
 def _progress(cgroup: Cgroup, nbytes: int, source: str | None) -> Iterator[None]:
     """Show on a terminal how far a request has come, by the counters that it moves."""
-    console = Console(stderr=True)
+    console = Output(stderr=True)
     if not console.is_terminal:
         yield
         return
     key, unit = (_WRITTEN, 1) if source else (_RECLAIMED, PAGE_SIZE)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeElapsedColumn(),
+    )
     over = threading.Event()
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(cgroup.name, total=nbytes or None)
+        task = bar.add_task(printable(cgroup.name), total=nbytes or None)
 
         def look() -> None:
             with cgroup.again().tree as tree:
