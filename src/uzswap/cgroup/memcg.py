@@ -16,7 +16,7 @@ Threads: the tree's lock guards every setting.  It is held only for short: a rec
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, SupportsIndex
 
@@ -26,7 +26,7 @@ from uzswap.cgroup.protection import effective_protection
 from uzswap.cgroup.reclaim import ReclaimRequest, request
 from uzswap.cgroup.stat import EVENTS, FILE_OF_EVENT, memory_stat
 from uzswap.core.engine import COUNTERS, MEMORY_HIGH, MEMORY_MAX, RESIDENT_MAX, SWAP_HIGH, SWAP_MAX, ZSWAP_MAX
-from uzswap.errors import ReclaimError, os_error
+from uzswap.errors import InvalidArgumentError, ReclaimError, os_error
 from uzswap.units import NO_LIMIT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -38,7 +38,26 @@ if TYPE_CHECKING:
     from uzswap.result import ReclaimResult
     from uzswap.zswap import Zswap
 
-__all__ = ["MemCgroup"]
+__all__ = ["MemCgroup", "require_cgroup"]
+
+
+def require_cgroup(cgroup: object, zswap: Zswap | None = None) -> MemCgroup:
+    """Return what was given for a cgroup, if it is one, of this engine when that is given.
+
+    Raises
+    ------
+    TypeError
+        It is no cgroup; the text says how to get one.
+    InvalidArgumentError
+        It is another engine's.
+    """
+    if not isinstance(cgroup, MemCgroup):
+        path = cgroup if isinstance(cgroup, str) and cgroup.startswith("/") else "/name"
+        raise TypeError(f"a cgroup is needed, not {type(cgroup).__name__}: give z.cgroup({path!r}), of the engine z")
+    if zswap is not None and cgroup.zswap is not zswap:
+        raise InvalidArgumentError(f"{cgroup!r} belongs to another engine")
+    return cgroup
+
 
 _RESIDENT: Final = COUNTERS.index("resident")
 _ZSWAP: Final = COUNTERS.index("zswap")
@@ -129,8 +148,10 @@ class MemCgroup:
         """
         return files.cgroup_file(self, name).read(self, self)
 
-    def write(self, name: str, data: str | bytes) -> int:
+    def write(self, name: str, data: str | bytes | SupportsIndex) -> int:
         """Write to a control file, as one open, write and close; return the number of bytes, always all of them.
+
+        An integer is written in decimal digits.
 
         Raises
         ------
@@ -358,20 +379,36 @@ class MemCgroup:
 
     def usage(self) -> int:
         """Return memory.current in bytes: resident memory and compressed zswap bytes of the subtree."""
-        counters = self.zswap.core.counters(self.index)
+        counters = self._counters()
         return counters[_RESIDENT] + counters[_ZSWAP]
 
     def usage_under(self, limit: str) -> int:
         """Return what a limit on memory is about, in bytes: for ``uzswap.resident.max`` resident memory alone."""
         if limit == "uzswap.resident.max":
-            return self.zswap.core.counters(self.index)[_RESIDENT]
+            return self._counters()[_RESIDENT]
         return self.usage()
+
+    def _counters(self) -> Sequence[int]:
+        """Return what the data plane counts here.  Raises ENODEV when the cgroup was removed."""
+        try:
+            return self.zswap.core.counters(self.index)
+        except ValueError:  # its index is nobody's
+            self.require_online()
+            raise
 
     def effective_protection(self, target: MemCgroup) -> tuple[int, int]:
         """Return (effective memory.min, effective memory.low) in bytes when ``target`` is reclaimed.
 
-        The target itself is never protected from its own reclaim.  Raises ValueError when this cgroup is not in the
-        target's subtree.
+        The target itself is never protected from its own reclaim.
+
+        Raises
+        ------
+        OSError
+            ENODEV when the cgroup was removed.
+        InvalidArgumentError
+            It is not in the target's subtree.
         """
+        if require_cgroup(target, self.zswap) not in self.ancestry():
+            raise InvalidArgumentError(f"{self.path} is not in the subtree of {target.path}")
         with self.tree.lock:
             return effective_protection(self, target)
