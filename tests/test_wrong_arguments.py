@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,3 +215,61 @@ def test_a_descriptor_is_no_path(world: World) -> None:
     with pytest.raises(TypeError):
         uzswap.from_file(fd, np.uint8, cgroup=world.g)  # type: ignore[arg-type]
     os.close(fd)  # still ours
+
+
+def _reclaim(g: MemCgroup) -> None:
+    g.reclaim("64K")
+
+
+def _write_back(g: MemCgroup) -> None:
+    g.reclaim("64K", source="zswap")
+
+
+def _swap_out(g: MemCgroup) -> None:
+    g.zswap.free(g.zswap.swap_out(b"x" * 4000, g))
+
+
+def _read(g: MemCgroup) -> None:
+    for name in ("memory.stat", "memory.numa_stat", "memory.current", "memory.pressure", "memory.events"):
+        g.read(name)
+
+
+def _limit(g: MemCgroup) -> None:
+    for name in ("memory.high", "memory.zswap.max", "memory.min"):
+        g.write(name, "4K")
+
+
+def _charge(g: MemCgroup) -> None:
+    g.zswap.charge(g, 4096)
+    g.zswap.uncharge(g, 4096)
+
+
+def _array(g: MemCgroup) -> None:
+    array = uzswap.zeros(5000, cgroup=g)
+    array[:] = 1
+    uzswap.info(array)
+
+
+def test_a_cgroup_that_goes_at_any_moment_is_an_oserror(engine: EngineFactory) -> None:
+    z = engine()
+    done = threading.Event()
+
+    def remove() -> None:
+        while not done.is_set():
+            with contextlib.suppress(OSError):
+                z.tree.lookup("/x").remove()
+
+    def use(call: Callable[[MemCgroup], None]) -> None:
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                call(z.cgroup("/x"))
+
+    calls = (_reclaim, _write_back, _swap_out, _read, _limit, _charge, _array)
+    with ThreadPoolExecutor(len(calls) + 1) as pool:
+        removing = pool.submit(remove)
+        try:
+            for using in [pool.submit(use, call) for call in calls]:
+                using.result()
+        finally:
+            done.set()
+        removing.result()

@@ -408,7 +408,7 @@ class Zswap:
     def limit_changed(self, memcg: MemCgroup, name: str) -> None:
         """Reclaim down to a limit on memory that was just written: ``memory.high``, or a hard one (SPEC 7.2)."""
         if name in ("memory.high", *HARD_LIMITS) and memcg.limits[name] != NO_LIMIT:
-            with self.lifetime:
+            with self.lifetime, memcg.removal_told():
                 self._residents.enforce(memcg, name)
 
     def pressure(self, memcg: MemCgroup) -> Pressure:
@@ -462,13 +462,13 @@ class Zswap:
             ``memory.max`` cannot be met and nothing more can go.  Nothing is charged.
         """
         require_cgroup(memcg, self).require_online()
-        with self.lifetime:
+        with self.lifetime, memcg.removal_told():
             self._residents.charge(memcg, parse_size(nbytes))
 
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Take back a charge."""
-        with self.lifetime:
-            require_cgroup(memcg, self).require_online()
+        with self.lifetime, require_cgroup(memcg, self).removal_told():
+            memcg.require_online()
             self._residents.uncharge(memcg, parse_size(nbytes))
 
     # Control files outward

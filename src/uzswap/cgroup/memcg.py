@@ -224,7 +224,8 @@ class MemCgroup:
         """Carry out a parsed request and keep its result for ``uzswap.last_reclaim``.  Raises as :meth:`reclaim`."""
         self.require_online()
         try:
-            self.last_reclaim = self.zswap.reclaim(self, arguments, cancel=cancel)
+            with self.removal_told():
+                self.last_reclaim = self.zswap.reclaim(self, arguments, cancel=cancel)
         except ReclaimError as error:
             self.last_reclaim = error.result
             raise
@@ -390,10 +391,20 @@ class MemCgroup:
 
     def _counters(self) -> Sequence[int]:
         """Return what the data plane counts here.  Raises ENODEV when the cgroup was removed."""
-        try:
+        with self.removal_told():
             return self.zswap.core.counters(self.index)
-        except ValueError:  # its index is nobody's
-            self.require_online()
+
+    @contextmanager
+    def removal_told(self) -> Iterator[None]:
+        """Have what goes wrong in a block raise ENODEV, when it is that the cgroup was removed meanwhile.
+
+        The data plane says ValueError to an index that is nobody's any more.
+        """
+        try:
+            yield
+        except ValueError as error:
+            if not isinstance(error, OSError):
+                self.require_online()
             raise
 
     def effective_protection(self, target: MemCgroup) -> tuple[int, int]:
