@@ -7,10 +7,12 @@ A page that zswap and the device both refuse stays with the caller.  For many pa
 from __future__ import annotations
 
 import errno
+import operator
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
 
+from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core.engine import (
     COUNTERS,
     DISK,
@@ -46,6 +48,8 @@ Place = Literal["zero", "zswap", "disk"]
 NR_REFUSED_AT_ONCE: Final = 512
 
 _SWAP: Final = COUNTERS.index("swap")
+#: of a folio: more than any buffer has
+_MOST_PAGES: Final = 1 << 52
 
 
 class Paging:
@@ -75,6 +79,7 @@ class Paging:
 
     def swap_out_many(self, data: AnyBuffer, memcg: MemCgroup, node: int, page: int, folio: int) -> Handles:
         buffer = _bytes_of(data)
+        page, folio = operator.index(page), min(operator.index(folio), _MOST_PAGES)
         if not 1 <= page <= MAX_ENTRY:
             raise InvalidArgumentError(f"page={page}: an entry has 1 to {MAX_ENTRY} bytes")
         if folio < 1:
@@ -90,11 +95,9 @@ class Paging:
         return handles
 
     def _check(self, memcg: MemCgroup, node: int) -> None:
-        if memcg.zswap is not self._zswap:
-            raise InvalidArgumentError(f"{memcg!r} belongs to another engine")
-        if not memcg.online:
+        if not require_cgroup(memcg, self._zswap).online:
             memcg.require_online()
-        if not 0 <= node < self._zswap.nodes:
+        if not 0 <= operator.index(node) < self._zswap.nodes:
             raise InvalidArgumentError(f"node={node}: this engine has nodes 0 to {self._zswap.nodes - 1}")
 
     def _store(
@@ -160,7 +163,7 @@ class Paging:
 
     def fault_in_many(self, handles: ArrayLike, out: AnyBuffer | None, page: int, consume: bool) -> NDArray[np.uint8]:
         wanted = _handles(handles)
-        if not 1 <= page <= MAX_ENTRY:
+        if not 1 <= operator.index(page) <= MAX_ENTRY:
             raise InvalidArgumentError(f"page={page}: an entry has 1 to {MAX_ENTRY} bytes")
         if out is None:
             target = np.empty(len(wanted) * page, np.uint8)
@@ -247,13 +250,17 @@ def _bytes_of(data: AnyBuffer) -> NDArray[np.uint8]:
 
 
 def _one(handle: int) -> Handles:
+    handle = operator.index(handle)
     if not 0 < handle < 1 << 64:
         raise StaleHandleError(f"{handle} is no handle")
     return np.array([handle], np.uint64)
 
 
 def _handles(handles: ArrayLike) -> Handles:
-    return np.ascontiguousarray(handles, np.uint64)
+    try:
+        return np.ascontiguousarray(handles, np.uint64)
+    except (ValueError, OverflowError) as error:
+        raise StaleHandleError(f"these are no handles: {error}") from None
 
 
 def _stale(handle: int, which: str = "") -> StaleHandleError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ __all__ = ["Compressor", "Parameters", "PoolLimit", "total_ram_pages"]
 #: mm/zswap.c
 _MAX_POOL_PERCENT: Final = 20
 _ACCEPT_THRESHOLD_PERCENT: Final = 90
+
+#: of a module parameter, which is an unsigned int
+_UINT_MAX: Final = (1 << 32) - 1
 
 _CODECS: Final = {"lz4": LZ4, "zstd": ZSTD}
 #: What a plain name means: LZ4_compress_default()'s acceleration, and ZSTD_CLEVEL_DEFAULT.
@@ -74,6 +78,8 @@ class Compressor:
         >>> str(Compressor.parse("zstd:7")), str(Compressor.parse("zstd:3"))
         ('zstd:7', 'zstd')
         """
+        if not isinstance(text, str):
+            raise TypeError(f"a compressor is text such as 'zstd:7', not {type(text).__name__}")
         name, colon, level = text.partition(":")
         if name not in _CODECS:
             raise os_error(errno.ENOENT, f"there is no compressor {text!r}: there are {', '.join(_CODECS)}")
@@ -125,8 +131,8 @@ class Parameters:
         """
         return self._row(name)[0](self)
 
-    def set(self, name: str, text: str) -> None:
-        """Change a parameter.
+    def set(self, name: str, text: str | int) -> None:
+        """Change a parameter; an integer is written in decimal digits.
 
         Raises
         ------
@@ -134,10 +140,12 @@ class Parameters:
             ENOENT no such parameter, compressor or walk; EINVAL or ERANGE text that is no value of it; EBUSY too many
             old compressors still have entries.
         """
+        if not isinstance(text, str):
+            text = str(operator.index(text))
         self._row(name)[1](self, text)
 
     def _row(self, name: str) -> tuple[Callable[[Parameters], str], Callable[[Parameters, str], None]]:
-        row = _TABLE.get(name)
+        row = _TABLE.get(name) if isinstance(name, str) else None
         if row is None:
             raise os_error(errno.ENOENT, f"there is no parameter {name!r}: there are {', '.join(_TABLE)}")
         return row
@@ -227,8 +235,8 @@ def parse_max_pool(max_pool: str | int | None, accept_threshold_percent: int) ->
     InvalidArgumentError
         It is none of these, or the accept threshold is negative.
     """
-    if accept_threshold_percent < 0:
-        raise InvalidArgumentError(f"accept_threshold_percent={accept_threshold_percent} cannot be negative")
+    if not 0 <= operator.index(accept_threshold_percent) <= _UINT_MAX:
+        raise InvalidArgumentError(f"accept_threshold_percent={accept_threshold_percent} must be 0 to {_UINT_MAX}")
     if max_pool is None:
         return PoolLimit(accept=accept_threshold_percent)
     if isinstance(max_pool, str) and max_pool.strip().endswith("%"):

@@ -159,5 +159,9 @@ class Residents:
                     return
                 _, memcg = self._over_high.popitem()
             if memcg.online:
-                memcg.count_event("high")
-                self._zswap.reclaimer.shrink_to(memcg, "memory.high", Kind.KSWAPD, stop=self._zswap.is_closing)
+                try:
+                    memcg.count_event("high")
+                    self._zswap.reclaimer.shrink_to(memcg, "memory.high", Kind.KSWAPD, stop=self._zswap.is_closing)
+                except (OSError, ValueError):
+                    if memcg.online:  # else it was removed while we were at it
+                        raise

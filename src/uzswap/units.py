@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import operator
+import os
 from typing import Final, SupportsIndex
 
 from uzswap.errors import InvalidArgumentError, os_error
@@ -21,6 +22,7 @@ __all__ = [
     "PAGE_SIZE",
     "WHITESPACE",
     "format_size",
+    "is_path",
     "kstrtobool",
     "kstrtoint",
     "kstrtouint",
@@ -202,6 +204,14 @@ def parse_size(size: str | SupportsIndex) -> int:
     if value > NO_LIMIT:
         raise InvalidArgumentError(f"{size!r} is above the largest size, {NO_LIMIT} bytes")
     return value
+
+
+def is_path(path: str | bytes) -> bool:
+    """Whether the system could take it for a path: without a NUL, and without characters that stand for no bytes."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def format_size(nbytes: int, *, raw: bool = False) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from uzswap.locks import Order, make_condition
-from uzswap.signals import block_all_signals
+from uzswap.threads import start_thread
 
 __all__ = ["Worker"]
+
+_log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -16,6 +19,10 @@ class Worker:
 
     Waking it while it runs makes the job run once more.  So at most one thread is in the job at any time, and an engine
     that nobody closed does not keep a thread.
+
+    When no thread can be had the work stays asked for: every later :meth:`wake` tries again, and :meth:`flush` does it
+    in its caller's thread.  Until then what it was to bring down stays up, which hurts nobody: hard limits are enforced
+    by whoever meets them.
 
     Parameters
     ----------
@@ -32,35 +39,61 @@ class Worker:
         self._woken = False
         self._running = False
         self._closed = False
+        #: the one that was started last
         self._thread: threading.Thread | None = None
+        self._told = False
 
     def wake(self) -> None:
         """Have the job run soon.  Returns at once; after :meth:`close` it does nothing."""
         with self._changed:
-            if self._closed or self._woken:
+            if self._closed:
                 return
+            comes = self._woken and self._thread is not None and self._thread.is_alive()
             self._woken = True
-            if not self._running:
-                self._running = True
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+            if not self._running and not comes:
+                self._start()
 
     def flush(self) -> None:
-        """Wait until it is idle."""
+        """Wait until it is idle, and nothing is left to do."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._running)
+            while self._woken or self._running:
+                if not self._running and not self._start():
+                    break
+                self._changed.wait()
+            else:
+                return
+        self._run()
 
     def close(self) -> None:
         """Drop what is not begun and wait for the rest; the job should end early by itself."""
         with self._changed:
             self._closed = True
             self._woken = False
+            self._changed.wait_for(lambda: not self._running)
             thread = self._thread
         if thread is not None:
             thread.join()
 
+    def _start(self) -> bool:
+        """Start a thread; called with the lock held.  One too many finds nothing to do.  False when there can be none.
+
+        Who runs is said by the threads themselves, so nothing is torn when starting one is interrupted.
+        """
+        try:
+            self._thread = start_thread(self._name, self._run)
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                _log.warning("%s; the work waits until it is asked for again", error.strerror)
+            return False
+        self._told = False
+        return True
+
     def _run(self) -> None:
-        block_all_signals()
+        with self._changed:
+            if self._running:
+                return
+            self._running = True
         try:
             while self._take():
                 self._job()

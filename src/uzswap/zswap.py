@@ -16,12 +16,14 @@ lifetime.py                closing, forking
 from __future__ import annotations
 
 import errno
+import operator
 import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
-from uzswap.cgroup.memcg import MemCgroup
+from uzswap.cgroup.memcg import MemCgroup, require_cgroup
+from uzswap.cgroup.reclaim import ReclaimRequest
 from uzswap.cgroup.tree import CgroupTree
 from uzswap.control.serving import Serving
 from uzswap.core.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
@@ -36,7 +38,7 @@ from uzswap.resident import HARD_LIMITS, ResidentOwner, Residents
 from uzswap.shrinker import DynamicShrinker
 from uzswap.swap import SwapFile, open_swap
 from uzswap.trace import Trace
-from uzswap.units import PAGE_SIZE, parse_size
+from uzswap.units import PAGE_SIZE, is_path, parse_size
 from uzswap.walks import Walk, make_walks
 from uzswap.worker import Worker
 from uzswap.writeback import proactive_writeback
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from uzswap.cgroup.pressure import Pressure
-    from uzswap.cgroup.reclaim import ReclaimRequest
     from uzswap.control.fuse import Mount
     from uzswap.control.server import Server
     from uzswap.core.engine import Handles
@@ -133,7 +134,11 @@ class Zswap:
         limit = parse_max_pool(max_pool, accept_threshold_percent)
         chosen = Compressor.parse(compressor)
         nbytes = parse_size(swap_size)
-        if not 1 <= nodes <= MAX_NODES:
+        if swap is not None and not is_path(os.fspath(swap)):
+            raise InvalidArgumentError(
+                f"swap={swap!r} is no path: it has a NUL in it, or characters that stand for no bytes"
+            )
+        if not 1 <= operator.index(nodes) <= MAX_NODES:
             raise InvalidArgumentError(f"nodes={nodes}: there can be 1 to {MAX_NODES}")
         self.nodes: Final = nodes
         self.trace: Trace | None = None
@@ -394,6 +399,9 @@ class Zswap:
         ReclaimError
             Less was done than asked; see :func:`~uzswap.writeback.proactive_writeback`.
         """
+        require_cgroup(memcg, self)
+        if not isinstance(request, ReclaimRequest):
+            raise TypeError(f"a ReclaimRequest is needed, not {type(request).__name__}: use MemCgroup.reclaim()")
         with self.lifetime:
             if request.source == "zswap":
                 return proactive_writeback(self, memcg, request.nbytes, min_age=request.min_age, cancel=cancel)
@@ -401,17 +409,17 @@ class Zswap:
 
     def over_high(self, memcg: MemCgroup) -> None:
         """Have a cgroup brought back to its ``memory.high`` in the background."""
-        self._residents.over_high(memcg)
+        self._residents.over_high(require_cgroup(memcg, self))
 
     def limit_changed(self, memcg: MemCgroup, name: str) -> None:
         """Reclaim down to a limit on memory that was just written: ``memory.high``, or a hard one (SPEC 7.2)."""
         if name in ("memory.high", *HARD_LIMITS) and memcg.limits[name] != NO_LIMIT:
-            with self.lifetime:
+            with self.lifetime, memcg.removal_told():
                 self._residents.enforce(memcg, name)
 
     def pressure(self, memcg: MemCgroup) -> Pressure:
         """Return the stall times of a cgroup."""
-        return memcg.pressure
+        return require_cgroup(memcg, self).pressure
 
     def wake_shrink_worker(self) -> None:
         """Have the pool brought down to its accept threshold in the background."""
@@ -425,12 +433,15 @@ class Zswap:
         return max(0, self.core.pool_pages() - self.parameters.pool_limit[1])
 
     def flush_work(self) -> None:
-        """Wait until no background reclaim or writeback is under way."""
-        self._shrink_worker.flush()
-        self._residents.high_work.flush()
-        self.arena.settle()
-        if self.swap is not None and not self.core.closed:
-            self.core.settle_device()
+        """Wait until no background reclaim or writeback is under way, as it is at once when the engine is closed."""
+        if self.core.closed and not isinstance(self.lifetime, ForkedLifetime):
+            return
+        with self.lifetime:
+            self._shrink_worker.flush()
+            self._residents.high_work.flush()
+            self.arena.settle()
+            if self.swap is not None and not self.core.closed:
+                self.core.settle_device()
 
     # Front-ends
 
@@ -442,6 +453,7 @@ class Zswap:
         OSError
             ENODEV when the cgroup was removed; EINVAL when it is registered already.
         """
+        require_cgroup(getattr(owner, "cgroup", owner), self)
         with self.lifetime:
             self._residents.register(owner)
 
@@ -457,13 +469,15 @@ class Zswap:
         MemoryError
             ``memory.max`` cannot be met and nothing more can go.  Nothing is charged.
         """
-        with self.lifetime:
-            self._residents.charge(memcg, nbytes)
+        require_cgroup(memcg, self).require_online()
+        with self.lifetime, memcg.removal_told():
+            self._residents.charge(memcg, parse_size(nbytes))
 
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Take back a charge."""
-        with self.lifetime:
-            self._residents.uncharge(memcg, nbytes)
+        with self.lifetime, require_cgroup(memcg, self).removal_told():
+            memcg.require_online()
+            self._residents.uncharge(memcg, parse_size(nbytes))
 
     # Control files outward
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -94,10 +95,32 @@ def test_a_number_that_is_used_again_is_not_the_old_process(private: Path) -> No
     assert engines() == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"pid": 1}', '{"unknown": 1}'])
+WHOLE = {"pid": 1, "started": 2, "number": 1, "command": "x", "socket": None, "mounts": []}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "7", '{"pid": 1}', '{"unknown": 1}', "[" * 100_000, "\x00", "\udcff"]
+    + [
+        json.dumps(WHOLE | {key: value})
+        for key in WHOLE
+        for value in ({}, [1], -1.5, "a\0b", "\ud800", True, None)
+        if (key, value) != ("socket", None)
+    ],
+)
 def test_entries_that_are_no_entries(private: Path, text: str) -> None:
-    (runtime_directory() / "1.json").write_text(text)
+    (runtime_directory() / "1.json").write_text(text, errors="surrogateescape")
     assert engines() == []
+
+
+def test_entries_that_are_no_files(private: Path) -> None:
+    directory = runtime_directory()
+    (directory / "directory.json").mkdir()
+    (directory / "loop.json").symlink_to(directory / "loop.json")
+    (directory / "link.json").symlink_to("/etc/passwd")
+    os.mkfifo(directory / "pipe.json")
+    assert engines() == []
+    assert (directory / "directory.json").is_dir()
 
 
 def test_a_directory_that_is_not_private(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +145,6 @@ def test_without_a_runtime_directory_of_ones_own(
     private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not there in a container, and somebody else's after sudo."""
-    import tempfile
-
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     expected = tmp_path / f"uzswap-{os.getuid()}"
     assert runtime_directory({}) == expected
@@ -131,6 +152,41 @@ def test_without_a_runtime_directory_of_ones_own(
     if os.getuid() == 0:
         os.chown(private, 65534, 65534)
         assert runtime_directory({"XDG_RUNTIME_DIR": str(private)}) == expected
+
+
+@pytest.mark.parametrize("taken", ["directory", "file", "link"])
+def test_a_name_that_somebody_else_has_taken(
+    engine: EngineFactory, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    """In /tmp anybody can make what has the name of ours."""
+    if os.getuid() != 0:
+        pytest.skip("another user's files can only be made as root: run the tests as root")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    theirs = [tmp_path / f"uzswap-{os.getuid()}", tmp_path / f"uzswap-{os.getuid()}-aaaa"]
+    for path in theirs:
+        {"directory": path.mkdir, "file": path.touch, "link": lambda path=path: path.symlink_to("/etc")}[taken]()
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    directory = runtime_directory()
+    assert directory.parent == tmp_path
+    assert directory not in theirs
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert runtime_directory() == directory  # the same for everybody
+    z = engine()
+    with z.serve() as server:
+        assert server.path.parent == directory
+        assert [entry.pid for entry in engines()] == [os.getpid()]
+    # What was served there is found also when the name is free again.
+    with z.serve():
+        for path in theirs:
+            path.rmdir() if taken == "directory" else path.unlink()
+        assert [entry.pid for entry in engines()] == [os.getpid()]
+
+
+def test_a_base_that_others_can_write_to(private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    private.chmod(0o1777)
+    assert runtime_directory().parent == tmp_path
 
 
 def test_an_entry_is_json_and_private(z: Zswap, private: Path) -> None:

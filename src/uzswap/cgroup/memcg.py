@@ -16,7 +16,7 @@ Threads: the tree's lock guards every setting.  It is held only for short: a rec
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, SupportsIndex
 
@@ -35,7 +35,7 @@ from uzswap.core.engine import (
     SWAP_MAX,
     ZSWAP_MAX,
 )
-from uzswap.errors import ReclaimError, os_error
+from uzswap.errors import InvalidArgumentError, ReclaimError, os_error
 from uzswap.units import NO_LIMIT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -47,7 +47,26 @@ if TYPE_CHECKING:
     from uzswap.result import ReclaimResult
     from uzswap.zswap import Zswap
 
-__all__ = ["MemCgroup"]
+__all__ = ["MemCgroup", "require_cgroup"]
+
+
+def require_cgroup(cgroup: object, zswap: Zswap | None = None) -> MemCgroup:
+    """Return what was given for a cgroup, if it is one, of this engine when that is given.
+
+    Raises
+    ------
+    TypeError
+        It is no cgroup; the text says how to get one.
+    InvalidArgumentError
+        It is another engine's.
+    """
+    if not isinstance(cgroup, MemCgroup):
+        path = cgroup if isinstance(cgroup, str) and cgroup.startswith("/") else "/name"
+        raise TypeError(f"a cgroup is needed, not {type(cgroup).__name__}: give z.cgroup({path!r}), of the engine z")
+    if zswap is not None and cgroup.zswap is not zswap:
+        raise InvalidArgumentError(f"{cgroup!r} belongs to another engine")
+    return cgroup
+
 
 _RESIDENT: Final = COUNTERS.index("resident")
 _ZSWAP: Final = COUNTERS.index("zswap")
@@ -140,8 +159,10 @@ class MemCgroup:
         """
         return files.cgroup_file(self, name).read(self, self)
 
-    def write(self, name: str, data: str | bytes) -> int:
+    def write(self, name: str, data: str | bytes | SupportsIndex) -> int:
         """Write to a control file, as one open, write and close; return the number of bytes, always all of them.
+
+        An integer is written in decimal digits.
 
         Raises
         ------
@@ -214,7 +235,8 @@ class MemCgroup:
         """Carry out a parsed request and keep its result for ``uzswap.last_reclaim``.  Raises as :meth:`reclaim`."""
         self.require_online()
         try:
-            self.last_reclaim = self.zswap.reclaim(self, arguments, cancel=cancel)
+            with self.removal_told():
+                self.last_reclaim = self.zswap.reclaim(self, arguments, cancel=cancel)
         except ReclaimError as error:
             self.last_reclaim = error.result
             raise
@@ -369,21 +391,47 @@ class MemCgroup:
 
     def usage(self) -> int:
         """Return memory.current in bytes: resident memory and compressed zswap bytes of the subtree."""
-        counters = self.zswap.core.counters(self.index)
+        counters = self._counters()
         return counters[_RESIDENT] + counters[_ZSWAP]
 
     def usage_under(self, limit: str) -> int:
         """Return what a limit on memory is about, in bytes: for ``uzswap.resident.max`` resident memory alone."""
         if limit == "uzswap.resident.max":
-            return self.zswap.core.counters(self.index)[_RESIDENT]
+            return self._counters()[_RESIDENT]
         return self.usage()
+
+    def _counters(self) -> Sequence[int]:
+        """Return what the data plane counts here.  Raises ENODEV when the cgroup was removed."""
+        with self.removal_told():
+            return self.zswap.core.counters(self.index)
+
+    @contextmanager
+    def removal_told(self) -> Iterator[None]:
+        """Have what goes wrong in a block raise ENODEV, when it is that the cgroup was removed meanwhile.
+
+        The data plane says ValueError to an index that is nobody's any more.
+        """
+        try:
+            yield
+        except ValueError as error:
+            if not isinstance(error, OSError):
+                self.require_online()
+            raise
 
     def effective_protection(self, target: MemCgroup) -> tuple[int, int]:
         """Return (effective memory.min, effective memory.low) in bytes when ``target`` is reclaimed.
 
-        The target itself is never protected from its own reclaim.  Raises ValueError when this cgroup is not in the
-        target's subtree.
+        The target itself is never protected from its own reclaim.
+
+        Raises
+        ------
+        OSError
+            ENODEV when the cgroup was removed.
+        InvalidArgumentError
+            It is not in the target's subtree.
         """
+        if require_cgroup(target, self.zswap) not in self.ancestry():
+            raise InvalidArgumentError(f"{self.path} is not in the subtree of {target.path}")
         with self.tree.lock:
             if target not in self.ancestry():
                 raise ValueError(f"{self.path} is not in the subtree of {target.path}")

@@ -13,13 +13,15 @@ is one of them, open.  The rules that hold for all files (SPEC 6.1, 7.1) are her
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import operator
 import select
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, Self, SupportsIndex, TypeVar
 
 from uzswap.cgroup.pressure import has_cap_sys_resource
 from uzswap.errors import os_error
@@ -181,9 +183,12 @@ class ControlFile(Generic[T]):
             with self.owner.in_use():
                 return self._session.read()
 
-    def write(self, data: str | bytes) -> int:
-        """Write ``data`` at once; return its length in bytes.  Raises what the file says, naming the file."""
-        raw = data.encode(errors="backslashreplace") if isinstance(data, str) else bytes(data)
+    def write(self, data: str | bytes | SupportsIndex) -> int:
+        """Write ``data`` at once, an integer in decimal digits; return its length in bytes.
+
+        Raises what the file says, naming the file.
+        """
+        raw = _bytes_of(data)
         with self.type.naming(self.owner):
             self._require_open()
             if not self.type.writable:
@@ -246,6 +251,20 @@ class ControlFile(Generic[T]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _bytes_of(data: object) -> bytes:
+    """Return what is written to a file."""
+    if isinstance(data, str):
+        return data.encode(errors="backslashreplace")
+    if hasattr(type(data), "__index__"):  # numpy's integers are buffers too
+        with contextlib.suppress(TypeError):
+            return b"%d" % operator.index(data)  # type: ignore[arg-type]
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        text = f"text, bytes or an integer can be written to a control file, not {type(data).__name__}"
+        raise TypeError(text) from None
 
 
 class EventSession(Session["MemCgroup"]):

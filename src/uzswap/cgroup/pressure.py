@@ -39,7 +39,7 @@ from typing import Final, Self
 from uzswap.cgroup.psi import FIXED_1, FSHIFT, PERIOD, Covered, Window, calc_averages
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_condition
-from uzswap.signals import block_all_signals
+from uzswap.threads import start_thread
 
 __all__ = ["Pressure", "PressureMonitor", "Trigger", "has_cap_sys_resource"]
 
@@ -310,7 +310,8 @@ class Pressure:
         Raises
         ------
         OSError
-            EINVAL for text of another form or a number out of range; ENODEV when the monitor is closed.
+            EINVAL for text of another form or a number out of range; ENODEV when the monitor is closed; EAGAIN when no
+            thread can be had to watch it.
         """
         match = _TRIGGER.match(text)
         if match is None:
@@ -484,15 +485,20 @@ class PressureMonitor:
         self._closed = False
 
     def watch(self, group: Pressure) -> None:
-        """Have the worker look after the triggers of a group; called with the lock held."""
+        """Have the worker look after the triggers of a group; called with the lock held.
+
+        Raises
+        ------
+        OSError
+            ENODEV: the monitor is closed; EAGAIN: there is no worker, and no thread can be had for it.
+        """
         if self._closed:
             raise os_error(errno.ENODEV, "memory.pressure: the engine is closed")
         if group in self._watched:
             return
-        self._watched.append(group)
         if self._has_worker and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="uzswap-psimon", daemon=True)
-            self._thread.start()
+            self._thread = start_thread("uzswap-psimon", self._run)
+        self._watched.append(group)
 
     def unwatch(self, group: Pressure) -> None:
         """Undo :meth:`watch`; called with the lock held.  The worker ends with its last group."""
@@ -510,7 +516,6 @@ class PressureMonitor:
             return max(min(upcoming) - now, 0) if upcoming else None
 
     def _run(self) -> None:
-        block_all_signals()
         with self.changed:
             while self._watched and not self._closed:
                 wait = self.run_due()

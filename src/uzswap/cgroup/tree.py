@@ -67,8 +67,11 @@ class CgroupTree:
         self._by_index = {0: self.root}
 
     def by_index(self, index: int) -> MemCgroup:
-        """Return the online cgroup with an index of the data plane.  Raises KeyError when there is none."""
-        return self._by_index[index]
+        """Return the online cgroup with an index of the data plane.  Raises ENODEV when there is none."""
+        cgroup = self._by_index.get(index)
+        if cgroup is None:
+            raise os_error(errno.ENODEV, "the cgroup was removed meanwhile: try again")
+        return cgroup
 
     def lookup(self, path: str) -> MemCgroup:
         """Return the cgroup at an absolute path.
@@ -189,6 +192,8 @@ def _split(path: str, start: MemCgroup) -> list[str]:
 
     Below another cgroup than the root a path has to be relative: joined, an absolute one would be ambiguous.
     """
+    if not isinstance(path, str):
+        raise TypeError(f"the path of a cgroup is text such as '/jobs/a', not {type(path).__name__}")
     if start.parent is not None and path.startswith("/"):
         raise os_error(errno.EINVAL, f"a path below {start.path} must not begin with a slash", path)
     return [name for name in path.split("/") if name]

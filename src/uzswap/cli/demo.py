@@ -18,6 +18,7 @@ from rich.table import Table
 
 from uzswap import MemCgroup, ReclaimError, ReclaimResult, Store, Zswap
 from uzswap.cli import corpus, demo_arrays
+from uzswap.cli.report import printable
 from uzswap.units import format_size, parse_size
 
 _Item = TypeVar("_Item")
@@ -139,7 +140,7 @@ class Demo:
         """Read `count` objects in a random order."""
         chosen = random.Random(count).sample(sorted(tenant.store), count)
         nbytes = sum(len(tenant.store[key]) for key in self.progress(chosen, f"reading {tenant.name}"))
-        self.console.print(f"  {tenant.name}: {count} objects, {format_size(nbytes)}")
+        self.console.print(f"  {escape(printable(tenant.name))}: {count} objects, {format_size(nbytes)}")
 
     def verify(self) -> int:
         """Compare every object with its file; where the file was changed meanwhile, with what it was when stored."""
@@ -175,14 +176,16 @@ class Demo:
 
     def write(self, cgroup: MemCgroup, file: str, text: str) -> None:
         """Write a control file, and show it as a shell would do it."""
-        self.console.print(f"  $ echo {text} > {cgroup.path}/{file}", style="bold")
+        self.console.print(f"  $ echo {text} > {escape(printable(cgroup.path))}/{file}", style="bold")
         cgroup.write(file, text)
 
     def reclaim(self, cgroup: MemCgroup, nbytes: int, source: str | None = None, refused: int = 0) -> None:
         """One request to memory.reclaim, and what came of it; with `refused` it has to fail with that errno."""
         amount, key = f"{nbytes >> 10}K", f" source={source}" if source else ""
         while True:
-            self.console.print(f'  $ echo "{amount}{key}" > {cgroup.path}/memory.reclaim', style="bold")
+            self.console.print(
+                f'  $ echo "{amount}{key}" > {escape(printable(cgroup.path))}/memory.reclaim', style="bold"
+            )
             try:
                 result, answer = cgroup.reclaim(amount, source=source), ""
             except ReclaimError as error:
@@ -229,7 +232,7 @@ class Demo:
             ratio = f"{zswapped / zswap:.2f}" if zswap else "-"
             total = int(cgroup.read("memory.current"))
             sizes = [format_size(number) for number in (resident, zswapped, zswap, disk, total)]
-            table.add_row(cgroup.path, *sizes[:3], ratio, *sizes[3:])
+            table.add_row(escape(printable(cgroup.path)), *sizes[:3], ratio, *sizes[3:])
         self.console.print(table)
 
     def progress(self, items: list[_Item], what: str) -> Iterator[_Item]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from uzswap.cli.arguments import engine_option, json_option
 from uzswap.cli.places import open_engine
-from uzswap.cli.report import Output
+from uzswap.cli.report import Output, printable
 from uzswap.control.mounts import FSTYPE, mounted_type
 from uzswap.control.runtime import engines as running
 
@@ -34,7 +34,8 @@ def engines(as_json: bool) -> None:
     for column in ("engine", "socket", "mounts", "program"):
         table.add_column(column, no_wrap=True)
     for entry in there:
-        table.add_row(*map(Text, (entry.name, entry.socket or "-", " ".join(entry.mounts) or "-", entry.command)))
+        row = (entry.name, entry.socket or "-", " ".join(entry.mounts) or "-", entry.command)
+        table.add_row(*map(Text, map(printable, row)))
     if there:
         Output().print(table)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import click
@@ -10,6 +11,7 @@ import click
 from uzswap.cli.arguments import PATH, engine_option, json_option
 from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.places import Name, open_path
+from uzswap.cli.report import printable
 
 __all__ = ["cat", "ls", "mkdir", "rmdir", "write"]
 
@@ -35,7 +37,12 @@ def ls(path: str, long: bool, as_json: bool, engine: str | None) -> None:
         click.echo(json.dumps(rows))
         return
     for one in names:
-        click.echo((f"{_mode(one)} " if long else "") + one.name + "/" * one.is_directory)
+        _show((f"{_mode(one)} " if long else "") + one.name + "/" * one.is_directory + "\n")
+
+
+def _show(text: str) -> None:
+    """Write text as it is, or to a terminal what it can show of it."""
+    click.echo(printable(text, keep="\n\t") if sys.stdout.isatty() else os.fsencode(text), nl=False)
 
 
 def _mode(name: Name) -> str:
@@ -51,7 +58,7 @@ def cat(paths: tuple[str, ...], engine: str | None) -> None:
     for path in paths:
         tree, where = open_path(path, engine)
         with tree:
-            click.echo(tree.read(where), nl=False)
+            _show(tree.read(where))
 
 
 @click.command()

@@ -84,7 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result = cli.main(args=arguments, prog_name="uzswap", standalone_mode=False)
     except click.ClickException as error:
-        click.echo(f"uzswap: {error.format_message()}", err=True)
+        click.echo(f"uzswap: {report.printable(error.format_message(), keep=chr(10))}", err=True)
         return error.exit_code
     except click.Abort:
         click.echo("uzswap: interrupted", err=True)

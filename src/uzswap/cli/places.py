@@ -10,7 +10,6 @@ import concurrent.futures
 import contextlib
 import errno
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from uzswap.control.client import Client
 from uzswap.control.mounts import FSTYPE, mounted_type
 from uzswap.control.runtime import find
 from uzswap.errors import ReclaimError, os_error
+from uzswap.threads import start_thread
 
 __all__ = ["Cgroup", "FileTree", "Name", "SocketTree", "Tree", "open_cgroup", "open_engine", "open_path"]
 
@@ -120,8 +120,8 @@ class SocketTree(Tree):
 
         with self._told(path):
             file = self._client.open(path)
-            threading.Thread(target=work, name="uzswap-write", daemon=True).start()
             try:
+                start_thread("uzswap-write", work)
                 with interrupts.call(interrupt):
                     done.result()
             except ReclaimError as error:

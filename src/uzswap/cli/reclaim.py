@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -19,10 +18,11 @@ from uzswap.cgroup.reclaim import SOURCES, request
 from uzswap.cli.arguments import CGROUP, SIZE, engine_option, json_option
 from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.places import Cgroup, open_cgroup
-from uzswap.cli.report import Output, describe, exit_code
+from uzswap.cli.report import Output, describe, exit_code, printable
 from uzswap.cli.usage import parse_flat
 from uzswap.errors import ReclaimError, os_error
 from uzswap.result import ReclaimResult
+from uzswap.threads import start_thread
 from uzswap.units import PAGE_SIZE, format_size, parse_size
 
 __all__ = ["reclaim"]
@@ -178,18 +178,23 @@ _WRITTEN: Final = "zswpwb_proactive_b"
 _RECLAIMED: Final = "pgsteal_proactive"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(cgroup: Cgroup, nbytes: int, source: str | None) -> Iterator[None]:
     """Show on a terminal how far a request has come, by the counters that it moves."""
-    console = Console(stderr=True)
+    console = Output(stderr=True)
     if not console.is_terminal:
         yield
         return
     key, unit = (_WRITTEN, 1) if source else (_RECLAIMED, PAGE_SIZE)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeElapsedColumn(),
+    )
     over = threading.Event()
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(cgroup.name, total=nbytes or None)
+        task = bar.add_task(printable(cgroup.name), total=nbytes or None)
 
         def look() -> None:
             with cgroup.again().tree as tree:
@@ -204,13 +209,15 @@ def _progress(cgroup: Cgroup, nbytes: int, source: str | None) -> Iterator[None]
                     if over.wait(_LOOK):
                         return
 
-        thread = threading.Thread(target=look, name="uzswap-progress", daemon=True)
-        thread.start()
+        thread = None
+        with contextlib.suppress(OSError):  # it goes without
+            thread = start_thread("uzswap-progress", look)
         try:
             yield
         finally:
             over.set()
-            thread.join()
+            if thread is not None:
+                thread.join()
 
 
 def _show(cgroup: Cgroup, result: ReclaimResult | None, failed: OSError | None, amount: str, *, as_json: bool) -> None:

@@ -16,11 +16,24 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Final, NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-__all__ = ["AGAIN", "BAD_ARGUMENTS", "BROKEN_PIPE", "DONE", "FAILED", "INTERRUPTED", "Output", "describe", "exit_code"]
+__all__ = [
+    "AGAIN",
+    "BAD_ARGUMENTS",
+    "BROKEN_PIPE",
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "Output",
+    "describe",
+    "exit_code",
+    "printable",
+]
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -34,11 +47,29 @@ BROKEN_PIPE: Final = 128 + signal.SIGPIPE
 _WIDE: Final = 10_000
 
 
-class Output(Console):
-    """stdout, for tables."""
+def printable(text: str, keep: str = "") -> str:
+    """Return text with everything escaped that a terminal would not show, but act on: names and errors are anybody's.
 
-    def __init__(self) -> None:
-        super().__init__(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    >>> printable("jobs/\\x1b[2J\\udcff"), printable("Käse\\n", keep="\\n")
+    ('jobs/\\\\x1b[2J\\\\udcff', 'Käse\\n')
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+class Output(Console):
+    """A terminal or file for tables.  Text is shown as it is: nothing in it is markup, or reaches the terminal as more
+    than text."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        to = sys.stderr if stderr else sys.stdout
+        width = None if to.isatty() else _WIDE
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
 
     def on_broken_pipe(self) -> NoReturn:
         # rich would exit, with a code of its own.
@@ -55,7 +86,7 @@ def describe(error: OSError) -> str:
     told = error.filename is None or text.startswith(f"{error.filename}:")
     parts = [text] if told else [str(error.filename), text]
     number = f" ({errno.errorcode.get(error.errno, error.errno)})" if error.errno else ""
-    return " ".join(": ".join(parts).split()) + number
+    return printable(" ".join(": ".join(parts).split())) + number
 
 
 def exit_code(error: OSError) -> int:

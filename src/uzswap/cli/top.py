@@ -24,8 +24,9 @@ from rich.text import Text
 
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.places import Cgroup, open_cgroup
-from uzswap.cli.report import Output, describe
+from uzswap.cli.report import Output, describe, printable
 from uzswap.cli.usage import Usage
+from uzswap.threads import start_thread
 from uzswap.units import format_size
 
 __all__ = ["top"]
@@ -163,7 +164,7 @@ def _table(rows: list[Row], sort: str, *, chosen: str | None = None, reverse: bo
         values = (column.value(row) for column in COLUMNS)
         cells = ("-" if value is None else column.show(value) for column, value in zip(COLUMNS, values, strict=True))
         style = "reverse" if row.now.cgroup == chosen else ""
-        table.add_row(Text(row.now.cgroup), *cells, style=style)
+        table.add_row(Text(printable(row.now.cgroup)), *cells, style=style)
     return table
 
 
@@ -245,9 +246,9 @@ class View:
         first = max(0, names.index(self._chosen) - height + 1)
         table = _table(rows[first : first + height], self._sort, chosen=self._chosen, reverse=self._reverse)
         if self._typed is not None:
-            last = Text.assemble((f"reclaim from {self._chosen}: ", "bold"), self._typed, ("_", "blink"))
+            last = Text.assemble((f"reclaim from {printable(self._chosen)}: ", "bold"), self._typed, ("_", "blink"))
         else:
-            last = Text(self._message)
+            last = Text(printable(self._message))
         for line in (last, keys := Text(_KEYS, style="dim")):
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(table, last, keys)
@@ -274,7 +275,10 @@ class View:
             chosen = next((row.cgroup for row in self._rows if row.now.cgroup == self._chosen), None)
             if text.strip() and chosen is not None:
                 self._message = f"reclaiming {text} from {chosen.name}"
-                threading.Thread(target=self._reclaim, args=(chosen.again(), text), daemon=True).start()
+                try:
+                    start_thread("uzswap-reclaim", self._reclaim, chosen.again(), text)
+                except OSError as error:
+                    self._message = describe(error)
         elif key == "\x1b":
             self._typed = None
         elif key in ("\x7f", "\b"):

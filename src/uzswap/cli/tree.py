@@ -11,7 +11,7 @@ from rich.tree import Tree as Branches
 
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.places import open_cgroup
-from uzswap.cli.report import Output
+from uzswap.cli.report import Output, printable
 from uzswap.cli.usage import Usage
 from uzswap.units import format_size
 
@@ -52,4 +52,4 @@ def tree(cgroup: str, depth: int | None, as_json: bool, engine: str | None) -> N
 def _label(usage: Usage, name: str) -> Text:
     sizes = ((usage.resident, "resident"), (usage.zswap, "zswap"), (usage.disk, "disk"))
     told = ", ".join(f"{format_size(nbytes)} {where}" for nbytes, where in sizes if nbytes)
-    return Text.assemble((name, "bold"), f"  {told}" if told else "")
+    return Text.assemble((printable(name), "bold"), f"  {told}" if told else "")

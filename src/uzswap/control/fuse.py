@@ -7,7 +7,9 @@ An error keeps its errno all the way.  What is particular:
   writes gets a signal, the kernel tells libfuse, and the request ends with EINTR between two batches.
 - *Polls.*  A request must not wait, so a poll says what is known now, and the kernel is told when that changes.
 - *Nothing is cached*, neither names nor contents: a cgroup can be made or removed by other ways at any time.
-- *The end.*  libfuse leaves its loop when it is told to, and looks when the next request arrives; unmounting sends one.
+- *A process that uses its own mount* can be killed: /dev/fuse is in a table of descriptors of its own, see
+  :mod:`uzswap.core.relay`.  So libfuse, which does not mount and unmount here either, is given a socket for it.
+- *The end.*  libfuse leaves its loop when it is told to, and looks when it is woken: by the end of that socket.
 
 libfuse was made to own its process.  It changes the working directory and the handlers of some signals (its
 fuse_daemonize and fuse_set_signal_handlers), which is undone here.
@@ -25,6 +27,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import stat as st
 import threading
 import time
@@ -33,13 +36,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from uzswap.cgroup.pressure import has_cap_sys_resource
-from uzswap.control.mounts import is_stale, prepare, take_away
+from uzswap.control.mounts import attach, is_stale, mounted_on, prepare, take_away
 from uzswap.control.tree import ControlTree, Directory, File, Node, OpenFile
 from uzswap.control.watch import Watch
+from uzswap.core.relay import Relay
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
 from uzswap.locks import Order, make_condition, make_lock
-from uzswap.signals import block_all_signals, on_behalf_of
+from uzswap.signals import on_behalf_of
+from uzswap.threads import start_thread
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -64,12 +69,17 @@ _CLONE_FS: Final = 0x200  # include/uapi/linux/sched.h
 _MOST_REQUESTS: Final = 1024
 #: libfuse 3.14 complains on stderr about its own default
 _IDLE_THREADS: Final = 10
+#: bytes of the largest write that is not cut in two; any file refuses so much.  A packet of the relay holds it.
+_MAX_WRITE: Final = 1 << 16
+#: read with splice(2), which a socket of packets cannot (libfuse, fuse_common.h)
+_CAP_SPLICE_READ: Final = 1 << 9
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libfuse: Final = mfusepy._libfuse
-for _name in ("fuse_get_session", "fuse_session_fd", "fuse_exit", "fuse_notify_poll", "fuse_pollhandle_destroy"):
+for _name in ("fuse_exit", "fuse_notify_poll", "fuse_pollhandle_destroy"):
     getattr(_libfuse, _name).argtypes = [ctypes.c_void_p]
-_libfuse.fuse_get_session.restype = ctypes.c_void_p
+#: void fuse_exit(struct fuse *), for who calls it without Python
+_EXIT: Final = ctypes.cast(_libfuse.fuse_exit, ctypes.c_void_p).value or 0
 
 
 class _Open(NamedTuple):
@@ -98,6 +108,8 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         self._watch = Watch(mount.tree.zswap)
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
+        conn_info.max_write = _MAX_WRITE
+        conn_info.want &= ~_CAP_SPLICE_READ
         self._mount.started()
 
     def destroy(self, path: str) -> None:
@@ -261,7 +273,8 @@ class Mount:
     ------
     OSError
         EBUSY something is mounted there; ENOTDIR, ENOTEMPTY it is no empty directory; EACCES /dev/fuse cannot be used;
-        EIO libfuse could not mount, and has said why on stderr.
+        EPERM it may not be mounted there; EAGAIN no thread can be had; EIO libfuse cannot serve it, and has said why on
+        stderr.
 
     Notes
     -----
@@ -283,7 +296,6 @@ class Mount:
         self._told_closed = closed
         self._operations = _Operations(self)
         self._fuse: int | None = None
-        self._fd = -1
         self._device = -1
         self._error: BaseException | None = None
         self._changed = make_condition(Order.MOUNT_STATE)
@@ -292,14 +304,11 @@ class Mount:
         self._made_directory = prepare(self.path)
         #: what libfuse takes over, as it was before
         self._dispositions: dict[int, ctypes.Array[ctypes.c_char]] = {}
-        self._thread = threading.Thread(target=self._serve, args=(allow_other,), name="uzswap-fuse", daemon=True)
-        self._thread.start()
-        with self._changed:
-            self._changed.wait_for(lambda: self._fuse is not None or self._ended)
-        if self._ended:
+        try:
+            self._begin(allow_other)
+        except BaseException:
             self._remove_directory()
-            raise os_error(errno.EIO, f"libfuse could not mount ({self._error}), stderr says why", str(self.path))
-        self._device = os.stat(self.path).st_dev
+            raise
         on_fork(self, Mount._forked)
         # An engine that nobody closed: a mount without a server would be left.
         atexit.register(self.close)
@@ -327,13 +336,8 @@ class Mount:
             if self.closing:
                 return
             self.closing = True
-            # The lock keeps libfuse from freeing it meanwhile: see ending().
-            with self._changed:
-                serving = self._fuse is not None
-                if serving:
-                    _libfuse.fuse_exit(self._fuse)
-            if not serving or self._wake():
-                self._thread.join()
+            self._end()
+            self._thread.join()
             self._remove_directory()
             atexit.unregister(self.close)
         self._told_closed()
@@ -343,44 +347,76 @@ class Mount:
         for number, action in self._dispositions.items():
             _libc.sigaction(number, action, None)
         fuse = _libfuse.fuse_get_context().contents.fuse
-        self._fd = _libfuse.fuse_session_fd(_libfuse.fuse_get_session(fuse))
+        self._relay.tell(_EXIT, fuse)
         with self._changed:
             self._fuse = fuse
             self._changed.notify_all()
 
     def ending(self) -> None:
         """Called when libfuse is about to free what it has."""
+        self._relay.tell(0, 0)
         with self._changed:
             self._fuse = None
 
-    def _wake(self) -> bool:
-        """Send libfuse a request, any will do: it looks whether to end before it waits for the next.
+    def _begin(self, allow_other: bool) -> None:
+        """Mount, and serve it."""
+        device = attach(self.path, allow_other=allow_other)
+        self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._relay = Relay(device, its.fileno())
+        except BaseException:
+            os.close(device)
+            its.close()
+            self._unmount()
+            self._socket.close()
+            raise
+        its.detach()
+        try:
+            self._thread = start_thread("uzswap-fuse", self._serve, allow_other)
+        except BaseException:
+            self._hang_up()
+            self._unmount()
+            raise
+        with self._changed:
+            self._changed.wait_for(lambda: self._fuse is not None or self._ended)
+        if self._ended:
+            self._unmount()
+            raise os_error(errno.EIO, f"libfuse cannot serve it ({self._error}), stderr says why", str(self.path))
+        self._device = os.stat(self.path).st_dev
 
-        False when it cannot be reached: somebody unmounted it lazily, and has a file open still.  Then it ends with
-        that file, and until then whatever it is asked is answered, if only with EBADF.
-        """
+    def _end(self) -> None:
+        """Unmount, and have libfuse leave its loop when the requests under way are answered."""
+        there = mounted_on(self.path)
+        if there is not None and there.device == self._device:  # else somebody else was faster
+            self._unmount()
+        # The lock keeps libfuse from freeing it meanwhile: see ending().
+        with self._changed:
+            if self._fuse is not None:
+                _libfuse.fuse_exit(self._fuse)
+                self._socket.shutdown(socket.SHUT_RD)
+
+    def _unmount(self) -> None:
         with contextlib.suppress(OSError):
-            if os.stat(self.path).st_dev != self._device:
-                return False
-            os.stat(self.path / ".wake")
-        return True
+            take_away(self.path)
+
+    def _hang_up(self) -> None:
+        """Close /dev/fuse: whoever still uses the mount, by a file that is open or a lazy unmount, gets ENOTCONN."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._relay.join()
+        self._socket.close()
 
     def _serve(self, allow_other: bool) -> None:
         options: dict[str, Any] = {"allow_other": True} if allow_other else {}
         if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
             options |= {"max_threads": _MOST_REQUESTS, "max_idle_threads": _IDLE_THREADS}
-        block_all_signals()
         # The working directory that libfuse changes to / shall be this thread's, and its threads', alone.
         _libc.unshare(_CLONE_FS)
         self._dispositions = {number: _disposition(number) for number in _LIBFUSE_SIGNALS}
         try:
             mfusepy.FUSE(
                 self._operations,
-                str(self.path),
+                f"/dev/fd/{os.dup(self._socket.fileno())}",  # libfuse closes it
                 foreground=True,
-                fsname="uzswap",
-                subtype="uzswap",
-                default_permissions=True,
                 direct_io=True,
                 attr_timeout=0,
                 entry_timeout=0,
@@ -390,6 +426,7 @@ class Mount:
         except BaseException as error:  # whatever it is, the engine lives on
             self._error = error
         finally:
+            self._hang_up()
             # A server that failed, or whose connection was aborted, leaves its mount behind.
             if self._device != -1 and is_stale(self.path):
                 _log.error("%s: the mount is not served any more (%s); mount it again", self.path, self._error)
@@ -407,14 +444,11 @@ class Mount:
                 self.path.rmdir()
 
     def _forked(self) -> None:
-        """In a forked child: the mount is the parent's, and a copy of its descriptor would keep it hanging."""
+        """In a forked child: the mount is the parent's.  The copies of its sockets do no harm."""
         atexit.unregister(self.close)
         self._lock = make_lock(Order.MOUNT)  # the parent's may never be free
-        served, self.closing, self._ended = not self._ended, True, True
-        # It may have been closed, and its number used again, at the moment of the fork.
-        with contextlib.suppress(OSError):
-            if served and os.readlink(f"/proc/self/fd/{self._fd}") == "/dev/fuse":
-                os.close(self._fd)
+        self.closing = self._ended = True
+        self._socket.close()
 
 
 def _disposition(number: int) -> ctypes.Array[ctypes.c_char]:

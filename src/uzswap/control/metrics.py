@@ -43,10 +43,16 @@ _PRESSURE: Final = Stat("", "seconds", True, "time in which some, or all, thread
 
 
 def exposition(zswap: Zswap, accept: str = "") -> tuple[bytes, str]:
-    """Return the metrics of an engine as text and its content type, in the format that ``accept`` asks for."""
+    """Return the metrics of an engine as text and its content type, in the format that ``accept`` asks for.
+
+    What is no format is taken for none.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ZswapCollector(zswap))
-    encoder, content_type = choose_encoder(accept)
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (ValueError, TypeError):
+        encoder, content_type = choose_encoder("")
     return encoder(registry), content_type
 
 

@@ -27,7 +27,9 @@ from uzswap.control.openapi import as_yaml
 from uzswap.control.tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
 from uzswap.control.watch import Watch
 from uzswap.errors import ReclaimError, os_error
-from uzswap.signals import block_all_signals, on_behalf_of
+from uzswap.signals import on_behalf_of
+from uzswap.threads import start_thread
+from uzswap.units import is_path
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -47,14 +49,17 @@ STATUS: Final = {
     errno.ERANGE: 400,
     errno.EACCES: 403,
     errno.EPERM: 403,
+    errno.EROFS: 403,
     errno.ENOENT: 404,
     errno.ENOTDIR: 404,
+    errno.ELOOP: 404,
     errno.EISDIR: 405,
     errno.EOPNOTSUPP: 405,
     errno.EAGAIN: 409,
     errno.EBUSY: 409,
     errno.EEXIST: 409,
     errno.EINTR: 409,
+    errno.ENOTEMPTY: 409,
     errno.EBADF: 410,
     errno.ENODEV: 410,
     errno.E2BIG: 413,
@@ -96,6 +101,7 @@ class Requests:
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
         self._watch = Watch(zswap)
+        self._scraping = asyncio.Lock()
 
     def application(self) -> web.Application:
         """Return what serves everything."""
@@ -115,7 +121,7 @@ class Requests:
     def metrics_application(self) -> web.Application:
         """Return what serves the metrics and nothing else."""
         application = web.Application(middlewares=[errors_as_json])
-        application.router.add_get("/metrics", self.metrics)
+        application.router.add_get("/metrics", self.metrics_of_one)
         return application
 
     def close(self) -> None:
@@ -238,6 +244,8 @@ class Requests:
     # About it all
 
     async def _mount(self, where: str, *, allow_other: bool) -> None:
+        if not is_path(where):
+            raise os_error(errno.EINVAL, "this is no path", ascii(where))
         if not os.path.isabs(where):
             raise os_error(errno.EINVAL, "where to mount has to be an absolute path", where)
         try:
@@ -253,6 +261,11 @@ class Requests:
         accept = request.headers.get("Accept", "")
         body, content_type = await _in_thread(lambda: exposition(self._zswap, accept))
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def metrics_of_one(self, request: web.Request) -> web.Response:
+        """As :meth:`metrics`, for anybody: however many ask, it takes one thread."""
+        async with self._scraping:
+            return await self.metrics(request)
 
     async def openapi(self, request: web.Request) -> web.Response:
         return web.Response(text=as_yaml(), content_type="application/yaml")
@@ -294,6 +307,8 @@ def _is_privileged(request: web.Request) -> bool:
 
 async def _body(request: web.Request) -> bytes:
     """Return what is to be written, or so much of it that it is refused as too much."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise os_error(errno.EINVAL, "a body is taken as it is: send no Content-Encoding", request.path)
     data = b""
     while len(data) <= MAX_WRITE and (more := await request.content.read(MAX_WRITE + 1 - len(data))):
         data += more
@@ -307,7 +322,6 @@ async def _in_thread(work: Callable[[], T], gone: threading.Event | None = None)
     gone = gone or threading.Event()
 
     def run() -> None:
-        block_all_signals()
         try:
             with on_behalf_of(gone.is_set):
                 result = work()
@@ -316,11 +330,7 @@ async def _in_thread(work: Callable[[], T], gone: threading.Event | None = None)
         else:
             loop.call_soon_threadsafe(future.set_result, result)
 
-    thread = threading.Thread(target=run, name="uzswap-request", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise os_error(errno.EAGAIN, f"no thread can be had for this request: {error}") from error
+    start_thread("uzswap-request", run)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -342,6 +352,8 @@ async def errors_as_json(
         return await handler(request)
     except OSError as error:
         return _error(request, error)
+    except web.RequestPayloadError as error:
+        return _error(request, os_error(errno.EINVAL, f"this body is no HTTP: {error}"))
     except web.HTTPException as answer:  # no such route or method
         return _error(request, os_error(_ERRNO.get(answer.status, errno.EINVAL), answer.reason), answer.status)
 

@@ -1,8 +1,11 @@
 """Where engines are found: an entry for each, in a directory of the user's alone.
 
-``$XDG_RUNTIME_DIR/uzswap``, or ``/tmp/uzswap-UID`` where that is not set, not there, or somebody else's (it is the
-caller's, after sudo).  An entry names the process, by its number and
-its time of start, since numbers are used again, so what a dead process has left is recognised and cleaned away.
+``$XDG_RUNTIME_DIR/uzswap``, or ``/tmp/uzswap-UID`` where that is not set, not there, or open to others (it is the
+caller's, after sudo).  Where somebody else has taken that name it is ``/tmp/uzswap-UID-...``, whatever else it takes:
+all that are the user's own are looked into.
+
+An entry names the process, by its number and its time of start, since numbers are used again, so what a dead process
+has left is recognised and cleaned away.
 """
 
 from __future__ import annotations
@@ -17,35 +20,68 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from uzswap.control.mounts import is_stale, take_away
 from uzswap.errors import os_error
+from uzswap.units import is_path
 
 __all__ = ["Entry", "engines", "find", "runtime_directory"]
 
 
 def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the directory, made when it is missing.
+    """Return the directory where entries are made, made when it is missing.
 
     Raises
     ------
     OSError
-        EPERM: it is somebody else's, or others can enter it.
+        EPERM: it is the user's, but no directory, or others can enter it.
     """
     base = environment.get("XDG_RUNTIME_DIR")
-    mine = False
-    with contextlib.suppress(OSError):
-        mine = bool(base) and os.stat(str(base)).st_uid == os.getuid()
-    path = Path(str(base), "uzswap") if mine else Path(tempfile.gettempdir(), f"uzswap-{os.getuid()}")
+    if base and _is_private(base, others=0o022):
+        return _made(Path(base, "uzswap"))
+    temporary = tempfile.gettempdir()
+    try:
+        return _made(Path(temporary, f"uzswap-{os.getuid()}"))
+    except PermissionError:
+        if _is_mine(Path(temporary, f"uzswap-{os.getuid()}")):
+            raise
+    there = _fallbacks()
+    return there[0] if there else Path(tempfile.mkdtemp(prefix=f"uzswap-{os.getuid()}-"))
+
+
+def _directories() -> list[Path]:
+    """Return every directory in which entries of this user may be."""
+    return list(dict.fromkeys([runtime_directory(), *_fallbacks()]))
+
+
+def _fallbacks() -> list[Path]:
+    """Return those with names that nobody could take before, the same first for everybody."""
+    there = Path(tempfile.gettempdir()).glob(f"uzswap-{os.getuid()}-*")
+    return sorted(path for path in there if _is_private(path, others=0o077))
+
+
+def _made(path: Path) -> Path:
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not st.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not _is_private(path, others=0o077):
         raise os_error(
             errno.EPERM, "this has to be a directory of yours that nobody else can enter: remove it", str(path)
         )
     return path
+
+
+def _is_private(path: str | Path, *, others: int) -> bool:
+    """Whether something is a directory of this user's, no link to one, without these permissions of others."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return st.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & others
+
+
+def _is_mine(path: Path) -> bool:
+    return path.lstat().st_uid == os.getuid()
 
 
 @dataclass(slots=True)
@@ -72,6 +108,35 @@ class Entry:
         pid = os.getpid()
         return cls(pid, _start_of(pid) or 0, number, " ".join([Path(sys.executable).name, *sys.argv])[:200])
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return what a file says.
+
+        Raises
+        ------
+        OSError
+            It cannot be read: it is gone, a directory, a link.
+        ValueError
+            It is no entry.
+        """
+        # Not a pipe either, which would have us wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            if not st.S_ISREG(os.fstat(fd).st_mode):
+                raise ValueError(f"{path} is no file")
+            raw = file.read(_LONGEST)
+        try:
+            told = json.loads(raw)
+            entry = cls(**told)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is no entry: {error}") from None
+        numbers = (entry.pid, entry.started, entry.number)
+        socket = "" if entry.socket is None else entry.socket
+        texts = (entry.command, socket, *(entry.mounts if isinstance(entry.mounts, list) else [None]))
+        if not all(type(number) is int for number in numbers) or not all(map(_is_text, texts)):
+            raise ValueError(f"{path} is no entry")
+        return entry
+
     def write(self, directory: Path) -> None:
         """Make the entry visible, or what changed in it, at once."""
         new = directory / f".{self.name}.new"
@@ -85,6 +150,15 @@ class Entry:
         return _start_of(self.pid) == self.started
 
 
+#: bytes; many mounts have long paths
+_LONGEST: Final = 1 << 20
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that could be a path."""
+    return isinstance(value, str) and is_path(value)
+
+
 def _start_of(pid: int) -> int | None:
     """Return when a process started; None when there is none, or it is dead and was not waited for."""
     try:
@@ -96,21 +170,21 @@ def _start_of(pid: int) -> int | None:
 
 def engines() -> list[Entry]:
     """Return every engine of this user that is served, oldest first; what dead processes left is removed."""
-    directory = runtime_directory()
     found = []
-    for path in directory.glob("*.json"):
+    for path in (path for directory in _directories() for path in directory.glob("*.json")):
         try:
-            entry = Entry(**json.loads(path.read_text()))
-        except FileNotFoundError:  # ended meanwhile
+            entry = Entry.read(path)
+        except OSError:  # ended meanwhile, or nothing of ours
             continue
-        except (ValueError, TypeError):
-            path.unlink(missing_ok=True)
+        except ValueError:
+            with contextlib.suppress(OSError):
+                path.unlink()
             continue
         if entry.alive():
             found.append(entry)
         else:
-            entry.remove(directory)
-            _tidy(entry, directory)
+            path.unlink(missing_ok=True)
+            _tidy(entry, path.parent)
     return sorted(found, key=lambda entry: (entry.started, entry.pid, entry.number))
 
 

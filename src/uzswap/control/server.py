@@ -30,20 +30,23 @@ import concurrent.futures
 import contextlib
 import errno
 import logging
+import operator
 import os
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from uzswap.control.listening import Listener
 from uzswap.control.requests import STATUS, Requests
 from uzswap.errors import os_error
 from uzswap.lifetime import on_fork
 from uzswap.locks import Order, make_lock
-from uzswap.signals import block_all_signals
+from uzswap.threads import start_thread
+from uzswap.units import is_path
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -54,6 +57,10 @@ _log = logging.getLogger(__name__)
 
 #: bytes of a request line: whatever a path may be, it is the tree that says that it is too long
 _LONGEST_LINE: Final = 1 << 16
+#: connections at a time: to the socket, which is the owner's, and to the port, which anybody can reach
+_MOST_CONNECTIONS: Final = (512, 16)
+#: seconds until a connection without a request is closed
+_KEEP_ALIVE: Final = 3600.0
 #: seconds until requests that were interrupted are given up; they end between two batches
 _PATIENCE: Final = 60.0
 
@@ -69,14 +76,14 @@ class Server:
         Of the socket, which nobody else can connect to: EACCES.
     port
         Serve ``/metrics``, and nothing else, on this port of localhost too; 0 chooses one, see :attr:`port`.  Every
-        user of the machine can read it.
+        user of the machine can read it, one at a time.
     closed
         Called at the end of :meth:`close`.
 
     Raises
     ------
     OSError
-        The socket or the port cannot be had: EADDRINUSE, EACCES, ENAMETOOLONG.
+        The socket or the port cannot be had: EADDRINUSE, EACCES, ENAMETOOLONG; EAGAIN no thread can be had.
     """
 
     def __init__(
@@ -87,6 +94,8 @@ class Server:
         port: int | None = None,
         closed: Callable[[], object] = lambda: None,
     ) -> None:
+        if not is_path(os.fspath(path)):
+            raise os_error(errno.EINVAL, "a path has no NUL in it, no characters that stand for no bytes", ascii(path))
         self.path = Path(os.path.abspath(path))
         self.port: int | None = None
         self._told_closed = closed
@@ -104,8 +113,7 @@ class Server:
                 self._sockets.append(_listen_on_localhost(port))
                 self.port = self._sockets[1].getsockname()[1]
             started: concurrent.futures.Future[None] = concurrent.futures.Future()
-            self._thread = threading.Thread(target=self._run, args=(started,), name="uzswap-http", daemon=True)
-            self._thread.start()
+            self._thread = start_thread("uzswap-http", self._run, started)
             started.result()
         except BaseException:
             self._release()
@@ -144,9 +152,8 @@ class Server:
         self._told_closed()
 
     def _run(self, started: concurrent.futures.Future[None]) -> None:
-        block_all_signals()
         try:
-            asyncio.run(self._serve(started))
+            asyncio.run(self._serve(started), debug=False)  # whatever the program wants of its own loops
         except BaseException as error:  # whatever it is, the engine lives on
             if started.done():
                 _log.exception("%s: the socket is not served any more; serve it again", self.path)
@@ -156,10 +163,14 @@ class Server:
     async def _serve(self, started: concurrent.futures.Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._loop.set_exception_handler(_report)
         runners: list[web.AppRunner] = []
+        listeners: list[Listener] = []
         applications = (self._requests.application(), self._requests.metrics_application())
         try:
-            for listening, application in zip(self._sockets, applications, strict=False):
+            for listening, application, most in zip(self._sockets, applications, _MOST_CONNECTIONS, strict=False):
+                listener = Listener(most)
+                application.middlewares.insert(0, listener.middleware())
                 # Cancelled when the client goes; and no signal handlers, the process is not ours.
                 runner = web.AppRunner(
                     application,
@@ -167,15 +178,21 @@ class Server:
                     handle_signals=False,
                     access_log=None,
                     logger=_aiohttp_log,
+                    keepalive_timeout=_KEEP_ALIVE,
+                    auto_decompress=False,
                     max_line_size=_LONGEST_LINE,
                     shutdown_timeout=_PATIENCE,
                 )
                 runners.append(runner)
                 await runner.setup()
-                await web.SockSite(runner, listening).start()
+                assert runner.server is not None
+                listener.start(listening, runner.server)
+                listeners.append(listener)
             started.set_result(None)
             await self._stop.wait()
         finally:
+            for listener in listeners:
+                listener.close()
             for runner in runners:
                 for connection in runner.server.connections if runner.server else ():
                     # Whoever never reads or never finishes is not waited for.
@@ -204,8 +221,15 @@ _aiohttp_log: Final = logging.getLogger(f"{__name__}.http")
 _aiohttp_log.setLevel(logging.CRITICAL)
 
 
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell what went wrong in the loop, unless it is that a client has gone."""
+    error = context.get("exception")
+    if not isinstance(error, ConnectionError):
+        _log.error("%s", context.get("message"), exc_info=error)
+
+
 def _listen_on_localhost(port: int) -> socket.socket:
-    if not 0 <= port <= 0xFFFF:
+    if not 0 <= operator.index(port) <= 0xFFFF:
         raise os_error(errno.EINVAL, f"port {port} of localhost: a port is 0 to 65535")
     try:
         return socket.create_server(("127.0.0.1", port))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uzswap.cgroup.files import ENGINE_FILES, FILES, cgroup_file
 from uzswap.cgroup.open_file import MAX_WRITE
 from uzswap.errors import os_error
+from uzswap.units import is_path
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -307,12 +308,9 @@ class ControlTree:
 
 
 def _check_length(path: str) -> None:
-    if "\0" in path:
-        raise os_error(errno.EINVAL, "a path has no NUL in it", path)
-    try:
-        encoded = os.fsencode(path)
-    except UnicodeEncodeError:
-        raise os_error(errno.EINVAL, "these are no characters that a path could have", ascii(path)) from None
+    if not is_path(path):
+        raise os_error(errno.EINVAL, "a path has no NUL in it, and no characters that stand for no bytes", ascii(path))
+    encoded = os.fsencode(path)
     if len(encoded) >= _PATH_MAX:
         raise os_error(errno.ENAMETOOLONG, f"a path has less than {_PATH_MAX} bytes", path[:64] + "...")
     if any(len(name) > _NAME_MAX for name in encoded.split(b"/")):

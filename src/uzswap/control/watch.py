@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from uzswap.locks import Order, make_lock
-from uzswap.signals import block_all_signals
+from uzswap.threads import start_thread
 
 if TYPE_CHECKING:
     from uzswap.cgroup.open_file import ControlFile
@@ -35,19 +35,30 @@ class Watch:
         self._closed = False
 
     def add(self, key: Hashable, file: ControlFile[Any], answer: Answer) -> None:
-        """Wait for news of a file under a key; whoever waited under that key is told False."""
+        """Wait for news of a file under a key; whoever waited under that key is told False.
+
+        Raises
+        ------
+        OSError
+            EAGAIN: no thread can be had to wait with.  ``answer`` was told False.
+        """
+        refused: OSError | None = None
         with self._lock:
             replaced = self._waiting.pop(key, None)
-            closed = self._closed
-            if not closed:
+            waits = not self._closed
+            if waits and self._thread is None:
+                try:
+                    self._thread = start_thread("uzswap-watch", self._run)
+                except OSError as error:
+                    refused, waits = error, False
+            if waits:
                 self._waiting[key] = file, answer
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="uzswap-watch", daemon=True)
-                    self._thread.start()
         if replaced is not None:
             replaced[1](False)
-        if closed:
+        if not waits:
             answer(False)
+        if refused is not None:
+            raise refused
         # What happened before it was added has moved the count already: have the thread look at it.
         self._tree.wake()
 
@@ -72,7 +83,6 @@ class Watch:
             answer(False)
 
     def _run(self) -> None:
-        block_all_signals()
         changed = self._tree.changed
         seen = -1
         while True:

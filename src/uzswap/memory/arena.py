@@ -24,7 +24,7 @@ from uzswap.errors import os_error
 from uzswap.locks import Order, make_lock
 from uzswap.memory.kept import Kept
 from uzswap.resident import Reclaimed
-from uzswap.signals import block_all_signals
+from uzswap.threads import start_thread
 from uzswap.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
@@ -105,20 +105,22 @@ class Arena:
         Raises
         ------
         OSError
-            userfaultfd is refused: its errno, and a text that says what still works.
+            userfaultfd is refused: its errno, and a text that says what still works; EAGAIN no thread can be had.
         """
         with self._lock:
             if self.memory is None:
                 try:
-                    self.memory = paged.Memory(self.zswap.core)
+                    memory = paged.Memory(self.zswap.core)
                 except OSError as error:
                     raise refusal(error) from None
+                try:
+                    self._listener = start_thread("uzswap-arrays", _listen, weakref.ref(self.zswap), memory)
+                except OSError:
+                    memory.close()
+                    raise
+                self.memory = memory
                 with _registering:
                     _add(self)
-                self._listener = threading.Thread(
-                    target=_listen, args=(weakref.ref(self.zswap), self.memory), name="uzswap-arrays", daemon=True
-                )
-                self._listener.start()
                 # Not at exit: arrays may outlive everything else.
                 self._finalizer = weakref.finalize(self.zswap, self.memory.close)
                 self._finalizer.atexit = False
@@ -263,7 +265,6 @@ def arena_of(address: int) -> tuple[Arena, int] | None:
 
 def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
     """Pass on what the fault threads tell, until the memory is closed.  Keeps no engine alive."""
-    block_all_signals()
     while events := _next_events(memory):
         zswap = engine()
         if zswap is None:

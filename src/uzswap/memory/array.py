@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core import handler as hook
 from uzswap.errors import InvalidArgumentError
 from uzswap.memory.arena import arena_of
+from uzswap.units import is_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +42,7 @@ CopyOrder = Literal["K", "A", "C", "F"]
 @contextmanager
 def _allocating(cgroup: MemCgroup) -> Iterator[None]:
     """Have numpy allocate in a cgroup, in this context."""
-    zswap = cgroup.zswap
+    zswap = require_cgroup(cgroup).zswap
     with zswap.lifetime:
         previous = zswap.arena.handler(cgroup).install()
         try:
@@ -162,6 +164,7 @@ def array(
         ``copy=False`` and a copy would be needed.
     """
     ndmin = operator.index(ndmin)
+    require_cgroup(cgroup)
     if not copy and _is_in(object, cgroup):
         return np.array(object, dtype, copy=copy, order=order, ndmin=ndmin)
     if copy is False:
@@ -220,6 +223,10 @@ def from_file(
     InvalidArgumentError
         The file is too short for the shape, or the rest of it is not whole items.
     """
+    require_cgroup(cgroup)
+    path = os.fspath(path)  # the number of a descriptor would be closed
+    if not is_path(path):
+        raise InvalidArgumentError(f"{path!r} is no path: it has a NUL in it, or characters that stand for no bytes")
     wanted = _data_type(dtype)
     if not wanted.itemsize:
         raise InvalidArgumentError(f"dtype={wanted} has no bytes: give the width of an item, such as S10")

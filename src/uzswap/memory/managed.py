@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core import handler as hook
 from uzswap.errors import InvalidArgumentError
 from uzswap.lifetime import ForkedLifetime
@@ -62,7 +63,7 @@ class managed:
     """
 
     def __init__(self, cgroup: MemCgroup, min_bytes: int | str = "1M") -> None:
-        self.cgroup: Final = cgroup
+        self.cgroup: Final = require_cgroup(cgroup)
         self.min_bytes: Final = parse_size(min_bytes)
         self._handler: hook.Handler | None = None
         self._outer: managed | None = None

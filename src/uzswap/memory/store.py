@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
 
+from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core.engine import DISK, ZSWAP
 from uzswap.errors import StaleHandleError
 from uzswap.memory.kinds import opaque
 from uzswap.memory.slots import NOTHING, Slots
 from uzswap.memory.weigh import REFERENCED, UNPICKLABLE
 from uzswap.resident import Reclaimed
+from uzswap.units import parse_size
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -72,7 +74,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     """
 
     def __init__(self, cgroup: MemCgroup) -> None:
-        self._slots = Slots(cgroup)
+        self._slots = Slots(require_cgroup(cgroup))
         self._zswap = cgroup.zswap
         self._zswap.register(self)
 
@@ -278,15 +280,20 @@ class Store(MutableMapping[K, V], Generic[K, V]):
 
     # The life of a store
 
-    def reclaim(self, nbytes: int) -> Reclaimed:
+    def reclaim(self, nbytes: str | SupportsIndex) -> Reclaimed:
         """Swap the coldest values out until ``nbytes`` less are charged, or none is left that can go.
+
+        Parameters
+        ----------
+        nbytes
+            Bytes, or text such as "10M".
 
         Returns
         -------
         Reclaimed
             Pages looked at and bytes freed, both as charged.  Nothing in a closed store.
         """
-        return self._slots.reclaim(nbytes)
+        return self._slots.reclaim(parse_size(nbytes))
 
     def close(self) -> None:
         """Free everything and leave the cgroup.  Later calls, but for this one, are OSError (EBADF).
