@@ -29,7 +29,6 @@ import select
 import signal
 import socket
 import stat as st
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

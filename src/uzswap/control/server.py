@@ -33,7 +33,6 @@ import logging
 import operator
 import os
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
