@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol, Self
 
-__all__ = ["SignalGuard", "block_all_signals", "hold_back_signals", "on_behalf_of"]
+__all__ = ["SignalGuard", "block_all_signals", "hold_back_signals", "let_handlers_run", "on_behalf_of"]
 
 #: Raised by what a thread itself does.  The kernel kills a process that blocks the signal of its own fault, instead of
 #: calling its handler (faulthandler, for one).
@@ -173,6 +173,14 @@ def _interrupts(number: int) -> bool:
     if disposition is signal.SIG_IGN:
         return False
     return disposition is not signal.SIG_DFL or number not in _IGNORED_BY_DEFAULT
+
+
+def let_handlers_run() -> None:
+    """Run the handlers of the signals that came, if any; what they raise is raised.  In the main thread.
+
+    For compiled code that takes long: it has no bytecodes for handlers to run in between.  This function is not
+    compiled: calling it is all there is to do.
+    """
 
 
 def block_all_signals() -> None:

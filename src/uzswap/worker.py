@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from uzswap.condition import Condition
 from uzswap.signals import block_all_signals
 
 __all__ = ["Worker"]
@@ -27,7 +28,7 @@ class Worker:
     def __init__(self, name: str, job: Callable[[], None]) -> None:
         self._name = name
         self._job = job
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._woken = False
         self._running = False
         self._closed = False

@@ -11,6 +11,8 @@ memory/arena.py            numpy arrays, whose pages come and go on faults
 parameters.py              the module parameters, the pool limit
 lifetime.py                closing, forking
 =========================  =========================================================================================
+
+The module is compiled, so that no signal handler runs between two of its steps (setup.py, ``UNTORN``).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from uzswap.parameters import Compressor, Parameters, parse_max_pool
 from uzswap.reclaim_resident import ResidentReclaim
 from uzswap.resident import HARD_LIMITS, ResidentOwner, Residents
 from uzswap.shrinker import DynamicShrinker
+from uzswap.signals import hold_back_signals
 from uzswap.swap import SwapFile, open_swap
 from uzswap.trace import Trace
 from uzswap.units import PAGE_SIZE, parse_size
@@ -138,6 +141,7 @@ class Zswap:
         self.nodes: Final = nodes
         self.trace: Trace | None = None
         self.closing = False
+        self._closed = False
         self.core = Engine(nodes)
         self.tree = CgroupTree(self)
         self.walks = make_walks(self.tree)
@@ -150,7 +154,8 @@ class Zswap:
         self._paging = Paging(self)
         self._shrink_worker = Worker("uzswap-shrink", lambda: self.walk.relieve_pool(self))
         self.lifetime = Lifetime()
-        self._closing_lock = threading.Lock()
+        # Reentrant: a signal handler may close the engine while its thread is closing it.
+        self._closing_lock = threading.RLock()
         self._serving = Serving(self)
         # Last: whatever fails above leaves no file behind.
         self.swap: SwapFile | None = open_swap(swap, nbytes)
@@ -180,7 +185,8 @@ class Zswap:
     def close(self) -> None:
         """Free everything: memory, file, threads.  Calling it again does nothing, also in a forked child.
 
-        Requests under way end with EINTR, other calls are waited for; later ones are OSError (EBADF).
+        Requests under way end with EINTR, other calls are waited for; later ones are OSError (EBADF).  A signal handler
+        may raise out of it: then it is to be called again, and goes on.
 
         Raises
         ------
@@ -191,19 +197,29 @@ class Zswap:
             return
         self.lifetime.require_outside()
         with self._closing_lock:
-            if self.core.closed:
-                return
-            self.arena.require_no_arrays()
-            self.closing = True
-            self._serving.close()
-            self._shrink_worker.close()
-            self._residents.high_work.close()
+            with hold_back_signals():
+                if self._closed:
+                    return
+                self.arena.require_no_arrays()
+                self.closing = True
+                self._serving.close()
+                self._shrink_worker.close()
+                self._residents.high_work.close()
+            # Handlers run in here, and may raise: a call of another thread may take long.
             self.lifetime.end()
-            self.tree.close()
+            with hold_back_signals():
+                self._take_down()
+
+    def _take_down(self) -> None:
+        if self._closed:  # by a handler, just now
+            return
+        self.tree.close()
+        if not self.core.closed:
             self.arena.close()
             self.core.close()
-            if self.swap is not None:
-                self.swap.close()
+        if self.swap is not None:
+            self.swap.close()
+        self._closed = True
 
     def is_closing(self) -> bool:
         return self.closing
@@ -410,7 +426,8 @@ class Zswap:
     def wake_shrink_worker(self) -> None:
         """Have the pool brought down to its accept threshold in the background."""
         if self.swap is not None:
-            self._shrink_worker.wake()
+            with hold_back_signals():
+                self._shrink_worker.wake()
 
     def pool_over_threshold(self) -> int:
         """Return the pages that the pool has above its accept threshold: what the shrink worker still has to do."""
@@ -441,8 +458,13 @@ class Zswap:
         """Undo :meth:`register`."""
         self._residents.unregister(owner)
 
-    def charge(self, memcg: MemCgroup, nbytes: int) -> None:
+    def charge(self, memcg: MemCgroup, nbytes: int, *, force: bool = False) -> None:
         """Charge resident memory to a cgroup before it is taken into use; reclaims where a limit says so.
+
+        Parameters
+        ----------
+        force
+            For what must not fail, such as loading a value that was accepted: go over a limit that cannot be met.
 
         Raises
         ------
@@ -450,7 +472,7 @@ class Zswap:
             ``memory.max`` cannot be met and nothing more can go.  Nothing is charged.
         """
         with self.lifetime:
-            self._residents.charge(memcg, nbytes)
+            self._residents.charge(memcg, nbytes, force)
 
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Take back a charge."""

@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Self
 
 from uzswap.cgroup.psi import FIXED_1, FSHIFT, PERIOD, Covered, Window, calc_averages
+from uzswap.condition import Condition
 from uzswap.errors import os_error
 from uzswap.signals import block_all_signals
 
@@ -454,7 +455,7 @@ class PressureMonitor:
         #: called with the lock held when a trigger fires; may lock a leaf
         self.on_event: Callable[[], object] = lambda: None
         #: guards everything here; notified when a trigger fires or goes, or the worker has more to do
-        self.changed = threading.Condition()
+        self.changed = Condition()
         self._watched: list[Pressure] = []
         self._has_worker = worker
         self._thread: threading.Thread | None = None

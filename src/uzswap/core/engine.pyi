@@ -174,8 +174,8 @@ class Engine:
     def count(self, memcg: int, counter: int, value: int) -> None: ...  # add to an event counter, ancestors too
 
     # resident memory of the front-ends
-    def charge(self, memcg: int, nbytes: int) -> tuple[int, int]: ...  # (memcg over memory.max, nothing charged; or -1,
-    #                                                                    memcg over memory.high, or -1)
+    def charge(self, memcg: int, nbytes: int, force: bool = False) -> tuple[int, int]: ...
+    # (memcg over a hard limit, nothing charged; or -1, memcg over memory.high, or -1); forced: never over a hard limit
     def uncharge(self, memcg: int, nbytes: int) -> None: ...
     def drop_clean(self, memcg: int, nbytes: int) -> int: ...  # clean copies of the subtree, oldest first; bytes freed
 
