@@ -22,10 +22,13 @@ UNTORN = (
     "cgroup/tree",
     "condition",
     "lifetime",
+    "memory/allocating",
+    "memory/managed",
     "memory/slots",
     "memory/store",
     "paging",
     "resident",
+    "signals",
     "zswap",
 )
 

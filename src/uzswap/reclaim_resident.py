@@ -140,10 +140,16 @@ class ResidentReclaim:
         return result
 
     def shrink_to(
-        self, memcg: MemCgroup, name: str, kind: Kind, *, more: int = 0, stop: Callable[[], bool] = _never
+        self,
+        memcg: MemCgroup,
+        name: str,
+        kind: Kind,
+        *,
+        more: int = 0,
+        stop: Callable[[], bool] = _never,
+        retries: int = MAX_RECLAIM_RETRIES,
     ) -> bool:
         """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop."""
-        retries = MAX_RECLAIM_RETRIES
         copies = name != "uzswap.resident.max"
         while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
             if stop() or not self._anything_to_take(memcg, copies):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from uzswap.errors import InvalidArgumentError
-from uzswap.reclaim_resident import Kind
+from uzswap.reclaim_resident import MAX_RECLAIM_RETRIES, Kind
 from uzswap.signals import hold_back_signals
 from uzswap.units import format_size
 from uzswap.walks.relief import room_below
@@ -118,10 +118,11 @@ class Residents:
             raise InvalidArgumentError(f"a charge cannot be negative: {nbytes}")
         core, index = self._zswap.core, memcg.index
         forced: MemCgroup | None = None
+        retries = 0 if force else MAX_RECLAIM_RETRIES
         over_max, over_high = core.charge(index, nbytes)
         while over_max >= 0:
             limited = self._zswap.tree.find_index(over_max)
-            if limited is not None and not self._fits(limited, memcg, nbytes):
+            if limited is not None and not self._fits(limited, memcg, nbytes, retries):
                 if not force:
                     raise self._out_of_memory(limited, nbytes)
                 forced = limited
@@ -138,7 +139,7 @@ class Residents:
             core.uncharge(index, nbytes)
             raise
 
-    def _fits(self, limited: MemCgroup, memcg: MemCgroup, nbytes: int) -> bool:
+    def _fits(self, limited: MemCgroup, memcg: MemCgroup, nbytes: int, retries: int) -> bool:
         """Make room for a charge of ``memcg`` below the limits of an ancestor; False when nothing more can go.
 
         True when a signal came: its handlers have run, and the limits are to be looked at again.
@@ -146,7 +147,7 @@ class Residents:
         with hold_back_signals() as signals:
             limited.count_event("max")
             with memcg.pressure.stall():
-                fits = self._make_room(limited, nbytes, signals.pending) or signals.pending()
+                fits = self._make_room(limited, nbytes, signals.pending, retries) or signals.pending()
             if not fits:
                 limited.count_event("oom")
         return fits
@@ -187,16 +188,20 @@ class Residents:
     def _exceeded(self, limited: MemCgroup, more: int) -> list[str]:
         return [name for name in HARD_LIMITS if limited.usage_under(name) + more > limited.limits[name]]
 
-    def _make_room(self, limited: MemCgroup, more: int, stop: Callable[[], bool] = lambda: False) -> bool:
+    def _make_room(
+        self, limited: MemCgroup, more: int, stop: Callable[[], bool], retries: int = MAX_RECLAIM_RETRIES
+    ) -> bool:
         """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go.
 
         When the front-ends have nothing left to give, zswap itself is written back.  The kernel does that only where
         shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does ``v5``.
         """
         zswap = self._zswap
-        if not zswap.reclaimer.shrink_to(limited, "uzswap.resident.max", Kind.DIRECT, more=more, stop=stop):
+        if not zswap.reclaimer.shrink_to(
+            limited, "uzswap.resident.max", Kind.DIRECT, more=more, stop=stop, retries=retries
+        ):
             return False
-        while not zswap.reclaimer.shrink_to(limited, "memory.max", Kind.DIRECT, more=more, stop=stop):
+        while not zswap.reclaimer.shrink_to(limited, "memory.max", Kind.DIRECT, more=more, stop=stop, retries=retries):
             limit = limited.limits["memory.max"]
             excess = limited.usage() + more - limit
             if excess <= 0 or stop() or zswap.swap is None or zswap.walk.name == "v5":
@@ -217,4 +222,4 @@ class Residents:
                 memcg.count_event("high")
                 self._zswap.reclaimer.shrink_to(memcg, limit, Kind.KSWAPD, stop=self._zswap.is_closing)
             else:
-                self._make_room(memcg, 0, self._zswap.is_closing)
+                self._make_room(memcg, 0, self._zswap.is_closing, retries=0)

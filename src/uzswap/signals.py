@@ -12,6 +12,8 @@ others what was sent to that very thread.
   kernel would give them to any other thread that does not block them (OpenBLAS has some), and the handler would run
   here all the same.
 * In other threads the signals are blocked and those that wait are looked at.  Their handlers run in the main thread.
+
+This module is compiled (setup.py, ``UNTORN``): for speed, since values are evicted under a guard.
 """
 
 from __future__ import annotations
@@ -175,12 +177,9 @@ def _interrupts(number: int) -> bool:
     return disposition is not signal.SIG_DFL or number not in _IGNORED_BY_DEFAULT
 
 
-def let_handlers_run() -> None:
-    """Run the handlers of the signals that came, if any; what they raise is raised.  In the main thread.
-
-    For compiled code that takes long: it has no bytecodes for handlers to run in between.  This function is not
-    compiled: calling it is all there is to do.
-    """
+#: Runs the handlers of the signals that came, if any; what they raise is raised.  In the main thread.  For compiled
+#: code that takes long, which has no bytecodes for handlers to run between: this is one that does nothing.
+let_handlers_run: Final[Callable[[], None]] = eval("lambda: None")
 
 
 def block_all_signals() -> None:

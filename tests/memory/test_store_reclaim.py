@@ -274,6 +274,51 @@ def test_weak_references_are_not_cut_off(engine: EngineFactory) -> None:
         assert packed(store) == ["v"]
 
 
+def test_what_pickle_refused_for_a_while_goes_out_later(engine: EngineFactory) -> None:
+    """An error that was not the value's own: a dict that another thread changed, a recursion too deep just then."""
+    with Store[str, Any](engine().cgroup("/a")) as store:
+        trouble = True
+
+        def on_save() -> None:
+            if trouble:
+                raise RuntimeError("dictionary changed size during iteration")
+
+        store["a"] = Acting(on_save=on_save)
+        evict(store)
+        assert store.stats()["unpicklable"] == 1
+        trouble = False
+        for _ in range(64):  # without being accessed
+            store.reclaim(1 << 30)
+        assert packed(store) == ["a"]
+        assert store.stats()["unpicklable"] == 0
+        store.check()
+
+
+def test_all_that_was_accepted_can_be_read_when_pool_and_disk_are_full(engine: EngineFactory) -> None:
+    z = engine(swap_size="4M", max_pool="1M")
+    cgroup = z.cgroup("/a")
+    cgroup.write("memory.max", "2M")
+    with Store[int, bytearray](cgroup) as store:
+        taken = 0
+        try:
+            while taken < 1000:
+                store[taken] = noise(30_000, taken)
+                taken += 1
+        except MemoryError:
+            pass
+        assert 100 < taken < 1000
+        for key in range(taken):
+            assert store[key] == noise(30_000, key)
+        held = [store[key] for key in range(taken)]  # all at once, and far over the limit
+        assert sum(map(len, held)) > 2 << 20
+        events = dict(line.split() for line in cgroup.read("memory.events").splitlines())
+        assert int(events["max"]) > 0
+        assert int(events["oom"]) > 0
+        z.flush_work()
+        z.check()
+        store.check()
+
+
 def test_what_cannot_be_pickled_stays_and_is_counted(engine: EngineFactory) -> None:
     with Store[str, Any](engine().cgroup("/a")) as store:
         store["function"] = [lambda: 5]

@@ -133,6 +133,7 @@ class Slots:
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
         self._waiting: dict[int, list[_Load]] = {}
         self._reclaims = 0
+        self._refusing = False  # the engine took nothing of what the last reclaim had for it
         on_fork(self, Slots._abandon)
 
     def require_open(self) -> None:
@@ -303,7 +304,9 @@ class Slots:
         if self.closed or self.forked:
             return Reclaimed(0, 0)
         self._reclaims += 1
-        scanned = freed = refusals = 0
+        scanned = freed = 0
+        # While it goes on refusing, one more tells: a charge that can't be met asks some hundred times.
+        refusals = _MAX_REFUSALS - 1 if self._refusing else 0
         left = len(self.lru)
         # An exception of a handler while a value is pickled would pass for one of pickle's.
         with hold_back_signals() as signals:
@@ -322,6 +325,7 @@ class Slots:
                     refusals = 0
                 except Refused:
                     refusals += 1
+            self._refusing = refusals >= _MAX_REFUSALS
         return Reclaimed(scanned, freed)
 
     def _coldest(self, most: int, looked_at: list[Slot]) -> Slot | None:
