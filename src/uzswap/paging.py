@@ -123,7 +123,11 @@ class Paging:
                 let_handlers_run()
                 end = min(start + batch, n)
                 part = data[: end * page]
-            done = self._core.store(part.data, page, memcg.index, node, handles, start, step, flags)
+            try:
+                done = self._core.store(part.data, page, memcg.index, node, handles, start, step, flags)
+            except ValueError:
+                memcg.require_online()  # removed between two batches
+                raise
             start, was, step, flags = done.next, step, folio, 0
             if done.errno:
                 number = done.errno

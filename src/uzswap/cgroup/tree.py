@@ -175,8 +175,9 @@ class CgroupTree:
                 raise os_error(errno.EBUSY, f"the cgroup has {len(cgroup.members)} members: close them", cgroup.path)
             for callback in self.on_remove:
                 callback(cgroup)
-            self.zswap.core.memcg_remove(cgroup.index)
+            # Before the data plane lets others run.
             cgroup.online = False
+            self.zswap.core.memcg_remove(cgroup.index)
             del parent.children[cgroup.name]
             del self._by_index[cgroup.index]
             cgroup.pressure.remove()
