@@ -2,7 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-CORE := $(wildcard src/uzswap/core/*.py src/uzswap/core/*.pxd)
+# What is compiled, or may be: setup.py says.
+COMPILED := $(wildcard src/uzswap/core/*.py src/uzswap/core/*.pxd src/uzswap/*.py src/uzswap/cgroup/*.py src/uzswap/memory/*.py)
 BENCHES := store load writeback scale arrays control
 BENCH_ARGS ?=
 
@@ -10,7 +11,7 @@ BENCH_ARGS ?=
 
 venv: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml setup.py scripts/bootstrap $(CORE)
+$(VENV)/.ready: pyproject.toml setup.py scripts/bootstrap $(COMPILED)
 	@scripts/bootstrap $(VENV) dev,fuse
 	@touch $@
 
@@ -60,4 +61,4 @@ pythons:
 	@scripts/pythons $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) .pythons build dist src/uzswap.egg-info src/uzswap/core/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pythons build dist src/uzswap.egg-info src/uzswap/*.so src/uzswap/*/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Builds the compiled data plane: every module of src/uzswap/core becomes the extension ``uzswap.core.<name>``.
+"""Builds what is compiled: the data plane, each module of src/uzswap/core, and what signal handlers must not tear.
 
 Everything else about the package is in pyproject.toml.
 """
@@ -13,6 +13,24 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CORE = Path("src/uzswap/core")
+#: Ordinary Python, compiled as it is for what that does to signals: CPython runs their handlers between two bytecodes,
+#: and compiled code has none.  So no handler runs, and no exception of one arises, between two steps of these modules,
+#: but only within what they call, where errors are to be expected anyway.  Nor does another thread run there, unless
+#: what is called gives up the GIL.
+UNTORN = (
+    "cgroup/memcg",
+    "cgroup/tree",
+    "condition",
+    "lifetime",
+    "memory/allocating",
+    "memory/managed",
+    "memory/slots",
+    "memory/store",
+    "paging",
+    "resident",
+    "signals",
+    "zswap",
+)
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.
 HEADERS = {
@@ -31,6 +49,8 @@ DIRECTIVES = {
     "infer_types": True,
     "initializedcheck": False,
 }
+#: Annotations say what mypy checks, not what is converted to C.
+UNTORN_DIRECTIVES = {"language_level": 3, "annotation_typing": False, "infer_types": False, "autotestdict": False}
 
 
 def cpus() -> int:
@@ -46,16 +66,23 @@ class BuildCore(build_ext):
 
     def build_extensions(self) -> None:
         self.probe_headers()
-        translated = cythonize(
-            self.extensions,
-            # Worker processes need POSIX semaphores, which some containers do not have.
-            nthreads=cpus() if os.access("/dev/shm", os.W_OK) else 0,
-            compiler_directives=DIRECTIVES,
-            include_path=["src"],
-            # Not beside the sources: nothing generated ends up in the package or in a listing of core/.
-            build_dir="build/cython",
-            force=self.force,
-        )
+        core = [extension for extension in self.extensions if extension.name.startswith("uzswap.core.")]
+        untorn = [extension for extension in self.extensions if extension not in core]
+        self.extensions[:] = core + untorn
+        translated = [
+            copy
+            for some, directives in ((core, DIRECTIVES), (untorn, UNTORN_DIRECTIVES))
+            for copy in cythonize(
+                some,
+                # Worker processes need POSIX semaphores, which some containers do not have.
+                nthreads=cpus() if os.access("/dev/shm", os.W_OK) else 0,
+                compiler_directives=directives,
+                include_path=["src"],
+                # Not beside the sources: nothing generated ends up in the package or in a listing of it.
+                build_dir="build/cython",
+                force=self.force,
+            )
+        ]
         # cythonize() returns copies; setuptools has put its own attributes on ours, so these are kept.
         for extension, copy in zip(self.extensions, translated, strict=True):
             extension.sources = copy.sources
@@ -76,7 +103,11 @@ class BuildCore(build_ext):
 
 def extensions() -> list[Extension]:
     headers = sorted(str(path) for path in CORE.glob("*.pxd"))
-    return [
+    untorn = [
+        Extension(f"uzswap.{name.replace('/', '.')}", [f"src/uzswap/{name}.py"], extra_compile_args=["-O2"])
+        for name in UNTORN
+    ]
+    return untorn + [
         Extension(
             f"uzswap.core.{path.stem}",
             [str(path)],

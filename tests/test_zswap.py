@@ -257,6 +257,46 @@ def test_a_device_that_cannot_be_read() -> None:
         assert z.fault_in(handle) == page_of_length(1000)
 
 
+class RemovedMeanwhile:
+    """The data plane, but that a cgroup is removed while a load is under way."""
+
+    def __init__(self, z: Zswap, g: MemCgroup) -> None:
+        self._core = z.core
+        self._g = g
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._core, name)
+        if name not in ("load", "load_bytes"):
+            return call
+
+        def then_remove(*args: Any) -> Any:
+            result = call(*args)
+            if self._g.online:
+                self._g.remove()
+            return result
+
+        return then_remove
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_load_survives_the_removal_of_its_cgroup(z: Zswap, many: bool) -> None:
+    g = z.cgroup("/g")
+    page = random_page(1)
+    handle = z.swap_out(page, g)
+    for _ in range(2):
+        reclaim(g, 1 << 20)
+    assert z.where(handle) == "disk"
+    z._paging._core = RemovedMeanwhile(z, g)  # type: ignore[assignment]
+    try:
+        data = z.fault_in_many([handle]).tobytes() if many else z.fault_in(handle)
+    finally:
+        z._paging._core = z.core
+    assert data == page
+    assert not g.online
+    with pytest.raises(StaleHandleError):
+        z.where(handle)
+
+
 def test_threads_share_an_engine(z: Zswap) -> None:
     """Every thread stores, loads and frees its own pages while others write back; each gets its own bytes again."""
     errors: list[BaseException] = []

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 from uzswap.errors import os_error
-from uzswap.locks import Order, make_lock
 
 __all__ = ["ForkedEngine", "ForkedLifetime", "Lifetime", "on_fork"]
 
@@ -33,30 +32,32 @@ class Lifetime:
     """
 
     def __init__(self) -> None:
-        self._lock = make_lock(Order.LIFETIME)
-        self._left = threading.Condition(self._lock)
+        #: thread -> how deep it is inside
         self._inside: dict[int, int] = {}
         self._ended = False
+        #: free when it is worth while to look whether everybody has left
+        self._left = threading.Lock()
+        self._left.acquire()
 
     def __enter__(self) -> Self:
         thread = threading.get_ident()
-        with self._lock:
-            depth = self._inside.get(thread, 0)
-            if self._ended and not depth:
-                raise os_error(errno.EBADF, _CLOSED)
-            self._inside[thread] = depth + 1
+        depth = self._inside.get(thread, 0)
+        if self._ended and not depth:
+            raise os_error(errno.EBADF, _CLOSED)
+        self._inside[thread] = depth + 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         thread = threading.get_ident()
-        with self._lock:
-            self._inside[thread] -= 1
-            if not self._inside[thread]:
-                del self._inside[thread]
-                if self._ended:
-                    self._left.notify_all()
+        depth = self._inside[thread] - 1
+        if depth:
+            self._inside[thread] = depth
+            return
+        del self._inside[thread]
+        if self._ended and self._left.locked():
+            self._left.release()
 
     def require_outside(self) -> None:
         """Raise EBUSY in a thread that is inside: it would wait for itself."""
@@ -64,10 +65,13 @@ class Lifetime:
             raise os_error(errno.EBUSY, "the engine cannot be closed from within one of its own calls")
 
     def end(self) -> None:
-        """Keep new calls out, and wait until nobody is inside."""
-        with self._left:
-            self._ended = True
-            self._left.wait_for(lambda: not self._inside)
+        """Keep new calls out, and wait until nobody is inside; for one thread at a time.
+
+        A signal handler may raise out of it: then it is to be called again.
+        """
+        self._ended = True
+        while self._inside:
+            self._left.acquire()
 
 
 class ForkedLifetime(Lifetime):

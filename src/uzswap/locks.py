@@ -13,6 +13,7 @@ import threading
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Final, cast
 
+from uzswap.condition import Condition
 from uzswap.core.ordered import OrderedLock
 
 if TYPE_CHECKING:
@@ -33,14 +34,11 @@ class Order(IntEnum):
     MOUNT_STATE = auto()
     WATCH = auto()
     MANAGED = auto()
-    STORE = auto()
     KEPT = auto()
     TREE = auto()
     ARENA = auto()
     ARENAS = auto()
-    RESIDENTS = auto()
     WORKER = auto()
-    LIFETIME = auto()
     PRESSURE = auto()
     CHANGED = auto()
 
@@ -55,6 +53,6 @@ def make_rlock(order: Order) -> threading.RLock:
     return cast("threading.RLock", OrderedLock(order, order.name, True)) if _CHECKED else threading.RLock()
 
 
-def make_condition(order: Order) -> threading.Condition:
+def make_condition(order: Order) -> Condition:
     """Return a condition whose lock, a reentrant one, has a place in the order."""
-    return threading.Condition(make_rlock(order))
+    return Condition(make_rlock(order))

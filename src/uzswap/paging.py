@@ -1,5 +1,9 @@
 """Pages in and out: what the data plane leaves to policy, and its answers as exceptions.
 
+This module is compiled, so that no signal handler runs between two of its steps (setup.py, ``UNTORN``): an exception of
+one leaves no entry that nobody knows of, and takes none whose bytes did not arrive.  Long calls work in batches and let
+handlers run in between.
+
 A page that zswap and the device both refuse stays with the caller.  For many pages that is a handle of 0
 (:data:`REFUSED`) in the array; for a single one it is an OSError.
 """
@@ -25,6 +29,7 @@ from uzswap.core.engine import (
     ZSWAP,
 )
 from uzswap.errors import IntegrityError, InvalidArgumentError, StaleHandleError, os_error
+from uzswap.signals import hold_back_signals, let_handlers_run
 from uzswap.units import NO_LIMIT
 from uzswap.walks import Room
 
@@ -50,6 +55,8 @@ NR_REFUSED_AT_ONCE: Final = 512
 _SWAP: Final = COUNTERS.index("swap")
 #: of a folio: more than any buffer has
 _MOST_PAGES: Final = 1 << 52
+#: Between two looks for signals: some 5 ms of loads from the pool, 15 of stores (2 cores, 2026-11).
+_BATCH_BYTES: Final = 8 << 20
 
 
 class Paging:
@@ -69,7 +76,7 @@ class Paging:
         self._check(memcg, node)
         if replace is not None:
             self.free(replace)
-        number = self._store(page, len(page), memcg, node, handles, 1)
+        number = self._store_all(page, len(page), memcg, node, handles, 1)
         handle = int(handles[0])
         if not handle:
             raise os_error(
@@ -86,12 +93,7 @@ class Paging:
             raise InvalidArgumentError(f"folio={folio}: a folio has at least one page")
         self._check(memcg, node)
         handles: Handles = np.zeros(-(-len(buffer) // page), np.uint64)
-        try:
-            self._store(buffer, page, memcg, node, handles, folio)
-        except BaseException:
-            # Nobody will ever know these handles.
-            self.free_many(handles)
-            raise
+        self._store_all(buffer, page, memcg, node, handles, folio)
         return handles
 
     def _check(self, memcg: MemCgroup, node: int) -> None:
@@ -100,15 +102,35 @@ class Paging:
         if not 0 <= operator.index(node) < self._zswap.nodes:
             raise InvalidArgumentError(f"node={node}: this engine has nodes 0 to {self._zswap.nodes - 1}")
 
-    def _store(
+    def _store_all(
         self, data: NDArray[np.uint8], page: int, memcg: MemCgroup, node: int, handles: Handles, folio: int
     ) -> int:
         """SPEC 2.2 for every page.  Returns the errno for those that stay with the caller (their handles stay 0)."""
+        try:
+            return self._store(data, page, memcg, node, handles, folio)
+        except BaseException:
+            # Nobody will ever know these handles.
+            self.free_many(handles)
+            raise
+
+    def _store(
+        self, data: NDArray[np.uint8], page: int, memcg: MemCgroup, node: int, handles: Handles, folio: int
+    ) -> int:
         start, n = 0, len(handles)
+        batch = max(_BATCH_BYTES // page // folio, 1) * folio
+        part, end = data, 0
         step, flags = folio, 0
         number, over_swap = errno.ENOMEM, 0
         while start < n:
-            done = self._core.store(data.data, page, memcg.index, node, handles, start, step, flags)
+            if start >= end and n > batch:
+                let_handlers_run()
+                end = min(start + batch, n)
+                part = data[: end * page]
+            try:
+                done = self._core.store(part.data, page, memcg.index, node, handles, start, step, flags)
+            except ValueError:
+                memcg.require_online()  # removed between two batches
+                raise
             start, was, step, flags = done.next, step, folio, 0
             if done.errno:
                 number = done.errno
@@ -124,8 +146,6 @@ class Paging:
                 memcg.count_event("swap.max", over_swap)
                 memcg.count_event("swap.fail", over_swap)
                 break
-            else:
-                break
         if number == errno.ENOSPC:
             memcg.count_event("swap.fail", int(np.count_nonzero(handles == 0)) - over_swap)
         self._count_swap_high(memcg)
@@ -133,7 +153,8 @@ class Paging:
 
     def _over_limit(self, memcg: MemCgroup, folio: int) -> tuple[int, int]:
         """S2: over memory.zswap.max.  Return how the store goes on: (pages that one decision is about, flags)."""
-        room = self._zswap.walk.make_room(self._zswap, memcg)
+        with hold_back_signals():
+            room = self._zswap.walk.make_room(self._zswap, memcg)
         if room is Room.ADMIT:
             return folio, SKIP_LIMIT
         if room is Room.TEST_AGAIN:
@@ -155,10 +176,14 @@ class Paging:
         info = self._core.info(handle)
         if info is None:
             raise _stale(handle)
-        data, done = self._core.load_bytes(handles, info.size, info.size)
+        on_disk = info.state == DISK
+        data, done = self._core.load_bytes(handles, info.size, info.size, not on_disk)
         if data is None:
             raise self._load_error(done.errno, handle, info)
-        self._count_stall(info, done.disk_ns)
+        if on_disk:
+            self._count_stall(info, done.disk_ns)
+            # Last, when nothing can fail any more.
+            self.free(handle)
         return data
 
     def fault_in_many(self, handles: ArrayLike, out: AnyBuffer | None, page: int, consume: bool) -> NDArray[np.uint8]:
@@ -174,23 +199,35 @@ class Paging:
         if not len(wanted):
             return target
         first = self._core.info(int(wanted[0]))
-        done = self._core.load(wanted, target.data, page, consume)
-        if done.failed >= 0:
-            handle = int(wanted[done.failed])
-            raise self._load_error(done.errno, handle, self._core.info(handle), f", number {done.failed}", page)
+        batch = max(_BATCH_BYTES // page, 1)
+        disk_ns = 0
+        for start in range(0, len(wanted), batch):
+            if start:
+                let_handlers_run()
+            some, place = wanted[start : start + batch], target[start * page :]
+            done = self._core.load(some, place.data, page, False)
+            if done.failed >= 0:
+                failed = start + done.failed
+                handle = int(wanted[failed])
+                raise self._load_error(done.errno, handle, self._core.info(handle), f", number {failed}", page)
+            disk_ns += done.disk_ns
         if first is not None:
-            self._count_stall(first, done.disk_ns)
+            self._count_stall(first, disk_ns)
+        if consume:
+            # Last, when all the bytes have arrived and nothing can fail any more.
+            self.free_many(wanted)
         return target
 
     def _count_stall(self, info: EntryInfo, disk_ns: int) -> None:
-        """Waiting for the device is a stall of the cgroup whose data it was."""
-        if disk_ns:
-            self._zswap.tree.by_index(info.memcg).pressure.record(disk_ns)
+        """Waiting for the device is a stall of the cgroup whose data it was, if it was not removed meanwhile."""
+        if disk_ns and (memcg := self._zswap.tree.find_index(info.memcg)) is not None:
+            memcg.pressure.record(disk_ns)
 
     def _load_error(self, number: int, handle: int, info: EntryInfo | None, which: str = "", page: int = 0) -> OSError:
         if info is None or number == errno.ESTALE:
             return _stale(handle, which)
-        path = self._zswap.tree.by_index(info.memcg).path
+        memcg = self._zswap.tree.find_index(info.memcg)
+        path = "a removed cgroup" if memcg is None else memcg.path
         name = f"handle {handle:#x}{which}"
         if number in (errno.EBADMSG, errno.EILSEQ):
             what = "its checksum is wrong" if number == errno.EBADMSG else "it does not decompress"

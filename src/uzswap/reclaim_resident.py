@@ -142,7 +142,14 @@ class ResidentReclaim:
         return result
 
     def shrink_to(
-        self, memcg: MemCgroup, name: str, kind: Kind, *, more: int = 0, stop: Callable[[], bool] = _never
+        self,
+        memcg: MemCgroup,
+        name: str,
+        kind: Kind,
+        *,
+        more: int = 0,
+        stop: Callable[[], bool] = _never,
+        retries: int = MAX_RECLAIM_RETRIES,
     ) -> bool:
         """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop.
 
@@ -150,7 +157,6 @@ class ResidentReclaim:
         kernel does that only where shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does
         ``v5``.
         """
-        retries = MAX_RECLAIM_RETRIES
         copies = name != "uzswap.resident.max"
         while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
             if stop():

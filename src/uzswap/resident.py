@@ -2,6 +2,10 @@
 
 A front-end (:class:`uzswap.Store`) is a member of a cgroup.  It charges what it holds uncompressed, and is asked to
 swap some of it out when its cgroup has to shrink.
+
+This module is compiled, so that no signal handler runs between two of its steps (setup.py, ``UNTORN``): an exception of
+one leaves nothing charged that its caller does not know of.  There is no lock: a finalizer that closes a front-end may
+run in a thread that holds any.
 """
 
 from __future__ import annotations
@@ -10,8 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from uzswap.errors import InvalidArgumentError
-from uzswap.locks import Order, make_lock
-from uzswap.reclaim_resident import Kind
+from uzswap.reclaim_resident import MAX_RECLAIM_RETRIES, Kind
 from uzswap.signals import hold_back_signals
 from uzswap.units import format_size
 from uzswap.worker import Worker
@@ -61,10 +64,10 @@ class Residents:
 
     def __init__(self, zswap: Zswap) -> None:
         self._zswap = zswap
-        self._lock = make_lock(Order.RESIDENTS)
         self._owners: dict[int, ResidentOwner] = {}
-        self._over_high: dict[int, MemCgroup] = {}
-        self.high_work = Worker("uzswap-high", self._reclaim_high)
+        #: what is over a limit, for the background: (index, limit) -> cgroup
+        self._over: dict[tuple[int, str], MemCgroup] = {}
+        self.high_work = Worker("uzswap-high", self._reclaim_over)
 
     def register(self, owner: ResidentOwner) -> None:
         """Make an owner a member of its cgroup.
@@ -74,27 +77,35 @@ class Residents:
         OSError
             ENODEV when the cgroup was removed; EINVAL when the owner is registered already.
         """
-        with owner.cgroup.in_use(), self._lock:
-            if id(owner) in self._owners:
-                raise InvalidArgumentError(f"{owner!r} is registered already")
+        if id(owner) in self._owners:
+            raise InvalidArgumentError(f"{owner!r} is registered already")
+        self._owners[id(owner)] = owner
+        try:
             owner.cgroup.attach(owner)
-            self._owners[id(owner)] = owner
+        except BaseException:
+            del self._owners[id(owner)]
+            raise
 
     def unregister(self, owner: ResidentOwner) -> None:
-        """Undo :meth:`register`.  What is still charged stays charged: uncharge it first."""
-        with self._zswap.tree.lock, self._lock:
-            if self._owners.pop(id(owner), None) is not None:
-                owner.cgroup.detach(owner)
+        """Undo :meth:`register`; again, it does nothing.  What is still charged stays charged: uncharge it first."""
+        if self._owners.pop(id(owner), None) is not None:
+            owner.cgroup.detach(owner)
 
     def owners(self) -> list[ResidentOwner]:
-        with self._lock:
-            return list(self._owners.values())
+        return list(self._owners.values())
 
-    def charge(self, memcg: MemCgroup, nbytes: int) -> None:
+    def charge(self, memcg: MemCgroup, nbytes: int, force: bool = False) -> None:
         """Charge resident memory before it is taken into use.
 
         Above ``memory.max`` or ``uzswap.resident.max`` of the cgroup or an ancestor, memory of that one's subtree is
-        reclaimed first; above ``memory.high`` it is reclaimed in the background.
+        reclaimed first; above ``memory.high`` it is reclaimed in the background.  Signal handlers run when a batch of
+        that reclaim is done; with what they raise nothing is charged.
+
+        Parameters
+        ----------
+        force
+            Go over the limit when nothing more can go, as the kernel does where a charge must not fail; reclaim goes on
+            in the background.
 
         Raises
         ------
@@ -103,29 +114,59 @@ class Residents:
         """
         if nbytes < 0:
             raise InvalidArgumentError(f"a charge cannot be negative: {nbytes}")
-        core, tree = self._zswap.core, self._zswap.tree
-        over_max, over_high = core.charge(memcg.index, nbytes)
+        core, index = self._zswap.core, memcg.index
+        forced: MemCgroup | None = None
+        retries = 0 if force else MAX_RECLAIM_RETRIES
+        over_max, over_high = core.charge(index, nbytes)
         while over_max >= 0:
-            limited = tree.by_index(over_max)
+            limited = self._zswap.tree.find_index(over_max)
+            if limited is not None and not self._fits(limited, memcg, nbytes, retries):
+                if not force:
+                    raise self._out_of_memory(limited, nbytes)
+                forced = limited
+            over_max, over_high = core.charge(index, nbytes, forced is not None)
+        if over_high < 0 and forced is None:
+            return
+        try:
+            high = self._zswap.tree.find_index(over_high)
+            if high is not None:
+                self.over_high(high)
+            if forced is not None:
+                self._wake(forced, "memory.max")
+        except BaseException:
+            core.uncharge(index, nbytes)
+            raise
+
+    def _fits(self, limited: MemCgroup, memcg: MemCgroup, nbytes: int, retries: int) -> bool:
+        """Make room for a charge of ``memcg`` below the limits of an ancestor; False when nothing more can go.
+
+        True when a signal came: its handlers have run, and the limits are to be looked at again.
+        """
+        with hold_back_signals() as signals:
             limited.count_event("max")
             with memcg.pressure.stall():
-                fits = self._make_room(limited, nbytes)
+                fits = self._make_room(limited, nbytes, signals.pending, retries) or signals.pending()
             if not fits:
                 limited.count_event("oom")
-                limits = (f"{name} = {format_size(limited.limits[name])}" for name in self._exceeded(limited, nbytes))
-                raise MemoryError(
-                    f"{limited.path}: {format_size(nbytes)} more do not fit below {' and '.join(limits)}, "
-                    "and nothing more can be reclaimed: raise the limit, or free something"
-                )
-            over_max, over_high = core.charge(memcg.index, nbytes)
-        if over_high >= 0:
-            self.over_high(tree.by_index(over_high))
+        return fits
+
+    def _out_of_memory(self, limited: MemCgroup, nbytes: int) -> MemoryError:
+        limits = (f"{name} = {format_size(limited.limits[name])}" for name in self._exceeded(limited, nbytes))
+        return MemoryError(
+            f"{limited.path}: {format_size(nbytes)} more do not fit below {' and '.join(limits)}, "
+            "and nothing more can be reclaimed: raise the limit, or free something"
+        )
 
     def over_high(self, memcg: MemCgroup) -> None:
         """Have a cgroup brought back to its memory.high in the background."""
-        with self._lock:
-            self._over_high[memcg.index] = memcg
-        self.high_work.wake()
+        self._wake(memcg, "memory.high")
+
+    def _wake(self, memcg: MemCgroup, limit: str) -> None:
+        if (memcg.index, limit) in self._over:
+            return  # and whoever put it there has woken the worker, or is about to
+        with hold_back_signals():
+            self._over[memcg.index, limit] = memcg
+            self.high_work.wake()
 
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         self._zswap.core.uncharge(memcg.index, nbytes)
@@ -145,23 +186,24 @@ class Residents:
     def _exceeded(self, limited: MemCgroup, more: int) -> list[str]:
         return [name for name in HARD_LIMITS if limited.usage_under(name) + more > limited.limits[name]]
 
-    def _make_room(self, limited: MemCgroup, more: int, stop: Callable[[], bool] = lambda: False) -> bool:
+    def _make_room(
+        self, limited: MemCgroup, more: int, stop: Callable[[], bool], retries: int = MAX_RECLAIM_RETRIES
+    ) -> bool:
         """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go."""
         shrink_to = self._zswap.reclaimer.shrink_to
         limits = ("uzswap.resident.max", "memory.max")
-        return all(shrink_to(limited, name, Kind.DIRECT, more=more, stop=stop) for name in limits)
+        return all(shrink_to(limited, name, Kind.DIRECT, more=more, stop=stop, retries=retries) for name in limits)
 
-    def _reclaim_high(self) -> None:
-        """Bring every cgroup that was found above memory.high back to it."""
-        while True:
-            with self._lock:
-                if not self._over_high:
-                    return
-                _, memcg = self._over_high.popitem()
-            if memcg.online:
-                try:
+    def _reclaim_over(self) -> None:
+        """Bring every cgroup that was found above a limit back to it."""
+        while self._over:
+            (_, limit), memcg = self._over.popitem()
+            try:
+                if limit == "memory.high":
                     memcg.count_event("high")
-                    self._zswap.reclaimer.shrink_to(memcg, "memory.high", Kind.KSWAPD, stop=self._zswap.is_closing)
-                except (OSError, ValueError):
-                    if memcg.online:  # else it was removed while we were at it
-                        raise
+                    self._zswap.reclaimer.shrink_to(memcg, limit, Kind.KSWAPD, stop=self._zswap.is_closing)
+                else:
+                    self._make_room(memcg, 0, self._zswap.is_closing, retries=0)
+            except (OSError, ValueError):
+                if memcg.online:  # else it was removed while we were at it
+                    raise

@@ -12,6 +12,8 @@ others what was sent to that very thread.
   kernel would give them to any other thread that does not block them (OpenBLAS has some), and the handler would run
   here all the same.
 * In other threads the signals are blocked and those that wait are looked at.  Their handlers run in the main thread.
+
+This module is compiled (setup.py, ``UNTORN``): for speed, since values are evicted under a guard.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol, Self
 
-__all__ = ["SignalGuard", "block_all_signals", "hold_back_signals", "on_behalf_of"]
+__all__ = ["SignalGuard", "block_all_signals", "hold_back_signals", "let_handlers_run", "on_behalf_of"]
 
 #: Raised by what a thread itself does.  The kernel kills a process that blocks the signal of its own fault, instead of
 #: calling its handler (faulthandler, for one).
@@ -173,6 +175,11 @@ def _interrupts(number: int) -> bool:
     if disposition is signal.SIG_IGN:
         return False
     return disposition is not signal.SIG_DFL or number not in _IGNORED_BY_DEFAULT
+
+
+#: Runs the handlers of the signals that came, if any; what they raise is raised.  In the main thread.  For compiled
+#: code that takes long, which has no bytecodes for handlers to run between: this is one that does nothing.
+let_handlers_run: Final[Callable[[], None]] = eval("lambda: None")
 
 
 def block_all_signals() -> None:

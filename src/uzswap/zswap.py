@@ -11,6 +11,8 @@ memory/arena.py            numpy arrays, whose pages come and go on faults
 parameters.py              the module parameters, the pool limit
 lifetime.py                closing, forking
 =========================  =========================================================================================
+
+The module is compiled, so that no signal handler runs between two of its steps (setup.py, ``UNTORN``).
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ from uzswap.control.serving import Serving
 from uzswap.core.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
 from uzswap.errors import InvalidArgumentError
 from uzswap.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
-from uzswap.locks import Order, make_lock
+from uzswap.locks import Order
 from uzswap.memory.arena import Arena
 from uzswap.paging import Paging, Place
 from uzswap.parameters import Compressor, Parameters, parse_max_pool
 from uzswap.reclaim_resident import ResidentReclaim
 from uzswap.resident import HARD_LIMITS, ResidentOwner, Residents
 from uzswap.shrinker import DynamicShrinker
+from uzswap.signals import hold_back_signals
 from uzswap.swap import SwapFile, open_swap
 from uzswap.trace import Trace
 from uzswap.units import PAGE_SIZE, is_path, parse_size
@@ -143,6 +146,7 @@ class Zswap:
         self.nodes: Final = nodes
         self.trace: Trace | None = None
         self.closing = False
+        self._closed = False
         self.core = Engine(nodes)
         self.tree = CgroupTree(self)
         self.walks = make_walks(self.tree)
@@ -155,7 +159,8 @@ class Zswap:
         self._paging = Paging(self)
         self._shrink_worker = Worker("uzswap-shrink", lambda: self.walk.relieve_pool(self))
         self.lifetime = Lifetime()
-        self._closing_lock = make_lock(Order.CLOSING)
+        # Reentrant: a signal handler may close the engine while its thread is closing it.
+        self._closing_lock = make_rlock(Order.CLOSING)
         self._serving = Serving(self)
         # Last: whatever fails above leaves no file behind.
         self.swap: SwapFile | None = open_swap(swap, nbytes)
@@ -186,7 +191,8 @@ class Zswap:
     def close(self) -> None:
         """Free everything: memory, file, threads.  Calling it again does nothing, also in a forked child.
 
-        Requests under way end with EINTR, other calls are waited for; later ones are OSError (EBADF).
+        Requests under way end with EINTR, other calls are waited for; later ones are OSError (EBADF).  A signal handler
+        may raise out of it: then it is to be called again, and goes on.
 
         Raises
         ------
@@ -197,15 +203,24 @@ class Zswap:
             return
         self.lifetime.require_outside()
         with self._closing_lock:
-            if self.core.closed:
-                return
-            self.arena.require_no_arrays()
-            self.closing = True
-            self._serving.close()
-            self._shrink_worker.close()
-            self._residents.high_work.close()
+            with hold_back_signals():
+                if self._closed:
+                    return
+                self.arena.require_no_arrays()
+                self.closing = True
+                self._serving.close()
+                self._shrink_worker.close()
+                self._residents.high_work.close()
+            # Handlers run in here, and may raise: a call of another thread may take long.
             self.lifetime.end()
-            self.tree.close()
+            with hold_back_signals():
+                self._take_down()
+
+    def _take_down(self) -> None:
+        if self._closed:  # by a handler, just now
+            return
+        self.tree.close()
+        if not self.core.closed:
             self.arena.close()
             try:
                 if self.swap is not None:
@@ -215,6 +230,7 @@ class Zswap:
                 if self.swap is not None:
                     self.swap.close()
                 self.core.close()
+        self._closed = True
 
     def is_closing(self) -> bool:
         return self.closing
@@ -424,7 +440,8 @@ class Zswap:
     def wake_shrink_worker(self) -> None:
         """Have the pool brought down to its accept threshold in the background."""
         if self.swap is not None:
-            self._shrink_worker.wake()
+            with hold_back_signals():
+                self._shrink_worker.wake()
 
     def pool_over_threshold(self) -> int:
         """Return the pages that the pool has above its accept threshold: what the shrink worker still has to do."""
@@ -461,8 +478,13 @@ class Zswap:
         """Undo :meth:`register`."""
         self._residents.unregister(owner)
 
-    def charge(self, memcg: MemCgroup, nbytes: int) -> None:
+    def charge(self, memcg: MemCgroup, nbytes: int, *, force: bool = False) -> None:
         """Charge resident memory to a cgroup before it is taken into use; reclaims where a limit says so.
+
+        Parameters
+        ----------
+        force
+            For what must not fail, such as loading a value that was accepted: go over a limit that cannot be met.
 
         Raises
         ------
@@ -471,7 +493,7 @@ class Zswap:
         """
         require_cgroup(memcg, self).require_online()
         with self.lifetime, memcg.removal_told():
-            self._residents.charge(memcg, parse_size(nbytes))
+            self._residents.charge(memcg, parse_size(nbytes), force)
 
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Take back a charge."""

@@ -142,7 +142,7 @@ def test_a_forked_child_gets_a_clear_error_and_harms_nothing() -> None:
         hold = threading.Event(), threading.Event()
 
         def hold_the_lock():
-            with store._slots.lock:
+            with z.tree.lock:
                 hold[0].set()
                 hold[1].wait()
 

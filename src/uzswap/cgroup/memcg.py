@@ -10,14 +10,15 @@ Invariants
 - Children are kept in creation order, which is the order of every walk.
 - Limits are whole pages, or NO_LIMIT; the data plane has the same values.
 
-Threads: the tree's lock guards every setting.  It is held only for short: a reclaim runs without it.
+Threads: the tree's lock guards every setting.  It is held only for short: a reclaim runs without it.  The module is
+compiled, so that no signal handler runs between two steps (setup.py, ``UNTORN``).
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, SupportsIndex
 
 from uzswap.cgroup import files
@@ -84,6 +85,56 @@ _CORE_LIMITS: Final = {
 _DEFAULT_LIMITS: Final = dict.fromkeys(_CORE_LIMITS, NO_LIMIT) | {"memory.min": 0, "memory.low": 0}
 
 
+class InUse:
+    """The context manager of :meth:`MemCgroup.in_use`."""
+
+    __slots__ = ("_lifetime", "_memcg")
+
+    def __init__(self, memcg: MemCgroup) -> None:
+        self._memcg = memcg
+        self._lifetime = memcg.zswap.lifetime
+
+    def __enter__(self) -> None:
+        memcg = self._memcg
+        # The engine is asked first: in a forked child the lock may never be free.
+        self._lifetime.__enter__()
+        try:
+            memcg.tree.lock.acquire()
+        except BaseException:  # of a signal handler, while it waits
+            self._lifetime.__exit__(None, None, None)
+            raise
+        if not memcg.online:
+            self.__exit__(None, None, None)
+            raise os_error(errno.ENODEV, "the cgroup was removed: look its path up again", memcg.path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._memcg.tree.lock.release()
+        self._lifetime.__exit__(None, None, None)
+
+
+class RemovalTold:
+    """The context manager of :meth:`MemCgroup.removal_told`.
+
+    The data plane says ValueError to an index that is nobody's any more.
+    """
+
+    __slots__ = ("_memcg",)
+
+    def __init__(self, memcg: MemCgroup) -> None:
+        self._memcg = memcg
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
+            self._memcg.require_online()
+
+
 class MemCgroup:
     """One memory cgroup.  Made by :meth:`CgroupTree.make`; ``Zswap.cgroup("/path")`` for users.
 
@@ -137,7 +188,8 @@ class MemCgroup:
         self.last_reclaim: ReclaimResult | None = None
         self.pressure: Pressure = Pressure(tree.pressure, None if parent is None else parent.pressure)
         self._writeback = True
-        self._members: list[ResidentOwner] = []
+        #: by id: they may be mappings, which are equal when their contents are
+        self._members: dict[int, ResidentOwner] = {}
         #: members of the subtree
         self._nr_members = 0
         self._notifications: dict[str, int] = {}
@@ -276,20 +328,22 @@ class MemCgroup:
     @property
     def members(self) -> tuple[ResidentOwner, ...]:
         """The front-ends in this cgroup; while there are any it is populated and cannot be removed."""
-        return tuple(self._members)
+        return tuple(self._members.values())
 
     def attach(self, owner: ResidentOwner) -> None:
         """Make a front-end a member.  Raises ENODEV when the cgroup was removed."""
         with self.in_use():
-            self._members.append(owner)
+            self._members[id(owner)] = owner
             self._count_members(1)
 
     def detach(self, owner: ResidentOwner) -> None:
-        """Undo :meth:`attach`.  Owners may be mappings, so they are told apart by identity."""
-        with self.tree.lock:
-            rest = [member for member in self._members if member is not owner]
-            self._count_members(len(rest) - len(self._members))
-            self._members = rest
+        """Undo :meth:`attach`; again, it does nothing.
+
+        It takes no lock but the leaf that notifies: it may be a finalizer that closes a front-end, in a thread that
+        holds any lock at all.
+        """
+        if self._members.pop(id(owner), None) is not None:
+            self._count_members(-1)
 
     def populated(self) -> bool:
         """Whether this cgroup or a descendant has members."""
@@ -297,9 +351,8 @@ class MemCgroup:
 
     def _count_members(self, more: int) -> None:
         for cgroup in self.ancestry():
-            was = cgroup.populated()
             cgroup._nr_members += more
-            if cgroup.populated() != was:
+            if cgroup._nr_members == max(more, 0):
                 cgroup.notify("cgroup.events")
 
     # Events
@@ -354,16 +407,12 @@ class MemCgroup:
         with self.in_use():
             pass
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> InUse:
         """Keep the cgroup online, its engine open and the tree's lock held for the length of a block.
 
-        Raises as :meth:`require_online`.  The engine is asked first: in a forked child the lock may never be free.
+        Raises as :meth:`require_online`.
         """
-        with self.zswap.lifetime, self.tree.lock:
-            if not self.online:
-                raise os_error(errno.ENODEV, "the cgroup was removed: look its path up again", self.path)
-            yield
+        return InUse(self)
 
     def alive(self) -> bool:
         """Whether the cgroup is online and the engine open; for those who wait without holding on to either."""
@@ -405,18 +454,9 @@ class MemCgroup:
         with self.removal_told():
             return self.zswap.core.counters(self.index)
 
-    @contextmanager
-    def removal_told(self) -> Iterator[None]:
-        """Have what goes wrong in a block raise ENODEV, when it is that the cgroup was removed meanwhile.
-
-        The data plane says ValueError to an index that is nobody's any more.
-        """
-        try:
-            yield
-        except ValueError as error:
-            if not isinstance(error, OSError):
-                self.require_online()
-            raise
+    def removal_told(self) -> RemovalTold:
+        """Have what goes wrong in a block raise ENODEV, when it is that the cgroup was removed meanwhile."""
+        return RemovalTold(self)
 
     def effective_protection(self, target: MemCgroup) -> tuple[int, int]:
         """Return (effective memory.min, effective memory.low) in bytes when ``target`` is reclaimed.

@@ -6,7 +6,8 @@ Invariants
 - An index of the data plane belongs to one online cgroup at a time.
 
 Threads: :attr:`CgroupTree.lock` guards the shape of the tree and every setting of a cgroup.  It is reentrant, and held
-only for short.
+only for short.  The module is compiled, so that no signal handler runs between two steps (setup.py, ``UNTORN``); what
+calls others in between holds the handlers back.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cgroup.pressure import PressureMonitor
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_condition, make_rlock
+from uzswap.signals import hold_back_signals
 
 if TYPE_CHECKING:
     from uzswap.zswap import Zswap
@@ -46,7 +48,7 @@ class CgroupTree:
         Guards the shape of the tree and every setting.
     on_remove : list of callable
         Each is called with a cgroup that is about to go, while it is still online and in its place, under the lock.
-    changed : threading.Condition
+    changed : Condition
         Notified when a control file that can be polled changed.  Its lock is a leaf.
     changes : int
         How often that happened, for who watches many files.
@@ -72,6 +74,10 @@ class CgroupTree:
         if cgroup is None:
             raise os_error(errno.ENODEV, "the cgroup was removed meanwhile: try again")
         return cgroup
+
+    def find_index(self, index: int) -> MemCgroup | None:
+        """Return the online cgroup with an index of the data plane; None when it was removed since that was read."""
+        return self._by_index.get(index)
 
     def lookup(self, path: str) -> MemCgroup:
         """Return the cgroup at an absolute path.
@@ -115,8 +121,9 @@ class CgroupTree:
                         made.append(child)
                     cgroup = child
             except BaseException:
-                for new in reversed(made):
-                    self.remove(new)
+                with hold_back_signals():
+                    for new in reversed(made):
+                        self.remove(new)
                 raise
             return cgroup
 
@@ -141,7 +148,11 @@ class CgroupTree:
                 # The number of cgroups is limited, and cgroup.max.descendants says EAGAIN to that.
                 raise os_error(errno.EAGAIN, "there are too many cgroups: remove some", where)
             self._last_id += 1
-            cgroup = MemCgroup(self, parent, name, index, self._last_id)
+            try:
+                cgroup = MemCgroup(self, parent, name, index, self._last_id)
+            except BaseException:
+                self.zswap.core.memcg_remove(index)
+                raise
             # A cgroup without the memory controller would have nothing, so a child always turns it on.
             parent.controls_children = True
             parent.children[name] = cgroup
@@ -156,7 +167,7 @@ class CgroupTree:
         OSError
             EBUSY it has children or members, or is the root; ENODEV it was removed already.
         """
-        with cgroup.in_use():
+        with hold_back_signals(), cgroup.in_use():
             parent = cgroup.parent
             if parent is None:
                 raise os_error(errno.EBUSY, "the root cgroup cannot be removed", cgroup.path)
@@ -166,8 +177,9 @@ class CgroupTree:
                 raise os_error(errno.EBUSY, f"the cgroup has {len(cgroup.members)} members: close them", cgroup.path)
             for callback in self.on_remove:
                 callback(cgroup)
-            self.zswap.core.memcg_remove(cgroup.index)
+            # Before the data plane lets others run.
             cgroup.online = False
+            self.zswap.core.memcg_remove(cgroup.index)
             del parent.children[cgroup.name]
             del self._by_index[cgroup.index]
             cgroup.pressure.remove()

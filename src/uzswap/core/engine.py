@@ -416,12 +416,12 @@ class Engine:
 
     # Resident memory of the front-ends
 
-    def charge(self, memcg: uint32_t, nbytes: int64_t):
+    def charge(self, memcg: uint32_t, nbytes: int64_t, force: cython.bint = False):
         self._memcg(memcg)
         c = self.core
         met: Charge
         with cython.nogil:
-            gone = core_charge(c, memcg, nbytes, 0, cython.address(met))
+            gone = core_charge(c, memcg, nbytes, force, cython.address(met))
         if gone:
             raise ValueError(f"memcg {memcg} is not online")
         return (-1 if met.over_max == NO_MEMCG else met.over_max), (-1 if met.over_high == NO_MEMCG else met.over_high)

@@ -152,6 +152,7 @@ class Writer:
     def finish(self) -> FlushResult: ...
 
 def begins_with_record(data: bytes, nonce: int) -> bool: ...  # one that the engine with this nonce wrote, whole
+
 # What a child's setting is worth, in bytes (mm/page_counter.c); siblings_protected: the sum over the parent's children,
 # this one included, of min(usage, setting).
 def share_of_protection(
@@ -200,8 +201,8 @@ class Engine:
     def count(self, memcg: int, counter: int, value: int) -> None: ...  # add to an event counter, ancestors too
 
     # resident memory of the front-ends
-    def charge(self, memcg: int, nbytes: int) -> tuple[int, int]: ...  # (memcg over memory.max, nothing charged; or -1,
-    #                                                                    memcg over memory.high, or -1)
+    def charge(self, memcg: int, nbytes: int, force: bool = False) -> tuple[int, int]: ...
+    # (memcg over a hard limit, nothing charged; or -1, memcg over memory.high, or -1); forced: never over a hard limit
     def uncharge(self, memcg: int, nbytes: int) -> None: ...
     def drop_clean(self, memcg: int, nbytes: int) -> int: ...  # clean copies of the subtree,
     #   oldest first, but for what memory.min and memory.low protect; bytes freed

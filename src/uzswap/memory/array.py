@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +18,7 @@ import numpy as np
 from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core import handler as hook
 from uzswap.errors import InvalidArgumentError
+from uzswap.memory.allocating import Allocating
 from uzswap.memory.arena import arena_of
 from uzswap.units import is_path
 
@@ -37,18 +36,6 @@ __all__ = ["array", "asarray", "empty", "from_file", "full", "ones", "zeros"]
 Order = Literal["C", "F"]
 #: of what a conversion copies: "K" keeps the order in memory, "A" is "F" for what is in that order
 CopyOrder = Literal["K", "A", "C", "F"]
-
-
-@contextmanager
-def _allocating(cgroup: MemCgroup) -> Iterator[None]:
-    """Have numpy allocate in a cgroup, in this context."""
-    zswap = require_cgroup(cgroup).zswap
-    with zswap.lifetime:
-        previous = zswap.arena.handler(cgroup).install()
-        try:
-            yield
-        finally:
-            hook.restore(previous)
 
 
 def _data_type(dtype: DTypeLike) -> np.dtype[Any]:
@@ -95,19 +82,19 @@ def empty(shape: Any, dtype: DTypeLike = float, order: Order = "C", *, cgroup: M
     MemoryError
         No address space.
     """
-    with _allocating(cgroup):
+    with Allocating(cgroup):
         return _finish(np.empty(shape, _data_type(dtype), order))
 
 
 def zeros(shape: Any, dtype: DTypeLike = float, order: Order = "C", *, cgroup: MemCgroup) -> NDArray[Any]:
     """Return an array of zeros that take no memory until they are touched.  Parameters and errors as :func:`empty`."""
-    with _allocating(cgroup):
+    with Allocating(cgroup):
         return _finish(np.zeros(shape, _data_type(dtype), order))
 
 
 def ones(shape: Any, dtype: DTypeLike = float, order: Order = "C", *, cgroup: MemCgroup) -> NDArray[Any]:
     """Return an array of ones.  Parameters and errors as :func:`empty`."""
-    with _allocating(cgroup):
+    with Allocating(cgroup):
         made = _finish(np.empty(shape, _data_type(dtype), order))
     np.copyto(made, 1, casting="unsafe")
     return made
@@ -120,7 +107,7 @@ def full(
     if dtype is None:
         fill_value = np.asarray(fill_value)
         dtype = fill_value.dtype
-    with _allocating(cgroup):
+    with Allocating(cgroup):
         made = _finish(np.empty(shape, _data_type(dtype), order))
     np.copyto(made, fill_value, casting="unsafe")
     return made
@@ -171,7 +158,7 @@ def array(
         raise ValueError(f"copy=False: the data are not paged memory of {cgroup.path}, so they must be copied")
     if dtype is not None:
         dtype = _data_type(dtype)
-    with _allocating(cgroup):
+    with Allocating(cgroup):
         made = np.array(object, dtype, copy=True, order=order, ndmin=ndmin)
         _data_type(made.dtype)
         return _finish(made)

@@ -57,6 +57,9 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     ``__getstate__`` called at any time.  Large contiguous arrays are compressed where they lie and loaded straight into
     the memory of the new array.  ``bytes`` are not pickled.
 
+    *Signals.* A handler may raise out of any call, which then has had no effect, or all of it; and it may use the store
+    itself.  Only a value that its own thread is just loading is a RuntimeError there.
+
     *Threads* may share a store.  Accesses of the same value while it is being loaded wait and get the same object.
     Iterating while another thread adds or deletes keys raises RuntimeError, as with a dict.
 
@@ -200,8 +203,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         """
         while True:
             self._slots.require_open()
-            with self._slots.lock:
-                packed = self._slots.by_key[key].packed
+            packed = self._slots.by_key[key].packed
             if packed is None:
                 return "resident"
             try:
@@ -223,27 +225,24 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         Looks at every chunk.
         """
         self._slots.require_open()
-        with self._slots.lock:
-            slots = list(self._slots.by_key.values())
-            packed = [slot for slot in slots if slot.packed is not None]
-            stuck = {
-                kind: [slot.weight for slot in slots if slot.obstacle == kind] for kind in (REFERENCED, UNPICKLABLE)
-            }
-            counts = {
-                "values": len(slots),
-                "resident": len(slots) - len(packed),
-                "packed": len(packed),
-                "referenced": len(stuck[REFERENCED]),
-                "referenced_bytes": sum(stuck[REFERENCED]),
-                "unpicklable": len(stuck[UNPICKLABLE]),
-                "unpicklable_bytes": sum(stuck[UNPICKLABLE]),
-                "resident_bytes": self._slots.resident_bytes,
-                "packed_bytes": sum(slot.weight for slot in packed),
-                "evicted": self._slots.evicted,
-                "loaded": self._slots.loaded,
-                "refused": self._slots.refused,
-            }
-            handles = [slot.packed.handles for slot in packed if slot.packed is not None]
+        slots = list(self._slots.by_key.values())
+        packed = [slot for slot in slots if slot.packed is not None]
+        stuck = {kind: [slot.weight for slot in slots if slot.obstacle == kind] for kind in (REFERENCED, UNPICKLABLE)}
+        counts = {
+            "values": len(slots),
+            "resident": len(slots) - len(packed),
+            "packed": len(packed),
+            "referenced": len(stuck[REFERENCED]),
+            "referenced_bytes": sum(stuck[REFERENCED]),
+            "unpicklable": len(stuck[UNPICKLABLE]),
+            "unpicklable_bytes": sum(stuck[UNPICKLABLE]),
+            "resident_bytes": self._slots.resident_bytes,
+            "packed_bytes": sum(slot.weight for slot in packed),
+            "evicted": self._slots.evicted,
+            "loaded": self._slots.loaded,
+            "refused": self._slots.refused,
+        }
+        handles = [slot.packed.handles for slot in packed if slot.packed is not None]
         with self._zswap.lifetime:
             states = [info for many in handles for handle in many if (info := self._zswap.core.info(int(handle)))]
         counts["chunks"] = len(states)
@@ -260,9 +259,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             ``memory.max`` can't be met; values weighed until then keep their new weight.
         """
         self._slots.require_open()
-        with self._slots.lock:
-            slots = [slot for slot in self._slots.by_key.values() if slot.packed is None]
-        for slot in slots:
+        for slot in [slot for slot in list(self._slots.by_key.values()) if slot.packed is None]:
             self._slots.reweigh(slot)
         return self._slots.resident_bytes
 
@@ -298,9 +295,11 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     def close(self) -> None:
         """Free everything and leave the cgroup.  Later calls, but for this one, are OSError (EBADF).
 
-        Closing the engine closes its stores.
+        Closing the engine closes its stores.  A signal handler may raise out of it: then it is to be called again.  It
+        may be called by a finalizer.
         """
-        if not self._slots.forked and self._slots.close():
+        if not self._slots.forked:
+            self._slots.close()
             self._zswap.unregister(self)
 
     def __enter__(self) -> Self:
