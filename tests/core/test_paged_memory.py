@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support import child
 
 from uzswap.core import engine as core
 from uzswap.core import memory as paged
@@ -141,6 +142,31 @@ def test_dropped_pages_read_as_zero_and_cost_nothing(engine: core.Engine, memory
     assert not x.any()
     del x
     memory.free(area)
+
+
+def test_memory_that_is_locked_by_default_is_not_made_present_at_once() -> None:
+    """mlockall(MCL_FUTURE) makes every new mapping present, and address space is reserved for 16 times the memory."""
+    done = child.run(
+        """
+        import ctypes, resource
+        assert ctypes.CDLL(None).mlockall(2) == 0
+        from uzswap.core import engine, memory
+        plane = engine.Engine()
+        m = memory.Memory(plane)
+        memcg = plane.memcg_new(0)
+        area, address = m.alloc(1 << 20, memcg)
+        ctypes.memset(address, 5, 1 << 20)
+        assert m.evict(area, 0, 256) == 256
+        assert ctypes.string_at(address, 1 << 20) == bytes([5]) * (1 << 20)
+        m.free(area)
+        m.close()
+        plane.close()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1 << 20, "KiB"
+        """
+    )
+    if "AssertionError" in done.stderr and "mlockall" in done.stderr:
+        pytest.skip("mlockall is refused: RLIMIT_MEMLOCK or CAP_IPC_LOCK would allow it")
+    done.check()
 
 
 def test_what_nothing_takes_stays_in_memory(memory: paged.Memory, engine: core.Engine) -> None:

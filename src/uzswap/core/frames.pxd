@@ -6,6 +6,7 @@ cdef enum:
     ALL_MOVED = 1
     SOME_COPIED = 2
 
+cdef void ask_for_holes(Pager *p, uint64_t page, uint64_t n) noexcept nogil
 cdef void events_pass(Pager *p) noexcept nogil
 cdef int take_message(Pager *p, uint64_t *address, uint64_t *nbytes) noexcept nogil
 cdef void mark_gone(Pager *p, uint64_t address, uint64_t nbytes) noexcept nogil

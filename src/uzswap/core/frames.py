@@ -74,6 +74,19 @@ def mark_gone(p, address, nbytes):
         page += 1
 
 
+def ask_for_holes(p, page, n):
+    """Mark the pages that are gone where the kernel does not tell (before 6.6): it puts zeros only into what is ours.
+
+    Between this and what is done then memory may be unmapped: there a program must not do both at the same time.
+    """
+    x: uint64_t
+    for x in range(page, page + n):
+        got = uz_uffd_zero(p.fd, p.base + x * PAGE_BYTES, PAGE_BYTES)
+        if got == -ENOENT or got == -EINVAL:
+            p.holes = 1
+            p.pages[x].gone = 1
+
+
 def events_pass(p):
     """The kernel lets no page be placed (EAGAIN) while a thread that unmaps or moves memory waits for its message.
 
@@ -139,6 +152,8 @@ def discard(p, page, n, locked):
     end: uint64_t = page + n
     k: uint64_t
     error: cython.int = 0
+    if not p.is_told:
+        ask_for_holes(p, page, n)
     pthread_rwlock_wrlock(cython.address(p.marks))
     while page < end and not error:
         k = end - page

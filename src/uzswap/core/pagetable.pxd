@@ -136,6 +136,7 @@ cdef struct Pager:
     int user_only
     int can_move
     int can_poison
+    int is_told             # of what the program unmaps
     int stop_read
     int stop_write
     pthread_mutex_t lock

@@ -35,6 +35,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_reserve,
 )
 from cython.cimports.uzswap.core.uffd import (
+    UFFD_FEATURE_EVENT_UNMAP,
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
     pthread_cond_destroy,
@@ -75,6 +76,7 @@ def table_open(p, want_user_only, old_kernel):
         return p.fd
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
     p.can_poison = (features & UZ_FEATURE_POISON) != 0
+    p.is_told = (features & UFFD_FEATURE_EVENT_UNMAP) != 0
     failed = uz_pipe(ends)
     if failed:
         return failed

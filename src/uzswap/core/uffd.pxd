@@ -280,6 +280,7 @@ cdef extern from *:
     int uz_allowed_cpus(int *cpus, int most) nogil
     void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error, int again) nogil
     int pthread_join(pthread_t thread, void **result) nogil
+    enum: UFFD_FEATURE_EVENT_UNMAP
     enum: UZ_FEATURE_POISON
     enum: UZ_FEATURE_MOVE
 
