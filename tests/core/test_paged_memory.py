@@ -1,6 +1,8 @@
 """Paged memory alone: contents under limits, whoever touches what, and everything given back."""
 
+import contextlib
 import ctypes
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -280,3 +282,112 @@ def test_what_is_compressed_does_not_fill_a_budget(engine: core.Engine, memory: 
     assert not memory.take_events(memcg) & paged.OOM
     del x
     memory.free(area)
+
+
+def test_calls_that_are_under_way_when_the_memory_is_closed_end_first() -> None:
+    """Whatever the moment: they are done, or refused."""
+    child.run(
+        """
+        import sys, threading
+        from uzswap.core import engine, memory
+
+        sys.setswitchinterval(1e-6)
+        for _ in range(60):
+            plane = engine.Engine()
+            m = memory.Memory(plane)
+            memcg = plane.memcg_new(0)
+            m.free(m.alloc(1 << 20, memcg)[0])
+            calls = [
+                m.wait_events,
+                m.settle,
+                m.info,
+                lambda: m.take_counts(memcg),
+                lambda: m.reclaim(memcg, 10),
+                lambda: m.own_pages(memcg),
+            ]
+            begin = threading.Barrier(len(calls) + 1)
+
+            def call(one):
+                begin.wait()
+                try:
+                    while True:
+                        one()
+                except ValueError as closed:
+                    assert "closed" in str(closed)
+
+            threads = [threading.Thread(target=call, args=(one,)) for one in calls]
+            for thread in threads:
+                thread.start()
+            begin.wait()
+            m.close()
+            plane.close()
+            for thread in threads:
+                thread.join()
+        """
+    ).check()
+
+
+def test_no_descriptor_is_inherited(engine: core.Engine) -> None:
+    """Whoever has the write end of the pipe that ends the threads could end them."""
+    known = set(os.listdir("/proc/self/fd"))
+    memory = paged.Memory(engine)
+    inherited = []
+    for fd in set(os.listdir("/proc/self/fd")) - known:
+        with contextlib.suppress(OSError):  # the listing's own
+            inherited += [fd] if os.get_inheritable(int(fd)) else []
+    memory.close()
+    assert inherited == []
+
+
+def test_a_core_dump_has_no_plaintext_of_what_is_evicted() -> None:
+    """Of what a dump would contain, all but the mappings marked "dd"; a page comes, is evicted, and is read ahead."""
+    child.run(
+        """
+        import ctypes, re
+        from uzswap.core import engine, memory
+
+        def dumped():
+            # Mappings that a dump has, without the page tables: these are large, and know no bytes of pages.
+            for line in open("/proc/self/smaps"):
+                if re.match("[0-9a-f]+-", line):
+                    begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+                    ours = line.split()[1].startswith("rw") and end - begin < 256 << 20
+                elif line.startswith("VmFlags:") and ours and " dd" not in line:
+                    yield begin, end
+
+        plane = engine.Engine()
+        m = memory.Memory(plane)
+        memcg = plane.memcg_new(0)
+        plane.set_limit(memcg, engine.MEMORY_MAX, 1 << 20)
+        area, address = m.alloc(4 << 20, memcg)
+        key = bytes(b ^ 0x55 for b in b"+:;0=0=$#!!")
+
+        def secret():
+            return bytes(b ^ 0x55 for b in key) * 4
+
+        for page in range(1024):
+            ctypes.memmove(address + page * 4096, secret() + page.to_bytes(4, "little") * 900, 3600)
+        for page in range(1024):
+            assert ctypes.string_at(address + page * 4096, 1) == secret()[:1]
+        m.settle()
+        assert m.evict(area, 0, 1024) >= 0
+        count = 0
+        with open("/proc/self/mem", "rb", buffering=0) as memory_file:
+            for begin, end in list(dumped()):
+                if begin <= address < end:
+                    continue
+                memory_file.seek(begin)
+                try:
+                    data = memory_file.read(end - begin)
+                except OSError:
+                    continue
+                for at in re.finditer(re.escape(secret()), data or b""):
+                    # A page of ours: the secret and then its number, again and again.
+                    after = data[at.end() : at.end() + 8]
+                    count += len(after) == 8 and after[:4] == after[4:] and after[:4] != secret()[:4]
+        assert count == 0, count
+        m.free(area)
+        m.close()
+        plane.close()
+        """
+    ).check()

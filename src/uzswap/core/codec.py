@@ -4,7 +4,7 @@ import cython
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcmp, memcpy, memset
-from cython.cimports.uzswap.core.libc_ext import posix_memalign, uz_load64
+from cython.cimports.uzswap.core.libc_ext import uz_load64, uz_private, uz_private_free
 
 
 def worker_new():
@@ -12,8 +12,8 @@ def worker_new():
     if w == cython.NULL:
         return w
     w.lz4_state = malloc(LZ4_sizeofState())
-    w.scratch = cython.cast(cython.p_char, malloc(SCRATCH_BYTES))
-    w.shuffled = cython.cast(cython.p_char, malloc(MAX_ENTRY_BYTES))
+    w.scratch = cython.cast(cython.p_char, uz_private(SCRATCH_BYTES))
+    w.shuffled = cython.cast(cython.p_char, uz_private(MAX_ENTRY_BYTES))
     if w.lz4_state == cython.NULL or w.scratch == cython.NULL or w.shuffled == cython.NULL:
         worker_free(w)
         return cython.NULL
@@ -24,22 +24,19 @@ def worker_free(w):
     ZSTD_freeCCtx(w.cctx)
     ZSTD_freeDCtx(w.dctx)
     free(w.lz4_state)
-    free(w.scratch)
-    free(w.shuffled)
-    free(w.io)
+    uz_private_free(w.scratch, SCRATCH_BYTES)
+    uz_private_free(w.shuffled, MAX_ENTRY_BYTES)
+    uz_private_free(w.io, w.io_bytes)
     free(w)
 
 
 def worker_io(w, nbytes):
-    memory: cython.p_void = cython.NULL
     if w.io_bytes < nbytes:
-        free(w.io)
-        w.io = cython.NULL
+        uz_private_free(w.io, w.io_bytes)
         w.io_bytes = 0
-        if posix_memalign(cython.address(memory), 4096, nbytes):
-            return cython.NULL
-        w.io = cython.cast(cython.p_char, memory)
-        w.io_bytes = nbytes
+        w.io = cython.cast(cython.p_char, uz_private(nbytes))
+        if w.io != cython.NULL:
+            w.io_bytes = nbytes
     return w.io
 
 

@@ -72,6 +72,7 @@ cdef extern from *:
         madvise(p, bytes, MADV_DONTDUMP);
         return p;
     }
+    static inline void uz_private_free(void *p, size_t bytes) { if (p) munmap(p, bytes); }
     static inline int64_t uz_monotonic_ns(void) {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
@@ -118,6 +119,7 @@ cdef extern from *:
     int uz_discard(void *p, size_t nbytes) nogil
     int uz_discard_unlocked(void *p, size_t nbytes) nogil
     void *uz_private(size_t nbytes) nogil
+    void uz_private_free(void *p, size_t nbytes) nogil
     int64_t uz_monotonic_ns() nogil
     ctypedef unsigned long aio_context_t
     cdef struct iocb:

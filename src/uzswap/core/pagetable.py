@@ -31,6 +31,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_rwlock_wrlock,
     uz_discard,
     uz_private,
+    uz_private_free,
     uz_ram_bytes,
     uz_reserve,
 )
@@ -147,7 +148,7 @@ def table_close(p):
     while p.works != cython.NULL:
         w = p.works
         p.works = w.next
-        munmap(w.scratch, BATCH_PAGES * PAGE_BYTES)
+        uz_private_free(w.scratch, BATCH_PAGES * PAGE_BYTES)
         free(w)
     if p.fd >= 0:
         close(p.fd)
