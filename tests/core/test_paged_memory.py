@@ -240,6 +240,53 @@ def test_areas_of_a_removed_memcg_are_its_parents(engine: core.Engine, memory: p
     assert counters(engine, parent)["resident"] == 0
 
 
+def test_a_fault_whose_memcg_is_removed_meanwhile_asks_for_room_below_the_parents_limit() -> None:
+    """Nothing of the child could go, so that its own limit would have been passed over."""
+    done = child.run(
+        """
+        import ctypes, os, sys, threading
+        import numpy as np
+        from tests.support import uffd_filter
+        from uzswap.core import engine, memory
+
+        plane = engine.Engine()
+        m = memory.Memory(plane)
+        parent = plane.memcg_new(0)
+        child = plane.memcg_new(parent)
+
+        def array(memcg, pages):
+            area, address = m.alloc(pages * 4096, memcg)
+            return np.frombuffer((ctypes.c_char * (pages * 4096)).from_address(address), np.uint64)
+
+        x, y = array(child, 128), array(parent, 256)
+        x[: 64 * 512] = np.random.default_rng(1).integers(0, 1 << 64, 64 * 512, np.uint64)
+        y[:] = 7
+        m.settle()
+        resident = engine.COUNTERS.index("resident")
+        plane.set_limit(child, engine.MEMORY_MAX, plane.counters(child)[resident])
+        plane.set_limit(parent, engine.MEMORY_MAX, plane.counters(parent)[resident])
+        try:
+            held = uffd_filter.hold("MOVE")
+        except uffd_filter.Unsupported as why:
+            sys.exit(str(why))
+        page = ctypes.c_void_p(x.ctypes.data + 100 * 4096)
+        faulting = threading.Thread(target=ctypes.CDLL(None).memchr, args=(page, 1, 1))  # without the GIL
+        faulting.start()
+        number = held.wait()
+        plane.memcg_remove(child)
+        held.go_on(number)
+        held.let_all_go_on()
+        faulting.join()
+        assert m.take_events(parent) & memory.MAX
+        print("right", flush=True)
+        os._exit(0)
+        """
+    )
+    if "seccomp filters cannot be made here" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.check().stdout == "right\n"
+
+
 def test_cooled_pages_are_the_next_to_go(engine: core.Engine, memory: paged.Memory) -> None:
     memcg = engine.memcg_new(0)
     areas = [array(memory, memcg, 64 * 1024) for _ in range(2)]

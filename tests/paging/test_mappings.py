@@ -228,7 +228,7 @@ def test_what_was_protected_is_anybodys_again_when_it_is_freed(z: Zswap, protect
 # munmap, mremap
 
 
-@in_each_mode(known={Mode.OLD_KERNEL: NOT_TOLD})
+@in_each_mode()
 def test_partial_munmap(z: Zswap) -> None:
     """The rest works; freeing the array touches nothing that others map in the hole, which is never an array again."""
     group = job(z, "1M")

@@ -489,7 +489,9 @@ def count_some(p, a, first, found):
     pthread_mutex_lock(cython.address(p.lock))
     pthread_mutex_lock(cython.address(p.c.lock))
     area = cython.address(p.areas[a])
-    end = first + HOLD_PAGES if area.pages - first > HOLD_PAGES else area.pages
+    end = area.pages
+    if end > first and end - first > HOLD_PAGES:
+        end = first + HOLD_PAGES
     for i in range(area.first + first, area.first + end):
         page = cython.address(p.pages[i])
         e = entry_at(t, page.handle) if page.handle else cython.NULL
