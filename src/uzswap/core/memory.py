@@ -4,7 +4,7 @@ import weakref
 from collections import namedtuple
 
 import cython
-from cython.cimports.libc.errno import EIO, ENOMEM
+from cython.cimports.libc.errno import EIO
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
@@ -95,8 +95,6 @@ class Memory:
             if error:
                 table_close(p)
                 free(p)
-        if error == -ENOMEM:
-            raise MemoryError
         if error:
             raise OSError(-error, "userfaultfd")
         self.pager = p
