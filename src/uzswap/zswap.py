@@ -31,7 +31,7 @@ from uzswap.control.serving import Serving
 from uzswap.core.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
 from uzswap.errors import InvalidArgumentError
 from uzswap.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
-from uzswap.locks import Order
+from uzswap.locks import Order, make_rlock
 from uzswap.memory.arena import Arena
 from uzswap.paging import Paging, Place
 from uzswap.parameters import Compressor, Parameters, parse_max_pool

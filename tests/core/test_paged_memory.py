@@ -1,12 +1,15 @@
 """Paged memory alone: contents under limits, whoever touches what, and everything given back."""
 
+import contextlib
 import ctypes
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support import child
 
 from uzswap.core import engine as core
 from uzswap.core import memory as paged
@@ -143,6 +146,31 @@ def test_dropped_pages_read_as_zero_and_cost_nothing(engine: core.Engine, memory
     memory.free(area)
 
 
+def test_memory_that_is_locked_by_default_is_not_made_present_at_once() -> None:
+    """mlockall(MCL_FUTURE) makes every new mapping present, and address space is reserved for 16 times the memory."""
+    done = child.run(
+        """
+        import ctypes, resource
+        assert ctypes.CDLL(None).mlockall(2) == 0
+        from uzswap.core import engine, memory
+        plane = engine.Engine()
+        m = memory.Memory(plane)
+        memcg = plane.memcg_new(0)
+        area, address = m.alloc(1 << 20, memcg)
+        ctypes.memset(address, 5, 1 << 20)
+        assert m.evict(area, 0, 256) == 256
+        assert ctypes.string_at(address, 1 << 20) == bytes([5]) * (1 << 20)
+        m.free(area)
+        m.close()
+        plane.close()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1 << 20, "KiB"
+        """
+    )
+    if "AssertionError" in done.stderr and "mlockall" in done.stderr:
+        pytest.skip("mlockall is refused: RLIMIT_MEMLOCK or CAP_IPC_LOCK would allow it")
+    done.check()
+
+
 def test_what_nothing_takes_stays_in_memory(memory: paged.Memory, engine: core.Engine) -> None:
     """Incompressible pages, writeback off: zswap refuses, the device is not allowed, and memory.max cannot be kept."""
     memcg = engine.memcg_new(0)
@@ -212,6 +240,53 @@ def test_areas_of_a_removed_memcg_are_its_parents(engine: core.Engine, memory: p
     assert counters(engine, parent)["resident"] == 0
 
 
+def test_a_fault_whose_memcg_is_removed_meanwhile_asks_for_room_below_the_parents_limit() -> None:
+    """Nothing of the child could go, so that its own limit would have been passed over."""
+    done = child.run(
+        """
+        import ctypes, os, sys, threading
+        import numpy as np
+        from tests.support import uffd_filter
+        from uzswap.core import engine, memory
+
+        plane = engine.Engine()
+        m = memory.Memory(plane)
+        parent = plane.memcg_new(0)
+        child = plane.memcg_new(parent)
+
+        def array(memcg, pages):
+            area, address = m.alloc(pages * 4096, memcg)
+            return np.frombuffer((ctypes.c_char * (pages * 4096)).from_address(address), np.uint64)
+
+        x, y = array(child, 128), array(parent, 256)
+        x[: 64 * 512] = np.random.default_rng(1).integers(0, 1 << 64, 64 * 512, np.uint64)
+        y[:] = 7
+        m.settle()
+        resident = engine.COUNTERS.index("resident")
+        plane.set_limit(child, engine.MEMORY_MAX, plane.counters(child)[resident])
+        plane.set_limit(parent, engine.MEMORY_MAX, plane.counters(parent)[resident])
+        try:
+            held = uffd_filter.hold("MOVE")
+        except uffd_filter.Unsupported as why:
+            sys.exit(str(why))
+        page = ctypes.c_void_p(x.ctypes.data + 100 * 4096)
+        faulting = threading.Thread(target=ctypes.CDLL(None).memchr, args=(page, 1, 1))  # without the GIL
+        faulting.start()
+        number = held.wait()
+        plane.memcg_remove(child)
+        held.go_on(number)
+        held.let_all_go_on()
+        faulting.join()
+        assert m.take_events(parent) & memory.MAX
+        print("right", flush=True)
+        os._exit(0)
+        """
+    )
+    if "seccomp filters cannot be made here" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.check().stdout == "right\n"
+
+
 def test_cooled_pages_are_the_next_to_go(engine: core.Engine, memory: paged.Memory) -> None:
     memcg = engine.memcg_new(0)
     areas = [array(memory, memcg, 64 * 1024) for _ in range(2)]
@@ -254,3 +329,112 @@ def test_what_is_compressed_does_not_fill_a_budget(engine: core.Engine, memory: 
     assert not memory.take_events(memcg) & paged.OOM
     del x
     memory.free(area)
+
+
+def test_calls_that_are_under_way_when_the_memory_is_closed_end_first() -> None:
+    """Whatever the moment: they are done, or refused."""
+    child.run(
+        """
+        import sys, threading
+        from uzswap.core import engine, memory
+
+        sys.setswitchinterval(1e-6)
+        for _ in range(60):
+            plane = engine.Engine()
+            m = memory.Memory(plane)
+            memcg = plane.memcg_new(0)
+            m.free(m.alloc(1 << 20, memcg)[0])
+            calls = [
+                m.wait_events,
+                m.settle,
+                m.info,
+                lambda: m.take_counts(memcg),
+                lambda: m.reclaim(memcg, 10),
+                lambda: m.own_pages(memcg),
+            ]
+            begin = threading.Barrier(len(calls) + 1)
+
+            def call(one):
+                begin.wait()
+                try:
+                    while True:
+                        one()
+                except ValueError as closed:
+                    assert "closed" in str(closed)
+
+            threads = [threading.Thread(target=call, args=(one,)) for one in calls]
+            for thread in threads:
+                thread.start()
+            begin.wait()
+            m.close()
+            plane.close()
+            for thread in threads:
+                thread.join()
+        """
+    ).check()
+
+
+def test_no_descriptor_is_inherited(engine: core.Engine) -> None:
+    """Whoever has the write end of the pipe that ends the threads could end them."""
+    known = set(os.listdir("/proc/self/fd"))
+    memory = paged.Memory(engine)
+    inherited = []
+    for fd in set(os.listdir("/proc/self/fd")) - known:
+        with contextlib.suppress(OSError):  # the listing's own
+            inherited += [fd] if os.get_inheritable(int(fd)) else []
+    memory.close()
+    assert inherited == []
+
+
+def test_a_core_dump_has_no_plaintext_of_what_is_evicted() -> None:
+    """Of what a dump would contain, all but the mappings marked "dd"; a page comes, is evicted, and is read ahead."""
+    child.run(
+        """
+        import ctypes, re
+        from uzswap.core import engine, memory
+
+        def dumped():
+            # Mappings that a dump has, without the page tables: these are large, and know no bytes of pages.
+            for line in open("/proc/self/smaps"):
+                if re.match("[0-9a-f]+-", line):
+                    begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+                    ours = line.split()[1].startswith("rw") and end - begin < 256 << 20
+                elif line.startswith("VmFlags:") and ours and " dd" not in line:
+                    yield begin, end
+
+        plane = engine.Engine()
+        m = memory.Memory(plane)
+        memcg = plane.memcg_new(0)
+        plane.set_limit(memcg, engine.MEMORY_MAX, 1 << 20)
+        area, address = m.alloc(4 << 20, memcg)
+        key = bytes(b ^ 0x55 for b in b"+:;0=0=$#!!")
+
+        def secret():
+            return bytes(b ^ 0x55 for b in key) * 4
+
+        for page in range(1024):
+            ctypes.memmove(address + page * 4096, secret() + page.to_bytes(4, "little") * 900, 3600)
+        for page in range(1024):
+            assert ctypes.string_at(address + page * 4096, 1) == secret()[:1]
+        m.settle()
+        assert m.evict(area, 0, 1024) >= 0
+        count = 0
+        with open("/proc/self/mem", "rb", buffering=0) as memory_file:
+            for begin, end in list(dumped()):
+                if begin <= address < end:
+                    continue
+                memory_file.seek(begin)
+                try:
+                    data = memory_file.read(end - begin)
+                except OSError:
+                    continue
+                for at in re.finditer(re.escape(secret()), data or b""):
+                    # A page of ours: the secret and then its number, again and again.
+                    after = data[at.end() : at.end() + 8]
+                    count += len(after) == 8 and after[:4] == after[4:] and after[:4] != secret()[:4]
+        assert count == 0, count
+        m.free(area)
+        m.close()
+        plane.close()
+        """
+    ).check()

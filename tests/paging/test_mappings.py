@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 import re
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from tests.paging.rig import (
+    BY_CHANCE,
     MIB,
     PAGE,
     Mode,
@@ -23,8 +26,10 @@ from tests.paging.rig import (
     job,
     libc,
     out_of_memory,
+    skip,
     unless_known,
 )
+from tests.support import uffd_filter
 
 import uzswap
 
@@ -186,10 +191,44 @@ def test_mlock_of_a_part(z: Zswap) -> None:
     assert (x == EXPECTED).all()
 
 
+@pytest.mark.parametrize("fate", ["dropped", "freed"])
+@in_each_mode()
+def test_what_was_locked_in_memory_is_forgotten_all_the_same(z: Zswap, fate: str) -> None:
+    """The next owner of the address reads zeros, whosever the bytes were, and may page."""
+    x = filled(job(z, "max", "/mine"))
+    at = address(x)
+    libc.mlock(at, x.nbytes)
+    if fate == "dropped":
+        assert uzswap.advise(x, "dontneed") == x.nbytes
+        assert not x.any()
+        x[:] = EXPECTED
+    del x
+    y = uzswap.zeros((PAGES, 512), np.int64, cgroup=job(z, "max", "/theirs"))
+    assert address(y) == at
+    assert not y.any()
+    y[:] = EXPECTED
+    assert out_of_memory(z, y) == y.nbytes
+    assert (y == EXPECTED).all()
+
+
+@pytest.mark.parametrize("protection", [PROT_NONE, READ])
+@in_each_mode()
+def test_what_was_protected_is_anybodys_again_when_it_is_freed(z: Zswap, protection: int) -> None:
+    x = filled(job(z, "max"))
+    at = address(x)
+    libc.mprotect(at, 8 * PAGE, protection)
+    del x
+    y = uzswap.zeros((PAGES, 512), np.int64, cgroup=job(z, "max"))
+    assert address(y) == at
+    y[:] = EXPECTED
+    assert out_of_memory(z, y) == y.nbytes
+    assert (y == EXPECTED).all()
+
+
 # munmap, mremap
 
 
-@in_each_mode(known={Mode.OLD_KERNEL: NOT_TOLD})
+@in_each_mode()
 def test_partial_munmap(z: Zswap) -> None:
     """The rest works; freeing the array touches nothing that others map in the hole, which is never an array again."""
     group = job(z, "1M")
@@ -216,6 +255,143 @@ def test_partial_munmap(z: Zswap) -> None:
     assert all(x.all() for x in arrays)
     assert (window == 77).all()
     assert not any(begin <= address(x) < begin + nbytes for x in arrays)
+
+
+def theirs(at: int, nbytes: int) -> NDArray[np.int64]:
+    """Memory of the program's own, as an array."""
+    return np.ctypeslib.as_array((np.ctypeslib.as_ctypes_type(np.int64) * (nbytes // 8)).from_address(at))
+
+
+def put_own_memory(at: int, nbytes: int, how: str) -> None:
+    """Have memory of the program's own where an array was."""
+    if how == "unmapped":
+        libc.munmap(at, nbytes)
+        flags = PRIVATE_ANONYMOUS | FIXED
+    elif how == "mapped over":
+        flags = PRIVATE_ANONYMOUS | FIXED
+    elif how == "shared":
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | FIXED
+    else:
+        to = room(nbytes)
+        assert libc.mremap(at, nbytes, nbytes, MAYMOVE | MREMAP_FIXED, to) == to
+        flags = PRIVATE_ANONYMOUS | FIXED
+    assert libc.mmap(at, nbytes, READ | WRITE, flags, -1, 0) == at
+
+
+@pytest.mark.parametrize("how", ["unmapped", "mapped over", "shared", "moved away"])
+@in_each_mode()
+def test_memory_of_the_programs_own_in_the_place_of_an_array_is_never_taken(z: Zswap, how: str) -> None:
+    """Resident pages were there: eviction still has them on its lists, and whoever drops or frees the array, too."""
+    group = job(z, "max")
+    x = filled(group)
+    put_own_memory(address(x, 16), 8 * PAGE, how)
+    own = theirs(address(x, 16), 8 * PAGE)
+    own[:] = 77
+    uzswap.advise(x[17:20], "pageout")  # of the hole alone
+    assert (own == 77).all()
+    with suppress(uzswap.ReclaimIncomplete):
+        group.reclaim("1G")
+    assert (own == 77).all()
+    uzswap.advise(x[18:20], "dontneed")
+    uzswap.advise(x[30:32], "dontneed")
+    assert (own == 77).all()
+    assert not x[30:32].any()
+    expected = EXPECTED.copy()
+    expected[30:32] = 0
+    assert (x[:16] == expected[:16]).all()
+    assert (x[24:] == expected[24:]).all()
+    del x
+    assert group.stats()["anon"] == 0
+    assert (own == 77).all()
+    arrays = [filled(group) for _ in range(20)]
+    assert all((x == EXPECTED).all() for x in arrays)
+    assert (own == 77).all()
+
+
+@in_each_mode(known={Mode.OLD_KERNEL: NOT_TOLD})
+def test_address_space_that_was_unmapped_is_never_an_array(z: Zswap) -> None:
+    """Beyond an array, and where one was freed."""
+    group = job(z, "max")
+    x = filled(group)
+    holes = [address(x, PAGES), address(x, PAGES + 3)]
+    for hole in holes:
+        put_own_memory(hole, PAGE, "unmapped")
+        theirs(hole, PAGE)[:] = 77
+    del x
+    arrays = [filled(group) for _ in range(20)]
+    assert all((x == EXPECTED).all() for x in arrays)
+    assert all((theirs(hole, PAGE) == 77).all() for hole in holes)
+    taken = [range(address(x), address(x) + x.nbytes) for x in arrays]
+    assert not any(hole in one for hole in holes for one in taken)
+
+
+def is_in_munmap(thread: int) -> bool:
+    number = {"x86_64": 11, "aarch64": 215}[os.uname().machine]
+    return Path(f"/proc/self/task/{thread}/syscall").read_text().startswith(f"{number} ")
+
+
+@in_each_mode()
+def test_munmap_returns_only_when_its_pages_can_no_longer_be_taken(z: Zswap) -> None:
+    """A page is being moved out at that very moment: the program has its hole afterwards, or the kernel refuses."""
+    x = filled(job(z, "max"))
+    if not z.arena.open().info().can_move:
+        skip("without UFFDIO_MOVE (before Linux 6.8) pages are copied where they are")
+    try:
+        held = uffd_filter.hold("MOVE")
+    except uffd_filter.Unsupported as why:
+        skip(str(why))
+    evicting = threading.Thread(target=uzswap.advise, args=(x[16:24], "pageout"))
+    evicting.start()
+    number = held.wait()
+    has_hole = threading.Event()
+
+    def unmap() -> None:
+        put_own_memory(address(x, 16), 8 * PAGE, "unmapped")
+        theirs(address(x, 16), 8 * PAGE)[:] = 77
+        has_hole.set()
+
+    unmapping = threading.Thread(target=unmap)
+    unmapping.start()
+    while not has_hole.is_set() and not is_in_munmap(unmapping.native_id or 0):
+        os.sched_yield()
+    held.go_on(number)
+    held.let_all_go_on()
+    evicting.join()
+    unmapping.join()
+    assert (theirs(address(x, 16), 8 * PAGE) == 77).all()
+    assert (x[:16] == EXPECTED[:16]).all()
+    os._exit(0)  # what is held cannot be let go of otherwise
+
+
+@in_each_mode(known={Mode.OLD_KERNEL: BY_CHANCE + NOT_TOLD})
+def test_holes_made_while_pages_are_evicted(z: Zswap) -> None:
+    """Again and again, with eviction under way all the time: what is in the holes is the program's."""
+    group = job(z, "1M")
+    stop = threading.Event()
+    busy = uzswap.zeros((512, 512), np.int64, cgroup=group)
+
+    def churn() -> None:
+        while not stop.is_set():
+            busy[:] += 1
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    own = []
+    try:
+        for _ in range(30):
+            x = filled(group)
+            for page in range(0, PAGES, 8):
+                x[page : page + 8] += 1
+                put_own_memory(address(x, page), 4 * PAGE, "unmapped")
+                own.append(theirs(address(x, page), 4 * PAGE))
+                own[-1][:] = len(own)
+            uzswap.advise(x, "pageout")
+            assert (x.reshape(-1, 8, 512)[:, 4:] == EXPECTED.reshape(-1, 8, 512)[:, 4:] + 1).all()
+            del x
+    finally:
+        stop.set()
+        churning.join()
+    assert all((one == number).all() for number, one in enumerate(own, 1))
 
 
 def touches_what_was_unmapped(z: Zswap) -> None:

@@ -12,12 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tests.paging.rig import MIB, address, counting, in_each_mode, job
+from tests.paging.rig import (
+    MIB,
+    Mode,
+    Rig,
+    address,
+    counting,
+    finish,
+    in_each_mode,
+    job,
+    noise,
+    out_of_memory,
+    to_disk,
+)
+from tests.support.faulty import FaultySwap
 
 import uzswap
 
 if TYPE_CHECKING:
     from uzswap import Zswap
+
+NOBODY = 65534
 
 
 def together(*works: Callable[[], object]) -> None:
@@ -281,3 +296,76 @@ def several(z: Zswap, other: Zswap) -> None:
     np.copyto(arrays[0], arrays[3])
     np.copyto(arrays[4], arrays[0])
     assert (arrays[4] == counting(n, 5)).all()
+
+
+def reads_the_pool_while_the_disk_hangs(z: Zswap) -> None:
+    """More threads wait for the disk than there are CPUs."""
+    group = job(z, "16M")
+    slow = uzswap.zeros((256, 512), np.int64, cgroup=group)
+    slow[:] = noise(slow.size).reshape(slow.shape)
+    assert to_disk(z, group, slow) == slow.nbytes
+    quick = uzswap.array(counting(MIB // 8), cgroup=group)
+    assert out_of_memory(z, quick) == quick.nbytes
+    assert uzswap.info(quick).disk == 0
+    print("written", flush=True)
+    input()
+    wrong: list[int] = []
+
+    def read(page: int) -> None:
+        if not (slow[page] == noise(slow.size).reshape(slow.shape)[page]).all():
+            wrong.append(page)
+
+    readers = [threading.Thread(target=read, args=(page,)) for page in range(0, 256, 16)]
+    for reader in readers:
+        reader.start()
+    print("reading", flush=True)
+    input()
+    assert (quick == counting(MIB // 8)).all()
+    print("read", flush=True)
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+
+
+def test_a_disk_that_hangs_holds_up_nobody_who_does_not_need_it(rig: Rig) -> None:
+    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+        options = {"swap": disk.path, "swap_size": disk.size}
+        with rig.start(reads_the_pool_while_the_disk_hangs, options) as child:
+            assert child.read_line() == "written"
+            disk.block_reads()
+            child.write_line("")
+            assert child.read_line() == "reading"
+            disk.wait_blocked(2)
+            child.write_line("")
+            assert child.read_line() == "read"
+            disk.release()
+            finish(child).check()
+
+
+def frees_while_others_run(z: Zswap) -> None:
+    group = job(z)
+    x = uzswap.zeros((2 * MIB // 4096 * 4, 512), np.int64, cgroup=group)
+    x[:] = noise(x.size).reshape(x.shape)
+    assert to_disk(z, group, x) > MIB
+    said = threading.Thread(target=lambda: print(input(), flush=True))
+    said.start()
+    print("written", flush=True)
+    del x  # waits for the disk
+    said.join()
+    print("freed", flush=True)
+    assert group.stats()["anon"] == int(group.read("memory.swap.current")) == 0
+
+
+def test_freeing_an_array_stops_no_other_thread(rig: Rig) -> None:
+    """Giving its blocks back to the file system may take long."""
+    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+        disk.block_fallocates()
+        options = {"swap": disk.path, "swap_size": disk.size}
+        with rig.start(frees_while_others_run, options) as child:
+            assert child.read_line() == "written"
+            disk.wait_blocked(1)
+            child.write_line("another thread")
+            assert child.read_line() == "another thread"
+            disk.release()
+            assert child.read_line() == "freed"
+            finish(child).check()

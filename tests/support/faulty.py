@@ -161,17 +161,25 @@ class FaultySwap:
 
     def block_writes(self, after: int = 0) -> None:
         """Let `after` more writes pass; those that follow wait for :meth:`release`.  Reads go on."""
-        self._tell("block", after=after)
+        self._tell("block", kind="write", after=after)
+
+    def block_reads(self, after: int = 0) -> None:
+        """As :meth:`block_writes`, for reads: one kind at a time."""
+        self._tell("block", kind="read", after=after)
+
+    def block_fallocates(self, after: int = 0) -> None:
+        """As :meth:`block_writes`, for fallocate(): one kind at a time."""
+        self._tell("block", kind="fallocate", after=after)
 
     def wait_blocked(self, count: int = 1, timeout: float = PATIENCE / 2) -> int:
-        """Return the number of waiting writes as soon as `count` wait; TimeoutError after `timeout` seconds."""
+        """Return the number of waiting requests as soon as `count` wait; TimeoutError after `timeout` seconds."""
         blocked = int(self._tell("wait_blocked", count=count, timeout=timeout))
         if blocked < count:
-            raise TimeoutError(f"{blocked} of {count} writes to {self.path} arrived within {timeout} s")
+            raise TimeoutError(f"{blocked} of {count} requests to {self.path} arrived within {timeout} s")
         return blocked
 
     def release(self) -> None:
-        """Let waiting writes go on, and stop blocking.  They fail if :meth:`fail_writes` was called meanwhile."""
+        """Let waiting requests go on, and stop blocking.  They fail if a method above was called meanwhile."""
         self._tell("release")
 
     def heal(self) -> None:

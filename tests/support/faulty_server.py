@@ -62,7 +62,8 @@ class State:
         self.changed = threading.Condition()
         self.faults = {kind: Fault() for kind in KINDS}
         self.seen = dict.fromkeys(KINDS, 0)
-        self.blocking = False
+        #: the kind of requests that wait
+        self.blocking: str | None = None
         self.pass_before_block = 0
         self.blocked = 0
 
@@ -70,23 +71,21 @@ class State:
         """Called first by every request: count it, make it wait, then fail it, as the switches stand after the wait."""
         with self.changed:
             self.seen[kind] += 1
-            if kind == "write":
-                self._wait_if_blocked()
+            if kind == self.blocking:
+                self._wait_while_blocked(kind)
             fault = self.faults[kind].strike()
         if fault:
             raise OSError(fault, os.strerror(fault))
 
-    def _wait_if_blocked(self) -> None:
-        if not self.blocking:
-            return
+    def _wait_while_blocked(self, kind: str) -> None:
         if self.pass_before_block > 0:
             self.pass_before_block -= 1
             return
         self.blocked += 1
         self.changed.notify_all()
-        while not self.changed.wait_for(lambda: not self.blocking, timeout=1):
+        while not self.changed.wait_for(lambda: self.blocking != kind, timeout=1):
             if dying(self.client):
-                self.blocking = False
+                self.blocking = None
         self.blocked -= 1
         self.changed.notify_all()
 
@@ -94,9 +93,9 @@ class State:
         with self.changed:
             self.faults[kind] = Fault(errno, after, count)
 
-    def block(self, after: int) -> None:
+    def block(self, kind: str, after: int) -> None:
         with self.changed:
-            self.blocking = True
+            self.blocking = kind
             self.pass_before_block = after
 
     def wait_blocked(self, count: int, timeout: float) -> int:
@@ -106,7 +105,7 @@ class State:
 
     def release(self) -> None:
         with self.changed:
-            self.blocking = False
+            self.blocking = None
             self.changed.notify_all()
             self.changed.wait_for(lambda: self.blocked == 0)
 

@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from uzswap.core.libc_ext cimport uz_private_alloc  # and its C text, before ours
+from uzswap.core.libc_ext cimport uz_private  # and its C text, before ours
 
 cdef extern from "<lz4.h>" nogil:
     int LZ4_compress_fast_extState(void *state, const char *src, char *dst, int size, int capacity, int acceleration)
@@ -16,7 +16,7 @@ cdef extern from *:
     #pragma weak ZSTD_createCCtx_advanced
     #pragma weak ZSTD_createDCtx_advanced
     static void *uz_zstd_alloc(void *unused, size_t n) {
-        size_t *p = uz_private_alloc(n + 64);
+        size_t *p = uz_private(n + 64);
         if (p == NULL) return NULL;
         *p = n + 64;
         return (char *)p + 64;

@@ -5,7 +5,7 @@ from cython.cimports.libc.errno import EILSEQ, ENOMEM
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcmp, memcpy, memset
-from cython.cimports.uzswap.core.libc_ext import uz_load64, uz_private_alloc, uz_private_free
+from cython.cimports.uzswap.core.libc_ext import uz_load64, uz_private, uz_private_free
 
 
 def work_bytes():
@@ -16,7 +16,7 @@ def worker_new():
     w = cython.cast(cython.pointer(Worker), calloc(1, cython.sizeof(Worker)))
     if w == cython.NULL:
         return w
-    w.memory = cython.cast(cython.p_char, uz_private_alloc(work_bytes()))
+    w.memory = cython.cast(cython.p_char, uz_private(work_bytes()))
     if w.memory == cython.NULL:
         free(w)
         return cython.NULL
@@ -37,7 +37,7 @@ def worker_free(w):
 def worker_io(w, nbytes):
     if w.io_bytes < nbytes:
         uz_private_free(w.io, w.io_bytes)
-        w.io = cython.cast(cython.p_char, uz_private_alloc(nbytes))
+        w.io = cython.cast(cython.p_char, uz_private(nbytes))
         w.io_bytes = nbytes if w.io != cython.NULL else 0
     return w.io
 

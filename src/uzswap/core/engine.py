@@ -47,7 +47,7 @@ from cython.cimports.uzswap.core.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
-    uz_private_alloc,
+    uz_private,
     uz_private_free,
 )
 from cython.cimports.uzswap.core.protection import effective_protection, share_of
@@ -501,7 +501,7 @@ class Engine:
     def write_block(self, offset: uint64_t, content: bytes):
         c = self._device()
         n = cython.cast(cython.size_t, BLOCK)
-        block = cython.cast(cython.p_char, uz_private_alloc(n))
+        block = cython.cast(cython.p_char, uz_private(n))
         if block == cython.NULL:
             return -ENOMEM
         memcpy(block, PyBytes_AS_STRING(content), min(len(content), BLOCK))

@@ -17,7 +17,7 @@ from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.active import active_leave, active_update
-from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, madvise, munmap, uz_give_back, uz_reserve
+from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, madvise, munmap, uz_discard, uz_reserve
 from cython.cimports.uzswap.core.protection import protection_changed
 
 MAX_ENTRIES = cython.declare(uint64_t, 1 << 30)  # 4 TiB of pages; address space only, 48 bytes each
@@ -141,7 +141,7 @@ def entry_free(t, index):
             t.partial = chunk.next
         if chunk.next != NO_CHUNK:
             t.chunks[chunk.next].prev = chunk.prev
-        uz_give_back(cython.address(t.entries[c * CHUNK_ENTRIES]), CHUNK_BYTES)
+        uz_discard(cython.address(t.entries[c * CHUNK_ENTRIES]), CHUNK_BYTES)
         chunk.next = t.empty
         t.empty = c
         t.chunks_in_use -= 1

@@ -7,6 +7,11 @@ from uzswap.core.pagetable cimport Pager
 cdef extern from "<malloc.h>" nogil:
     size_t malloc_usable_size(void *p)
 
+cdef extern from "Python.h" nogil:
+    int has_gil "PyGILState_Check" ()
+    void *let_go_of_gil "PyEval_SaveThread" ()
+    void take_gil "PyEval_RestoreThread" (void *state)
+
 cdef extern from "<unistd.h>" nogil:
     int getpid()
 

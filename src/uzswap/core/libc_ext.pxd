@@ -8,7 +8,15 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, void *attr)
     int pthread_mutex_destroy(pthread_mutex_t *mutex)
     int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_trylock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    ctypedef struct pthread_rwlock_t:
+        pass
+    int pthread_rwlock_init(pthread_rwlock_t *lock, void *attr)
+    int pthread_rwlock_destroy(pthread_rwlock_t *lock)
+    int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_unlock(pthread_rwlock_t *lock)
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)
@@ -42,24 +50,37 @@ cdef extern from *:
     #define MADV_DONTNEED_LOCKED 24
     #endif
 
+    #ifndef MADV_DONTNEED_LOCKED
+    #define MADV_DONTNEED_LOCKED 24
+    #endif
+
+    /* After mlockall(MCL_FUTURE) all of it would be locked, and made present at once: so it is accessible last. */
     static inline void *uz_reserve(size_t bytes) {
-        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        return p == MAP_FAILED ? NULL : p;
-    }
-    /* Memory that holds what people store, compressed or not: left out of core dumps. */
-    static inline void *uz_private_alloc(size_t n) {
-        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) return NULL;
-        madvise(p, n, MADV_DONTDUMP);
+        munlock(p, bytes);
+        if (mprotect(p, bytes, PROT_READ | PROT_WRITE) == 0) return p;
+        munmap(p, bytes);
+        return NULL;
+    }
+    /* Have memory of ours read as zero, also where the program has locked it.  0 or -errno: then it may be as it was. */
+    static inline int uz_discard(void *p, size_t n) {
+        if (madvise(p, n, MADV_DONTNEED) == 0) return 0;
+        if (errno == EINVAL && madvise(p, n, MADV_DONTNEED_LOCKED) == 0) return 0;
+        /* Kernels before 5.18 have no such advice. */
+        if (errno == EINVAL && munlock(p, n) == 0 && madvise(p, n, MADV_DONTNEED) == 0) return 0;
+        return -errno;
+    }
+    /* As uz_discard(), but what the program has locked stays: -EINVAL. */
+    static inline int uz_discard_unlocked(void *p, size_t n) { return madvise(p, n, MADV_DONTNEED) < 0 ? -errno : 0; }
+    /* Memory for plaintext of what was stored: a core dump has none of it.  Page-aligned; NULL without memory. */
+    static inline void *uz_private(size_t bytes) {
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return NULL;
+        madvise(p, bytes, MADV_DONTDUMP);
         return p;
     }
-    static inline void uz_private_free(void *p, size_t n) { if (p != NULL) munmap(p, n); }
-    /* Give pages back to the system, also where the program locked its memory (mlockall). */
-    static inline void uz_give_back(void *p, size_t n) {
-        if (madvise(p, n, MADV_DONTNEED) == 0 || madvise(p, n, MADV_DONTNEED_LOCKED) == 0) return;
-        munlock(p, n);  /* before Linux 5.18 */
-        madvise(p, n, MADV_DONTNEED);
-    }
+    static inline void uz_private_free(void *p, size_t bytes) { if (p) munmap(p, bytes); }
     /* What tells an open file from every other that the same number may stand for later.  0 or -errno. */
     static inline int uz_identity(int fd, uint64_t identity[3]) {
         struct stat st;
@@ -149,9 +170,10 @@ cdef extern from *:
     static inline uint64_t uz_load64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
     """
     void *uz_reserve(size_t nbytes) nogil
-    void *uz_private_alloc(size_t nbytes) nogil
+    int uz_discard(void *p, size_t nbytes) nogil
+    int uz_discard_unlocked(void *p, size_t nbytes) nogil
+    void *uz_private(size_t nbytes) nogil
     void uz_private_free(void *p, size_t nbytes) nogil
-    void uz_give_back(void *p, size_t nbytes) nogil
     int uz_identity(int fd, uint64_t *identity) nogil
     void *uz_pin_file(int fd) nogil
     int uz_is_still(int fd, const uint64_t *identity) nogil

@@ -21,6 +21,11 @@ NORMAL: Final[int]
 SEQUENTIAL: Final[int]
 RANDOM: Final[int]
 
+class Place(NamedTuple):
+    address: int
+    pages: int
+    memcg: int  # online memcg that owns it now
+
 class AreaInfo(NamedTuple):
     address: int
     pages: int
@@ -63,16 +68,18 @@ class Memory:
     #: One an engine.  OSError: userfaultfd is refused.  old_kernel: nothing is used that kernels before 6.8 lack.
     #: When one of its threads is killed all that is not resident is SIGBUS, and every method an OSError (EIO).
     def __init__(self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False) -> None: ...
-    def close(self) -> None: ...  # no area may be in use; before Engine.close()
+    def close(self) -> None: ...  # no area may be in use; before Engine.close(); waits for calls that are under way
     def alloc(self, nbytes: int, memcg: int, item: int = 0) -> tuple[int, int]: ...  # number, address (page-aligned);
     #   item: size of the array's numbers in bytes, for a byte shuffle before compression where a sample says it pays
     def free(self, area: int) -> None: ...  # access afterwards is SIGBUS; pages, pool and disk bytes go back at once
-    def bring(self, area: int, first: int, pages: int, keep: bool = False) -> int: ...  # 0, -EIO when one is lost
+    def bring(self, area: int, first: int, pages: int, keep: bool = False) -> int: ...  # 0, -EIO when one is lost;
+    #   tries again what was lost before
     def unkeep(self, area: int, first: int, pages: int) -> None: ...
     def evict(self, area: int, first: int, pages: int) -> int: ...  # pages that went
-    def drop(self, area: int, first: int, pages: int) -> None: ...  # they read as zero
+    def drop(self, area: int, first: int, pages: int) -> None: ...  # they read as zero; OSError: as they were
     def reclaim(self, memcg: int, pages: int) -> int: ...  # oldest of the subtree; pages that went
-    def area(self, area: int) -> AreaInfo: ...
+    def place(self, area: int) -> Place: ...  # as long as it takes to ask
+    def area(self, area: int) -> AreaInfo: ...  # counts its pages
     def info(self) -> MemoryInfo: ...
     def wait_events(self) -> int: ...  # sleeps; 0 when the memory is being closed
     def take_events(self, memcg: int) -> int: ...

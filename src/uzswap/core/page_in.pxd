@@ -13,5 +13,9 @@ cdef uint32_t charge_run(Pager *p, Work *w, uint32_t area, uint64_t first, uint6
 cdef void leave_run(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef int keep_copies(Pager *p, Work *w, uint32_t area, int flags) noexcept nogil
 cdef void fill_empty(Pager *p, Work *w, uint64_t first, uint64_t at, uint64_t n, int to_write) noexcept nogil
-cdef void load_swapped(Pager *p, Work *w, uint64_t first, uint64_t at, uint64_t n, int keep) noexcept nogil
+cdef void load_swapped(Pager *p, Work *w, uint64_t first, uint64_t at, uint64_t n, int keep,
+                       int tries) noexcept nogil
+cdef int again(Pager *p, uint64_t page) noexcept nogil
+cdef void try_failed_again(Pager *p) noexcept nogil
+
 cdef void lose(Pager *p, uint64_t page, int error) noexcept nogil

@@ -1,12 +1,13 @@
 """Bringing pages in: charged first, then loaded into frames and put in place, which wakes whoever waits for them."""
 
 import cython
-from cython.cimports.libc.errno import EAGAIN, EBUSY, EEXIST, ENOMEM
+from cython.cimports.libc.errno import EAGAIN, EBADMSG, EBUSY, EEXIST, EILSEQ, EINVAL, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.clean import clean_keep
 from cython.cimports.uzswap.core.entries import C_PGFAULT, NO_MEMCG
 from cython.cimports.uzswap.core.frames import (
+    lift,
     poison,
     put_copy,
     put_pages,
@@ -21,6 +22,7 @@ from cython.cimports.uzswap.core.pagetable import (
     E_HIGH,
     E_MAX,
     E_OOM,
+    HOLD_PAGES,
     NO_PLACE,
     P_ACTIVE,
     P_COMING,
@@ -33,6 +35,8 @@ from cython.cimports.uzswap.core.pagetable import (
     P_SWAPPED,
     PAGE_BYTES,
     address_of,
+    failed_add,
+    failed_del,
     list_add,
     memcg_of,
 )
@@ -47,6 +51,9 @@ RECLAIM_RETRIES = cython.declare(cython.int, 16)
 # Fewer pages are copied into new frames: moving one flushes the TLBs of all CPUs that run the program.  Measured on
 # random reads of single pages, 2 virtual CPUs: 0.72 of the time that moving takes (2026-11).
 LEAST_MOVED = cython.declare(uint64_t, 8)
+
+# How often a page is read before its bytes count as lost: whoever waits for it most often dies of that.
+READ_TRIES = cython.declare(cython.int, 2)
 
 # Of an array whose copies were stale when it was last evicted, one run in this many keeps them, to see whether that
 # has changed.
@@ -68,7 +75,9 @@ def charge_run(p, w, area, first, n, flags):
     pthread_mutex_unlock(cython.address(p.lock))
     while True:
         if core_charge(p.c, memcg, nbytes, force, met):
-            # The cgroup was removed just now: its arrays are its parent's.
+            # The cgroup was removed just now: its arrays are its parent's, whose limits nobody has met yet.
+            force = False
+            tries = 0
             pthread_mutex_lock(cython.address(p.lock))
             memcg = memcg_of(p, area)
             pthread_mutex_unlock(cython.address(p.lock))
@@ -147,7 +156,7 @@ def bring_run(p, w, first, n, flags):
         while i + k < n and (p.pages[first + i + k].handle == 0) == (p.pages[first + i].handle == 0):
             k += 1
         if p.pages[first + i].handle:
-            load_swapped(p, w, first, i, k, keep)
+            load_swapped(p, w, first, i, k, keep, 1)
         else:
             fill_empty(p, w, first, i, k, flags & TO_WRITE)
             count(p, memcg, C_PGFAULT, k)
@@ -179,7 +188,6 @@ def bring_run(p, w, first, n, flags):
         missing += 1
         page.state = P_SWAPPED if page.handle else P_NONE
         if w.result[i] > 0:
-            page.state = P_LOST
             lose(p, first + i, w.result[i])
         uz_uffd_wake(p.fd, p.base + (first + i) * PAGE_BYTES, PAGE_BYTES)
     if missing:
@@ -215,7 +223,7 @@ def fill_empty(p, w, first, at, n, to_write):
         done += got // PAGE_BYTES
 
 
-def load_swapped(p, w, first, at, n, keep):
+def load_swapped(p, w, first, at, n, keep, tries):
     """Load n swapped pages into place; w.result says for each whether it is there, lost, or to be tried again."""
     i: uint64_t
     frames: cython.p_char = w.scratch
@@ -252,19 +260,54 @@ def load_swapped(p, w, first, at, n, keep):
     elif n > 1:
         # One of them is in the way of all: the others must not suffer.
         for i in range(n):
-            load_swapped(p, w, first, at + i, 1, keep)
+            load_swapped(p, w, first, at + i, 1, keep, 1)
+    elif placeless:
+        w.result[at] = NO_PLACE
+    elif error in (EAGAIN, ENOMEM, EBUSY):
+        w.result[at] = -1
+    elif tries < READ_TRIES:
+        load_swapped(p, w, first, at, 1, keep, tries + 1)
     else:
-        w.result[at] = NO_PLACE if placeless else -1 if error in (EAGAIN, ENOMEM, EBUSY) else error
+        w.result[at] = error
 
 
 def lose(p, page, error):
-    """The bytes of a page cannot be had: SIGBUS for whoever reads it, and a line that says why."""
+    """The bytes of a page cannot be had: SIGBUS for whoever reads it, and a line that says why.
+
+    Its entry is kept, as the kernel keeps it: when it was the device that failed, a later access reads again.  Poison
+    has to go for that, and nobody tells when those who wait for the page have met it: the keeper removes it after a
+    while.  Who comes too late to meet it reads again, too.
+    """
     area = cython.address(p.areas[p.pages[page].area])
+    passing: cython.bint = error not in (EBADMSG, EILSEQ, ESTALE, EINVAL)
     uz_say_lost(
         p.memcgs[memcg_of(p, p.pages[page].area)].label,
         area.label,
         area.pages * PAGE_BYTES,
         (page - area.first) * PAGE_BYTES,
         error,
+        passing,
     )
+    p.pages[page].state = P_LOST
+    if passing:
+        failed_add(p, cython.cast(uint32_t, page))
     poison(p, page)
+
+
+def again(p, page):
+    """Have a lost page read again when it is asked for next.  0, or -errno when that cannot be."""
+    failed_del(p, cython.cast(uint32_t, page))
+    error = lift(p, page)
+    if not error:
+        p.pages[page].state = P_SWAPPED
+    return error
+
+
+def try_failed_again(p):
+    """Give every page another chance that was lost to the device.  Called with the lock."""
+    left = p.failed.length if p.failed.length < HOLD_PAGES else HOLD_PAGES
+    while left:
+        left -= 1
+        page = p.failed.head
+        if again(p, page):
+            failed_add(p, page)

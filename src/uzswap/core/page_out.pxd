@@ -18,9 +18,13 @@ cdef int evict_picked(Pager *p, Work *w, int n) noexcept nogil
 cdef void want_shrinking(Pager *p, uint32_t memcg) noexcept nogil
 
 cdef int pick(Pager *p, Work *w, uint32_t memcg, int most) noexcept nogil
+cdef void has_gone(Pager *p, uint64_t page) noexcept nogil
 cdef void back_on_list(Pager *p, uint32_t page, int stuck) noexcept nogil
 cdef int move_out(Pager *p, Work *w, int n, char *staging) noexcept nogil
 cdef int copy_out(Pager *p, Work *w, int n, char *staging) noexcept nogil
+cdef int drop_copied(Pager *p, uint64_t page) noexcept nogil
+cdef void prepare_store(Work *w, int first, int end, uint32_t memcg, char *staging) noexcept nogil
+cdef void put_back(Pager *p, Work *w, int i, uint32_t memcg, char *staging) noexcept nogil
 cdef void stays(Pager *p, uint32_t page, int64_t error) noexcept nogil
 cdef int run_of(Work *w, int i, int n) noexcept nogil
 cdef int write_back_from(Pager *p, uint32_t root, int take_low, int *said) noexcept nogil

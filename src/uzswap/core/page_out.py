@@ -7,7 +7,7 @@ write-protected, copied and dropped instead.
 
 import cython
 from cython.cimports.libc.errno import EEXIST, ENOENT, ENOSPC
-from cython.cimports.libc.stdint import int64_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.clean import clean_drop, clean_forget, clean_settle
 from cython.cimports.uzswap.core.codec import Codec, compress
@@ -22,16 +22,18 @@ from cython.cimports.uzswap.core.entries import (
     delta_apply,
     in_subtree,
 )
-from cython.cimports.uzswap.core.frames import move, protect, put_pages, put_zeros, take_batch
-from cython.cimports.uzswap.core.libc_ext import (
-    MADV_DONTNEED,
-    madvise,
-    pthread_mutex_lock,
-    pthread_mutex_unlock,
+from cython.cimports.uzswap.core.frames import (
+    discard,
+    protect,
+    put_batch,
+    put_pages,
+    put_zeros,
+    staging_of,
+    take_batch,
+    take_pages,
 )
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.pagetable import (
-    B_EMPTY,
-    B_STOCK,
     BATCH_PAGES,
     E_HIGH,
     E_LOW,
@@ -44,6 +46,7 @@ from cython.cimports.uzswap.core.pagetable import (
     P_RESIDENT,
     P_STUCK,
     P_SWAPPED,
+    P_WANTED,
     PAGE_BYTES,
     address_of,
     balance,
@@ -52,9 +55,12 @@ from cython.cimports.uzswap.core.pagetable import (
     memcg_of,
 )
 from cython.cimports.uzswap.core.protection import LOW_BREACHED, LOW_SPARED, unprotected
+from cython.cimports.uzswap.core.stalls import arrived
 from cython.cimports.uzswap.core.state import may_write_back, worker_get, worker_put
 from cython.cimports.uzswap.core.stream import stream_finish, stream_get, stream_put
+from cython.cimports.uzswap.core.swap_in import free_entries
 from cython.cimports.uzswap.core.swap_out import (
+    STORE_FORCE,
     STORE_OVER_LIMIT,
     STORE_OVER_SWAP,
     STORE_POOL_FULL,
@@ -65,6 +71,8 @@ from cython.cimports.uzswap.core.swap_out import (
 from cython.cimports.uzswap.core.uffd import (
     pthread_cond_broadcast,
     pthread_cond_signal,
+    uz_pause,
+    uz_uffd_wake,
 )
 from cython.cimports.uzswap.core.walk import Walk, walk
 
@@ -77,6 +85,9 @@ WRITE_BACK_BYTES = cython.declare(int64_t, BATCH_PAGES * PAGE_BYTES)
 
 # Evictions of a page that the kernel would not move, before it is tried again: doubles up to 2 ** this.
 STUCK_MOST = cython.declare(cython.int, 12)
+
+# Between tries to find a place for a page that has none.
+PAUSE_MS = cython.declare(cython.int, 10)
 
 # Area.clean_score goes down by 2 for a batch whose copies were mostly stale, up by 1 for one with good ones; while it
 # is not positive no copies are kept but now and then (page_in.keep_copies).  Bounds: an array that was written for a
@@ -153,10 +164,20 @@ def pick(p, w, memcg, most):
     return n
 
 
+def has_gone(p, page):
+    """A page is P_GOING no longer: who has met it while it was comes round again.  Called with the lock."""
+    x = cython.address(p.pages[page])
+    if x.flags & P_WANTED:
+        x.flags &= ~P_WANTED
+        arrived(p, page, 1)
+        uz_uffd_wake(p.fd, p.base + page * PAGE_BYTES, PAGE_BYTES)
+
+
 def back_on_list(p, page, stuck):
     """A page that was to go stays.  Called with the lock."""
     x = cython.address(p.pages[page])
     x.state = P_RESIDENT
+    has_gone(p, page)
     if stuck:
         back_off: cython.int = x.backoff + 1 if x.backoff < STUCK_MOST else STUCK_MOST
         x.backoff = back_off
@@ -179,12 +200,7 @@ def move_out(p, w, n, staging):
     j: cython.int
     moved: cython.int = 0
     while i < n:
-        got = move(
-            p,
-            staging + moved * PAGE_BYTES,
-            p.base + cython.cast(uint64_t, w.picks[i]) * PAGE_BYTES,
-            cython.cast(cython.size_t, run_of(w, i, n)) * PAGE_BYTES,
-        )
+        got = take_pages(p, staging + moved * PAGE_BYTES, w.picks[i], cython.cast(uint64_t, run_of(w, i, n)))
         if got > 0:
             for j in range(cython.cast(cython.int, got // PAGE_BYTES)):
                 w.picks[moved] = w.picks[i]
@@ -201,11 +217,12 @@ def stays(p, page, error):
     pthread_mutex_lock(cython.address(p.lock))
     x = cython.address(p.pages[page])
     if error == -ENOENT:
-        # The program dropped it (madvise, munmap): it reads as zero from now on.
+        # The program dropped it: by madvise(), then it reads as zero from now on; or by munmap(), then it is gone.
         owner = address_of(p, page)
         clean_forget(p.c, cython.address(x.handle), cython.address(owner), 1)
         x.state = P_NONE
         x.handle = 0
+        has_gone(p, page)
         p.areas[x.area].resident -= 1
         p.resident -= 1
         uncharge(p, memcg_of(p, x.area), 1)
@@ -327,8 +344,8 @@ def packed_bytes(length):
     return length if 0 < length < PAGE_BYTES else PAGE_BYTES
 
 
-def store_run(p, w, first, end, memcg, staging):
-    """Store pages first .. end - 1 of staging; w.handles says what became of each."""
+def prepare_store(w, first, end, memcg, staging):
+    """What to store: pages first .. end - 1 of staging; w.handles says what became of each."""
     s = cython.address(w.store)
     s.data = staging
     s.nbytes = cython.cast(uint64_t, end) * PAGE_BYTES
@@ -340,6 +357,12 @@ def store_run(p, w, first, end, memcg, staging):
     s.n = end
     s.folio = 1
     s.flags = 0
+    s.filter = 0
+
+
+def store_run(p, w, first, end, memcg, staging):
+    prepare_store(w, first, end, memcg, staging)
+    s = cython.address(w.store)
     s.filter = choose_filter(p, w, first, end, staging)
     while s.start < end:
         begin = s.start
@@ -382,6 +405,32 @@ def note_refusals(p, s, begin):
     pthread_mutex_unlock(cython.address(p.lock))
 
 
+def put_back(p, w, i, memcg, staging):
+    """A page that neither zswap nor the device would have stays in memory: its place takes it again.
+
+    Where the kernel does not let it go back, for want of memory, zswap has to take it, over all limits.  The bytes are
+    nowhere else, so there is no giving up: a fault for this page waits for it.
+    """
+    page: uint64_t = w.picks[i]
+    at = p.base + page * PAGE_BYTES
+    while True:
+        if not p.can_move:
+            # It never left.  Write-protected still, it is let go by the fault of whoever writes to it.
+            protect(p, at, PAGE_BYTES, 0)
+            return
+        if put_pages(p, at, staging + cython.cast(uint64_t, i) * PAGE_BYTES, 1, 1) or p.pages[page].gone:
+            return
+        prepare_store(w, i, i + 1, memcg, staging)
+        w.store.flags = STORE_FORCE
+        swap_out(p.c, cython.address(w.store))
+        if w.handles[i]:
+            return
+        uz_pause(PAUSE_MS)
+        pthread_mutex_lock(cython.address(p.lock))
+        memcg = memcg_of(p, p.pages[page].area)
+        pthread_mutex_unlock(cython.address(p.lock))
+
+
 def score_copies(p, area, copies, good):
     if not copies:
         return
@@ -416,18 +465,39 @@ def store_pages(p, w, n, memcg, staging):
         i = end
 
 
+def drop_copied(p, page):
+    """Take a page that copy_out() copied out of its place.  0, or -errno when it stays after all.
+
+    Called with the lock: a fault that is met while the page is P_GOING is the program's own dropping of it.
+    """
+    x = cython.address(p.pages[page])
+    at = p.base + page * PAGE_BYTES
+    ignored: cython.int = 0
+    # Anything but EEXIST says that the program has dropped or unmapped it meanwhile.
+    error: cython.int = discard(p, page, 1, 0) if put_zeros(p, at, PAGE_BYTES) == -EEXIST else 0
+    if error:
+        free_entries(p.c, cython.address(x.handle), 1, cython.address(ignored))
+        x.handle = 0
+        protect(p, at, PAGE_BYTES, 0)
+        back_on_list(p, cython.cast(uint32_t, page), 1)
+    return error
+
+
 def evict_picked(p, w, n):
     """Evict the n pages in w.picks, all P_GOING, of one memcg.  How many went.  Called, and returns, with the lock."""
     i: cython.int
     gone: cython.int = 0
     p.nr_evicting += 1
     b = take_batch(p)
-    staging = p.staging + b * BATCH_PAGES * PAGE_BYTES
+    staging = staging_of(p, b)
     memcg = memcg_of(p, p.pages[w.picks[0]].area)
     pthread_mutex_unlock(cython.address(p.lock))
     n = move_out(p, w, n, staging) if p.can_move else copy_out(p, w, n, staging)
     if n:
         store_pages(p, w, n, memcg, staging)
+    for i in range(n):
+        if not w.handles[i]:
+            put_back(p, w, i, memcg, staging)
     pthread_mutex_lock(cython.address(p.lock))
     if n:
         memcg = memcg_of(p, p.pages[w.picks[0]].area)
@@ -436,36 +506,22 @@ def evict_picked(p, w, n):
         page = w.picks[i]
         x = cython.address(p.pages[page])
         x.handle = w.handles[i]
-        at = p.base + cython.cast(uint64_t, page) * PAGE_BYTES
         if w.handles[i]:
-            if not p.can_move:
-                # With the lock: a fault that is met while the page is P_GOING is the program's own dropping of it.
-                if not p.areas[x.area].punched or put_zeros(p, at, PAGE_BYTES) == -EEXIST:
-                    madvise(at, PAGE_BYTES, MADV_DONTNEED)
+            if not p.can_move and drop_copied(p, page):
+                continue
             m.evictions += 1
             x.shadow = m.evictions
             x.state = P_SWAPPED
+            has_gone(p, page)
             p.areas[x.area].resident -= 1
             gone += 1
             continue
-        # Refused by zswap and by the device: it stays in memory.
-        if p.can_move:
-            put_pages(p, at, staging + i * PAGE_BYTES, 1, 1)
-        else:
-            protect(p, at, PAGE_BYTES, 0)
         back_on_list(p, page, 1)
     p.resident -= gone
     p.evicted += gone
     if gone:
         uncharge(p, memcg, gone)
-    if gone < n or n == 0 or not p.can_move:
-        if p.can_move:
-            madvise(staging, BATCH_PAGES * PAGE_BYTES, MADV_DONTNEED)
-        p.batches[b].state = B_EMPTY
-    else:
-        p.batches[b].first = 0
-        p.batches[b].last = n
-        p.batches[b].state = B_STOCK
+    put_batch(p, b, cython.cast(uint8_t, n) if gone == n and p.can_move else 0)
     p.nr_evicting -= 1
     pthread_cond_broadcast(cython.address(p.changed))
     return gone

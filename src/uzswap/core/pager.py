@@ -15,13 +15,13 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 """
 
 import cython
-from cython.cimports.libc.errno import EEXIST
-from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.errno import EEXIST, ENOMEM
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
-from cython.cimports.uzswap.core.entries import MEMCG_ONLINE, NO_MEMCG
-from cython.cimports.uzswap.core.frames import poison, protect, punch, put_copy, put_zeros
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
-from cython.cimports.uzswap.core.page_in import AHEAD, TO_WRITE, bring_run
+from cython.cimports.uzswap.core.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK, entry_at
+from cython.cimports.uzswap.core.frames import poison, protect, put_copy, put_zeros, take_message
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.page_in import AHEAD, TO_WRITE, bring_run, try_failed_again
 from cython.cimports.uzswap.core.page_out import make_room, want_shrinking
 from cython.cimports.uzswap.core.pagetable import (
     BATCH_PAGES,
@@ -33,17 +33,19 @@ from cython.cimports.uzswap.core.pagetable import (
     P_LOST,
     P_RESIDENT,
     P_STUCK,
+    P_WANTED,
     PAGE_BYTES,
     address_of,
     work_get,
+    work_new,
     work_put,
 )
 from cython.cimports.uzswap.core.readahead import claim, stream_at, stream_over, want_reading
 from cython.cimports.uzswap.core.stalls import arrived, waits
 from cython.cimports.uzswap.core.state import reserve_below, room_in
 from cython.cimports.uzswap.core.uffd import (
+    UZ_NOTHING,
     UZ_PROTECTED,
-    UZ_TAKEN_AWAY,
     UZ_WRITE,
     pthread_cond_broadcast,
     pthread_cond_signal,
@@ -79,12 +81,14 @@ def pager_start(p):
         pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
     pthread_mutex_unlock(cython.address(p.lock))
     if p.started < 0:
+        pager_close(p)
         pager_stop(p)
         return p.started
     return 0
 
 
-def pager_stop(p):
+def pager_close(p):
+    """Send away all who wait for what the pager does."""
     pthread_mutex_lock(cython.address(p.watching))
     p.closing = 1
     pthread_cond_broadcast(cython.address(p.watch))
@@ -93,9 +97,11 @@ def pager_stop(p):
     pthread_cond_broadcast(cython.address(p.told))
     pthread_cond_broadcast(cython.address(p.work))
     pthread_cond_broadcast(cython.address(p.changed))
-    while p.waiting:
-        pthread_cond_wait(cython.address(p.told), cython.address(p.lock))
     pthread_mutex_unlock(cython.address(p.lock))
+
+
+def pager_stop(p):
+    """End all threads; after pager_close(), when nobody uses the pager any more."""
     pthread_join(p.keeper, cython.NULL)
 
 
@@ -124,6 +130,10 @@ def start_threads(p):
     allowed = uz_allowed_cpus(cpus, MOST_THREADS)
     n: cython.int = allowed if 0 < allowed <= MOST_THREADS else 1
     for i in range(n):
+        if not work_ready(p):
+            if i == 0:
+                return -ENOMEM
+            break
         # With more CPUs than threads none is pinned: waking all of them for each fault would cost more than it saves.
         failed = uz_thread_start(cython.address(p.threads[i]), serve, p, cpus[i] if n == allowed else -1)
         if failed:
@@ -133,20 +143,29 @@ def start_threads(p):
         p.nr_servers += 1
     for i in range(allowed if 0 < allowed < MOST_WORKERS else MOST_WORKERS):
         # Without workers everything is done by those that serve.
-        if uz_thread_start(cython.address(p.threads[p.nr_servers + i]), toil, p, -1):
+        if not work_ready(p) or uz_thread_start(cython.address(p.threads[p.nr_servers + i]), toil, p, -1):
             break
         p.nr_workers += 1
     return 0
 
 
+def work_ready(p):
+    """Whether there is working memory for one more thread, which thread_begins() will find."""
+    pthread_mutex_lock(cython.address(p.lock))
+    w = work_new()
+    if w != cython.NULL:
+        work_put(p, w)
+    pthread_mutex_unlock(cython.address(p.lock))
+    return w != cython.NULL
+
+
 def thread_begins(p):
     """Working memory for a thread; its number is noted for the keeper."""
-    i: cython.int = 0
     pthread_mutex_lock(cython.address(p.lock))
     w = work_get(p)
-    while p.thread_ids[i]:
-        i += 1
-    p.thread_ids[i] = uz_thread_id()
+    p.thread_ids[p.nr_begun] = uz_thread_id()
+    p.nr_begun += 1
+    pthread_cond_broadcast(cython.address(p.changed))
     pthread_mutex_unlock(cython.address(p.lock))
     return w
 
@@ -157,6 +176,9 @@ def watch(arg):
     i: cython.int
     failed = start_threads(p)
     pthread_mutex_lock(cython.address(p.lock))
+    # Until all have their working memory nobody else may ask for any.
+    while p.nr_begun < p.nr_servers + p.nr_workers:
+        pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
     p.started = failed if failed else 1
     pthread_cond_broadcast(cython.address(p.changed))
     pthread_mutex_unlock(cython.address(p.lock))
@@ -168,6 +190,10 @@ def watch(arg):
         pthread_mutex_unlock(cython.address(p.watching))
         if not p.closing and not all_live(p):
             give_up(p)
+        # Without waiting for it: who holds it may have been killed.
+        elif p.failed.length and pthread_mutex_trylock(cython.address(p.lock)) == 0:
+            try_failed_again(p)
+            pthread_mutex_unlock(cython.address(p.lock))
     # From here, where the descriptor is still what it was: the program may have closed its own.
     write(p.stop_write, b"x", 1)
     for i in range(p.nr_servers + p.nr_workers):
@@ -207,13 +233,10 @@ def give_up(p):
 def wait_events(p):
     """Wait for events; their union, or 0 when the pager closes."""
     pthread_mutex_lock(cython.address(p.lock))
-    p.waiting += 1
     while not p.events and not p.closing and not p.broken:
         pthread_cond_wait(cython.address(p.told), cython.address(p.lock))
     events = 0 if p.closing or p.broken else p.events
     p.events = 0
-    p.waiting -= 1
-    pthread_cond_broadcast(cython.address(p.told))
     pthread_mutex_unlock(cython.address(p.lock))
     return events
 
@@ -226,17 +249,15 @@ def serve(arg):
     address: uint64_t = 0
     nbytes: uint64_t = 0
     w = thread_begins(p)
-    while w != cython.NULL and not p.broken:
-        kind = uz_uffd_wait(p.fd, p.stop_read, cython.address(address), cython.address(nbytes))
+    while not p.broken and uz_uffd_wait(p.fd, p.stop_read) == 0:
+        kind = take_message(p, cython.address(address), cython.address(nbytes))
         if kind < 0:
             break
-        if kind == UZ_TAKEN_AWAY:
-            punch(p, address, nbytes)
-        else:
+        if kind != UZ_NOTHING:
             at_work(p, 1)
             fault(p, w, address, kind, cython.cast(cython.int, nbytes))
             at_work(p, -1)
-    if w != cython.NULL and not p.broken:
+    if not p.broken:
         pthread_mutex_lock(cython.address(p.lock))
         work_put(p, w)
         pthread_mutex_unlock(cython.address(p.lock))
@@ -253,15 +274,17 @@ def fault(p, w, address, kind, thread):
     p.faults += 1
     if page < p.nr_pages and p.pages[page].area and p.pages[page].state not in (P_LOST, P_RESIDENT):
         waits(p, thread, page)
-    while page < p.nr_pages and p.pages[page].state == P_GOING:
+    if page < p.nr_pages and p.pages[page].state == P_GOING:
         if not p.can_move and kind != UZ_PROTECTED:
             # It is still in its place until it is stored, so the program has dropped it: it reads as zero.
             put_zeros(p, at, PAGE_BYTES)
             arrived(p, page, 1)
-            pthread_mutex_unlock(cython.address(p.lock))
-            return
-        pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
-    if page >= p.nr_pages or not p.pages[page].area or p.pages[page].state == P_LOST:
+        else:
+            # Whoever evicts it may be waiting for the device: nobody who serves others waits for that.
+            p.pages[page].flags |= P_WANTED
+        pthread_mutex_unlock(cython.address(p.lock))
+        return
+    if page >= p.nr_pages or not p.pages[page].area or p.pages[page].gone or p.pages[page].state == P_LOST:
         # Beyond an array, in one that was freed, moved away by mremap, or lost before: loud, and only here.
         if page < p.nr_pages and not p.pages[page].area:
             p.strays = 1
@@ -292,13 +315,71 @@ def fault(p, w, address, kind, thread):
     want_reading(p, t)
     for x in range(first, first + n):
         p.pages[x].flags &= ~P_STUCK
-    bring_run(p, w, first, n, TO_WRITE if kind == UZ_WRITE else 0)
+    w.charge.over_high = NO_MEMCG
+    bring_or_leave(p, w, first, n, TO_WRITE if kind == UZ_WRITE else 0)
     behind = w.charge.over_high
     far: cython.bint = behind != NO_MEMCG and w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high)
     pthread_mutex_unlock(cython.address(p.lock))
     if far or (behind != NO_MEMCG and not p.nr_workers):
         # The faulter runs again already, but the workers do not keep up with it.
         make_room(p, w, behind, BATCH_PAGES, 0)
+
+
+def on_disk(p, first, n):
+    """Whether one of these pages has to be read from the device."""
+    x: uint64_t
+    found: cython.bint = False
+    pthread_mutex_lock(cython.address(p.c.lock))
+    for x in range(first, first + n):
+        e = entry_at(cython.address(p.c.t), p.pages[x].handle) if p.pages[x].handle else cython.NULL
+        found = found or (e != cython.NULL and e.state == ON_DISK)
+    pthread_mutex_unlock(cython.address(p.c.lock))
+    return found
+
+
+def bring_or_leave(p, w, first, n, flags):
+    """bring_run(), unless this is the last thread that can serve faults and would wait for the device: workers do then.
+
+    However slow a device is, and however many wait for it, there is somebody for pages that are elsewhere.
+    """
+    if p.serving >= p.nr_servers and p.nr_workers and on_disk(p, first, n):
+        leave(p, first, n, flags)
+    else:
+        bring_run(p, w, first, n, flags)
+
+
+def leave(p, first, n, flags):
+    """Leave a run to the workers.
+
+    The queue is linked by the first pages of runs, whose neighbours on lists and back-off mean nothing while they are
+    P_COMING.
+    """
+    x: uint64_t
+    for x in range(first, first + n):
+        p.pages[x].state = P_COMING
+    page = cython.address(p.pages[first])
+    page.next = 0
+    page.prev = cython.cast(uint32_t, n)
+    page.backoff = cython.cast(uint8_t, flags)
+    if p.first_run:
+        p.pages[p.last_run].next = cython.cast(uint32_t, first)
+    else:
+        p.first_run = cython.cast(uint32_t, first)
+    p.last_run = cython.cast(uint32_t, first)
+    pthread_cond_signal(cython.address(p.work))
+
+
+def bring_left(p, w):
+    """Bring in a run that was left; whether there was one.  Called, and returns, with the lock."""
+    first = p.first_run
+    if not first:
+        return 0
+    page = cython.address(p.pages[first])
+    p.first_run = page.next
+    flags: cython.int = page.backoff
+    page.backoff = 0
+    bring_run(p, w, first, page.prev, flags)
+    return 1
 
 
 def help_ahead(p, w, page):
@@ -311,7 +392,7 @@ def help_ahead(p, w, page):
     want_reading(p, t)
     if claim(p, t, cython.address(first), cython.address(n)):
         p.read_ahead += n
-        bring_run(p, w, first, n, AHEAD | TO_WRITE if t.is_write else AHEAD)
+        bring_or_leave(p, w, first, n, AHEAD | TO_WRITE if t.is_write else AHEAD)
 
 
 # Work ahead of faults
@@ -320,6 +401,7 @@ def help_ahead(p, w, page):
 def at_work(p, n):
     pthread_mutex_lock(cython.address(p.lock))
     p.busy += n
+    p.serving += n
     if p.settling:
         pthread_cond_broadcast(cython.address(p.changed))
     pthread_mutex_unlock(cython.address(p.lock))
@@ -329,22 +411,20 @@ def settle(p):
     """Wait until all is done that faults have set off.  Called without the lock."""
     pthread_mutex_lock(cython.address(p.lock))
     p.settling += 1
-    while not p.closing and not p.broken and (p.busy or p.nr_queued or p.first_shrinking):
+    while not p.closing and not p.broken and (p.busy or p.nr_queued or p.first_shrinking or p.first_run):
         pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
     p.settling -= 1
     pthread_mutex_unlock(cython.address(p.lock))
 
 
 def toil(arg):
-    """A worker: reads ahead first, evicts second, and sleeps when there is neither to do."""
+    """A worker: brings in what was left to it first, reads ahead second, evicts third, and sleeps otherwise."""
     p = cython.cast(cython.pointer(Pager), arg)
     w = thread_begins(p)
-    if w == cython.NULL:
-        return cython.NULL
     pthread_mutex_lock(cython.address(p.lock))
-    while not p.closing and not p.broken:
+    while (not p.closing or p.first_run) and not p.broken:
         p.busy += 1
-        found: cython.bint = read_ahead(p, w) or shrink(p, w)
+        found: cython.bint = bring_left(p, w) or read_ahead(p, w) or shrink(p, w)
         p.busy -= 1
         if p.settling:
             pthread_cond_broadcast(cython.address(p.changed))

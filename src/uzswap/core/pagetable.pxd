@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from uzswap.core.libc_ext cimport pthread_mutex_t
+from uzswap.core.libc_ext cimport pthread_mutex_t, pthread_rwlock_t
 from uzswap.core.state cimport Charge, Core
 from uzswap.core.swap_in cimport Load
 from uzswap.core.swap_out cimport Store
@@ -14,6 +14,7 @@ cdef enum:
     MOST_WORKERS = 4        # that read ahead and evict
     MOST_WAITERS = 64       # threads whose faults are known at a time: see stalls.py
     LABEL_BYTES = 192       # of a label, at most
+    HOLD_PAGES = 1024       # of an area, looked at in one hold of the lock: some tens of microseconds
 
     # Page.state
     P_NONE = 0              # never touched, or dropped: reads as zero
@@ -21,7 +22,7 @@ cdef enum:
     P_SWAPPED = 2
     P_COMING = 3            # being brought in
     P_GOING = 4             # being evicted
-    P_LOST = 5              # its bytes could not be read
+    P_LOST = 5              # its bytes could not be read: they are poison, its entry is kept
 
     # Page.flags
     P_ACTIVE = 1            # on the active list
@@ -29,6 +30,8 @@ cdef enum:
     P_KEPT = 4              # resident() holds it
     P_SQUEEZED = 64         # on its way in, it waits for an eviction
     P_STUCK = 8             # the kernel would not let it go (pinned, mlocked, shared after fork): retried with back-off
+    P_AGAIN = 16            # P_LOST, and on Pager.failed: its next reading may succeed
+    P_WANTED = 32           # P_GOING, and somebody waits in a fault for what comes of it
 
     # Area.hint
     H_NORMAL = 0
@@ -37,7 +40,7 @@ cdef enum:
 
     # Batch.state
     B_EMPTY = 0
-    B_STOCK = 1             # frames first .. last - 1 are present, their content is nothing
+    B_STOCK = 1             # frames first .. last - 1, if any, can be used; discarded before all else
     B_BUSY = 2
 
     # What a fault-serving thread tells the layer above
@@ -59,6 +62,7 @@ cdef struct Page:
     uint8_t flags
     uint16_t stuck          # times that eviction passes over it
     uint8_t backoff
+    uint8_t gone            # the program unmapped it or moved it away: see frames.mark_gone(), which alone writes it
 
 cdef struct Area:
     uint64_t first
@@ -69,7 +73,6 @@ cdef struct Area:
     uint8_t item            # item size of the array, for the byte shuffle; 0 for none
     uint8_t filter_on       # what the last sample said
     uint8_t hint
-    uint8_t punched         # the program unmapped or moved some of it, or lost pages are mapped over
     uint32_t filter_left    # batches until the next sample
     uint32_t unkept         # runs that came in without keeping copies, since one did
     int clean_score         # whether keeping copies has paid: see page_in.py
@@ -153,6 +156,7 @@ cdef struct Pager:
     int user_only
     int can_move
     int can_poison
+    int is_told             # of what the program unmaps
     int stop_read
     int stop_write
     uint64_t identities[3][3]   # of these three: the program may close them, and use their numbers
@@ -160,6 +164,7 @@ cdef struct Pager:
     pthread_cond_t changed      # the state of a page or a batch
     pthread_cond_t told         # events
     pthread_cond_t work         # something for workers
+    pthread_rwlock_t marks      # see frames.py
     pthread_mutex_t watching
     pthread_cond_t watch        # for the keeper, with `watching`
     char *base
@@ -171,6 +176,10 @@ cdef struct Pager:
     uint32_t free_area
     uint32_t live_areas
     int strays                  # accesses outside arrays have left poison
+    int holes                   # some Page.gone is set
+    PageList failed             # pages whose reading failed in a way that may pass, oldest first
+    uint32_t first_run          # runs that a server left to workers; see pager.leave()
+    uint32_t last_run
     Range *ranges               # free address space, sorted
     uint32_t nr_ranges
     uint32_t max_ranges
@@ -198,9 +207,10 @@ cdef struct Pager:
     int thread_ids[MOST_THREADS + MOST_WORKERS]
     int nr_servers
     int nr_workers
+    int nr_begun                # of both
     int started                 # 1, or the -errno with which it failed
+    int serving                 # servers that serve a fault
     uint32_t events
-    int waiting                 # threads in wait_events()
     int busy                    # threads of ours that are at work
     int settling                # threads that wait until none is
     int closing
@@ -213,18 +223,24 @@ cdef struct Pager:
 
 cdef int table_open(Pager *p, int want_user_only, int old_kernel) noexcept nogil
 cdef void table_close(Pager *p) noexcept nogil
-cdef uint32_t area_new(Pager *p, uint64_t nbytes, uint32_t memcg) noexcept nogil
-cdef void area_put(Pager *p, uint32_t a) noexcept nogil
+cdef uint32_t area_new(Pager *p, uint64_t nbytes, uint32_t memcg, uint8_t item) noexcept nogil
+cdef void area_put(Pager *p, uint32_t a, int usable) noexcept nogil
+cdef int area_vacate(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef uint64_t area_claim(Pager *p, uint32_t a, uint64_t first, uint64_t end) noexcept nogil
+cdef int any_gone(const Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef void failed_add(Pager *p, uint32_t page) noexcept nogil
+cdef void failed_del(Pager *p, uint32_t page) noexcept nogil
 cdef void list_add(Pager *p, uint32_t page) noexcept nogil
 cdef void list_add_oldest(Pager *p, uint32_t page) noexcept nogil
 cdef void list_del(Pager *p, uint32_t page) noexcept nogil
 cdef void balance(Pager *p, MemcgPages *m) noexcept nogil
+cdef Work *work_new() noexcept nogil
 cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef int range_take(Pager *p, uint64_t n, uint64_t *first) noexcept nogil
 cdef int range_put(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 cdef void splice(Pager *p, PageList *mine, PageList *theirs) noexcept nogil
-cdef void make_fresh(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef int make_fresh(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef uint64_t address_of(const Pager *p, uint64_t page) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil

@@ -13,29 +13,39 @@ from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, realloc
 from cython.cimports.libc.string import memset
-from cython.cimports.posix.unistd import pipe
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTDUMP,
     MADV_DONTFORK,
-    MADV_DONTNEED,
     MADV_NOHUGEPAGE,
     madvise,
     munmap,
     posix_memalign,
     pthread_mutex_destroy,
     pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    pthread_rwlock_destroy,
+    pthread_rwlock_init,
+    pthread_rwlock_unlock,
+    pthread_rwlock_wrlock,
     uz_close_ours,
+    uz_discard,
     uz_identity,
+    uz_private,
+    uz_private_free,
     uz_ram_bytes,
     uz_reserve,
 )
 from cython.cimports.uzswap.core.stalls import stalls_reparent
 from cython.cimports.uzswap.core.uffd import (
+    UFFD_FEATURE_EVENT_UNMAP,
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
     pthread_cond_destroy,
     pthread_cond_init,
+    uz_cond_init,
     uz_map_again,
+    uz_pipe,
     uz_uffd_open,
     uz_uffd_register,
     uz_uffd_unregister,
@@ -70,8 +80,10 @@ def table_open(p, want_user_only, old_kernel):
     uz_identity(p.fd, p.identities[0])
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
     p.can_poison = (features & UZ_FEATURE_POISON) != 0
-    if pipe(ends):
-        return -ENOMEM
+    p.is_told = (features & UFFD_FEATURE_EVENT_UNMAP) != 0
+    failed = uz_pipe(ends)
+    if failed:
+        return failed
     p.stop_read = ends[0]
     p.stop_write = ends[1]
     uz_identity(p.stop_read, p.identities[1])
@@ -98,6 +110,7 @@ def table_open(p, want_user_only, old_kernel):
     madvise(p.base, n * PAGE_BYTES, MADV_DONTDUMP)
     madvise(p.base, n * PAGE_BYTES, MADV_NOHUGEPAGE)
     madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_DONTFORK)
+    madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_DONTDUMP)
     madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_NOHUGEPAGE)
     failed = uz_uffd_register(p.fd, p.base, n * PAGE_BYTES, not p.can_move)
     if not failed and p.can_move:
@@ -108,10 +121,11 @@ def table_open(p, want_user_only, old_kernel):
     p.next_area = 1
     pthread_mutex_init(cython.address(p.lock), cython.NULL)
     pthread_mutex_init(cython.address(p.watching), cython.NULL)
+    pthread_rwlock_init(cython.address(p.marks), cython.NULL)
     pthread_cond_init(cython.address(p.changed), cython.NULL)
     pthread_cond_init(cython.address(p.told), cython.NULL)
     pthread_cond_init(cython.address(p.work), cython.NULL)
-    pthread_cond_init(cython.address(p.watch), cython.NULL)
+    uz_cond_init(cython.address(p.watch))
     p.initialised = 1
     return range_put(p, 1, n - 1)
 
@@ -139,7 +153,7 @@ def table_close(p):
     while p.works != cython.NULL:
         w = p.works
         p.works = w.next
-        free(w.scratch)
+        uz_private_free(w.scratch, BATCH_PAGES * PAGE_BYTES)
         free(w)
     uz_close_ours(p.fd, p.identities[0])
     uz_close_ours(p.stop_read, p.identities[1])
@@ -147,6 +161,7 @@ def table_close(p):
     if p.initialised:
         pthread_mutex_destroy(cython.address(p.lock))
         pthread_mutex_destroy(cython.address(p.watching))
+        pthread_rwlock_destroy(cython.address(p.marks))
         pthread_cond_destroy(cython.address(p.changed))
         pthread_cond_destroy(cython.address(p.told))
         pthread_cond_destroy(cython.address(p.work))
@@ -209,51 +224,90 @@ def range_put(p, first, n):
     return 0
 
 
-def area_new(p, nbytes, memcg):
-    """A new area of whole pages, all of them zero; 0 without address space."""
+def area_new(p, nbytes, memcg, item):
+    """A new area of whole pages, all of them zero; 0 without address space.  Called without the lock."""
     first: uint64_t = 0
     n = (nbytes + PAGE_BYTES - 1) // PAGE_BYTES
-    a: uint32_t
+    a: uint32_t = 0
+    found: cython.int = 0
     if n == 0:
         n = 1
+    pthread_mutex_lock(cython.address(p.lock))
     # One page between areas is never theirs: an access beyond the end of an array is found, not another array's data.
-    if range_take(p, n + 1, cython.address(first)):
-        return 0
-    if p.free_area:
+    while not found and not range_take(p, n + 1, cython.address(first)):
+        pthread_mutex_unlock(cython.address(p.lock))
+        found = area_vacate(p, first, n + 1)
+        pthread_mutex_lock(cython.address(p.lock))
+    if found > 0 and p.free_area:
         a = p.free_area
         p.free_area = p.areas[a].next_free
-    elif p.next_area < p.max_areas:
+    elif found > 0 and p.next_area < p.max_areas:
         a = p.next_area
         p.next_area += 1
-    else:
+    elif found:
         range_put(p, first, n + 1)
-        return 0
-    if p.strays:
-        make_fresh(p, first, n)
-    area = cython.address(p.areas[a])
-    memset(area, 0, cython.sizeof(Area))
-    area.first = first
-    area.pages = n
-    area.memcg = memcg
-    area.used = 1
-    area.clean_score = 1
-    i: uint64_t
-    for i in range(n):
-        page = cython.address(p.pages[first + i])
-        memset(page, 0, cython.sizeof(Page))
-        page.area = a
-    p.live_areas += 1
+    if a:
+        area = cython.address(p.areas[a])
+        memset(area, 0, cython.sizeof(Area))
+        area.first = first
+        area.pages = n
+        area.memcg = memcg
+        area.item = item
+        area.used = 1
+        area.clean_score = 1
+        p.live_areas += 1
+    pthread_mutex_unlock(cython.address(p.lock))
+    i: uint64_t = first
+    end: uint64_t = first + n if a else first
+    while i < end:
+        pthread_mutex_lock(cython.address(p.lock))
+        i = area_claim(p, a, i, end)
+        pthread_mutex_unlock(cython.address(p.lock))
     return a
 
 
-def area_put(p, a):
-    """Give back the address space of an area whose pages are all P_NONE."""
-    area = cython.address(p.areas[a])
+def area_claim(p, a, first, end):
+    """Make free pages an area's, as many as one hold of the lock is for.  Where to go on."""
     i: uint64_t
-    for i in range(area.pages):
-        p.pages[area.first + i].area = 0
-    if not area.punched:
-        # Where it was punched somebody else may have memory of his own now.
+    if end - first > HOLD_PAGES:
+        end = first + HOLD_PAGES
+    for i in range(first, end):
+        # All else in it is 0: ranges.drop_some() sees to that.
+        p.pages[i].area = a
+    return end
+
+
+def area_vacate(p, first, n):
+    """Make free pages fit for a new area: 1, or -1 when that failed.  0 where the program has unmapped one of them."""
+    end: uint64_t = first + n
+    k: uint64_t
+    found: cython.int = 1
+    while first < end and found > 0 and (p.holes or p.strays):
+        k = end - first if end - first < HOLD_PAGES else HOLD_PAGES
+        pthread_rwlock_wrlock(cython.address(p.marks))
+        if any_gone(p, first, k):
+            # Whoever has mapped something there keeps it: this address space is never an array's again.
+            found = 0
+        elif p.strays and make_fresh(p, first, k):
+            found = -1
+        pthread_rwlock_unlock(cython.address(p.marks))
+        first += k
+    return found
+
+
+def any_gone(p, first, n):
+    i: uint64_t
+    if p.holes:
+        for i in range(first, first + n):
+            if p.pages[i].gone:
+                return 1
+    return 0
+
+
+def area_put(p, a, usable):
+    """Give back an area whose pages are nobody's already, and its address space where that can be used again."""
+    area = cython.address(p.areas[a])
+    if usable and not any_gone(p, area.first, area.pages + 1):
         range_put(p, area.first, area.pages + 1)
     free(area.label)
     area.label = cython.NULL
@@ -264,17 +318,12 @@ def area_put(p, a):
 
 
 def make_fresh(p, first, n):
-    """Clear what accesses to free address space have left there."""
+    """Clear poison.  0 or -errno.  Called with Pager.marks held, for pages that are not gone."""
     at = p.base + first * PAGE_BYTES
     nbytes = n * PAGE_BYTES
     if p.can_poison:
-        madvise(at, nbytes, MADV_DONTNEED)
-        return
-    uz_map_again(at, nbytes)
-    madvise(at, nbytes, MADV_DONTFORK)
-    madvise(at, nbytes, MADV_DONTDUMP)
-    madvise(at, nbytes, MADV_NOHUGEPAGE)
-    uz_uffd_register(p.fd, at, nbytes, not p.can_move)
+        return uz_discard(at, nbytes)
+    return uz_map_again(p.fd, at, nbytes, not p.can_move)
 
 
 def address_of(p, page):
@@ -337,6 +386,36 @@ def list_del(p, page):
     x.flags &= ~P_LISTED
 
 
+def failed_add(p, page):
+    """A page is P_LOST for the time being."""
+    x = cython.address(p.pages[page])
+    x.flags |= P_AGAIN
+    x.prev = p.failed.tail
+    x.next = 0
+    if p.failed.tail:
+        p.pages[p.failed.tail].next = page
+    else:
+        p.failed.head = page
+    p.failed.tail = page
+    p.failed.length += 1
+
+
+def failed_del(p, page):
+    x = cython.address(p.pages[page])
+    if not x.flags & P_AGAIN:
+        return
+    if x.prev:
+        p.pages[x.prev].next = x.next
+    else:
+        p.failed.head = x.next
+    if x.next:
+        p.pages[x.next].prev = x.prev
+    else:
+        p.failed.tail = x.prev
+    p.failed.length -= 1
+    x.flags &= ~P_AGAIN
+
+
 def balance(p, m):
     """Refill the inactive list from the old end of the active one."""
     n: cython.int = BATCH_PAGES
@@ -381,15 +460,20 @@ def splice(p, mine, theirs):
 def work_get(p):
     """Called with the lock.  NULL without memory."""
     w = p.works
-    memory: cython.p_void = cython.NULL
     if w != cython.NULL:
         p.works = w.next
         return w
+    return work_new()
+
+
+def work_new():
     w = cython.cast(cython.pointer(Work), calloc(1, cython.sizeof(Work)))
-    if w == cython.NULL or posix_memalign(cython.address(memory), PAGE_BYTES, BATCH_PAGES * PAGE_BYTES):
+    if w == cython.NULL:
+        return cython.NULL
+    w.scratch = cython.cast(cython.p_char, uz_private(BATCH_PAGES * PAGE_BYTES))
+    if w.scratch == cython.NULL:
         free(w)
         return cython.NULL
-    w.scratch = cython.cast(cython.p_char, memory)
     return w
 
 

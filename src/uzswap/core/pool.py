@@ -23,7 +23,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     madvise,
     munmap,
     popcount,
-    uz_give_back,
+    uz_discard,
     uz_reserve,
 )
 
@@ -177,7 +177,7 @@ def give_back_slabs(pool, x):
     while e.stock:
         bit = ctz(e.stock)
         s = x * EXTENT_SLABS + bit
-        uz_give_back(pool.base + (cython.cast(cython.size_t, s) << SLAB_SHIFT), SLAB_BYTES)
+        uz_discard(pool.base + (cython.cast(cython.size_t, s) << SLAB_SHIFT), SLAB_BYTES)
         pool.pages -= pool.slabs[s].touched
         pool.slabs[s].touched = 0
         e.stock &= ~(cython.cast(uint32_t, 1) << bit)
@@ -188,7 +188,7 @@ def give_back_slabs(pool, x):
 
 def close_extent(pool, x):
     e = cython.address(pool.extents[x])
-    uz_give_back(pool.base + (cython.cast(cython.size_t, x) << EXTENT_SHIFT), EXTENT_BYTES)
+    uz_discard(pool.base + (cython.cast(cython.size_t, x) << EXTENT_SHIFT), EXTENT_BYTES)
     s: cython.int
     for s in range(EXTENT_SLABS):
         pool.pages -= pool.slabs[x * EXTENT_SLABS + s].touched

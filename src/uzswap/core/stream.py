@@ -68,7 +68,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_io_destroy,
     uz_io_setup,
     uz_io_wait,
-    uz_private_alloc,
+    uz_private,
     uz_private_free,
 )
 from cython.cimports.uzswap.core.state import (
@@ -100,7 +100,7 @@ def stream_get(c):
         if s == cython.NULL:
             return s
         for i in range(NR_FLIGHTS):
-            s.flights[i].buf = cython.cast(cython.p_char, uz_private_alloc(SEGMENT_BYTES))
+            s.flights[i].buf = cython.cast(cython.p_char, uz_private(SEGMENT_BYTES))
             s.flights[i].items = cython.cast(cython.pointer(Item), malloc(FLIGHT_ITEMS * cython.sizeof(Item)))
             if s.flights[i].buf == cython.NULL or s.flights[i].items == cython.NULL:
                 stream_free(s)
@@ -399,7 +399,7 @@ def clean_one(c):
     error: cython.int = 0
     base = cython.cast(uint64_t, victim) << SEGMENT_SHIFT
     s = stream_get(c)
-    buf = cython.cast(cython.p_char, uz_private_alloc(SEGMENT_BYTES))
+    buf = cython.cast(cython.p_char, uz_private(SEGMENT_BYTES))
     if s == cython.NULL or buf == cython.NULL:
         error = ENOMEM
     if not error and s.old == cython.NULL:

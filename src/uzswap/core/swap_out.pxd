@@ -7,6 +7,7 @@ from uzswap.core.state cimport Core, Delta, Stream
 cdef enum:
     STORE_SKIP_LIMIT = 1
     STORE_REFUSE = 2
+    STORE_FORCE = 4         # over every limit: the caller has nowhere to keep the page
 
     STORE_DONE = 0
     STORE_OVER_LIMIT = 1

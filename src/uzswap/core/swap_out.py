@@ -100,6 +100,9 @@ def admit(c, s, i, p):
     d = cython.address(s.delta)
     s.refused = 0
     s.folio_start = i
+    if s.flags & STORE_FORCE:
+        s.writeback = may_write_back(c, s.memcg)
+        return 1
     left: uint64_t = s.nbytes - cython.cast(uint64_t, i) * s.page
     folio: uint64_t = cython.cast(uint64_t, s.folio) * s.page
     if over_swap_max(t, d, s.memcg, cython.cast(int64_t, ((left if left < folio else folio) + 4095) & ~4095)):
@@ -169,7 +172,7 @@ def store_in_pool(c, s, i, p):
     t = cython.address(c.t)
     # Kept raw: that saves no memory, but keeps the order of writeback right.  Without writeback there is no such order.
     length = p.size if p.raw else cython.cast(uint32_t, p.length)
-    if p.raw and not s.writeback:
+    if p.raw and not s.writeback and not s.flags & STORE_FORCE:
         t.totals[G_COMPRESS_FAIL if p.length <= 0 else G_COMPRESS_POOR] += 1
         return -1
     obj = pool_alloc(cython.address(c.pool), length)

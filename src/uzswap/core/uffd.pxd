@@ -129,9 +129,19 @@ cdef extern from *:
         close(file);
         return error;
     }
-    static inline int uz_map_again(void *p, size_t n) {
+    /* What the program did to this memory ends with the array that was there.  0 or -errno. */
+    static inline int uz_as_reserved(void *p, size_t n) {
+        if (munlock(p, n) < 0 || mprotect(p, n, PROT_READ | PROT_WRITE) < 0) return -errno;
+        if (madvise(p, n, MADV_DONTFORK) < 0 || madvise(p, n, MADV_DONTDUMP) < 0) return -errno;
+        madvise(p, n, MADV_NOHUGEPAGE);  /* EINVAL where the kernel has no huge pages */
+        return 0;
+    }
+    /* Undoes uz_map_nothing().  Not accessible until it is registered: it would read as zero. */
+    static inline int uz_map_again(int fd, void *p, size_t n, int protect) {
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-        return mmap(p, n, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -errno : 0;
+        if (mmap(p, n, PROT_NONE, flags, -1, 0) == MAP_FAILED) return -errno;
+        int error = uz_uffd_register(fd, p, n, protect);
+        return error ? error : uz_as_reserved(p, n);
     }
     /* What a message says: a kind, the address in question, and the bytes from there; of a fault, whose it is. */
     static int uz_uffd_take(int fd, uint64_t *address, uint64_t *nbytes) {
@@ -155,15 +165,13 @@ cdef extern from *:
         }
         return UZ_NOTHING;
     }
-    /* Waits for a message; -ECANCELED when stop_fd became readable. */
-    static inline int uz_uffd_wait(int fd, int stop_fd, uint64_t *address, uint64_t *nbytes) {
-        for (;;) {
-            struct pollfd p[2] = { { fd, POLLIN, 0 }, { stop_fd, POLLIN, 0 } };
-            if (poll(p, 2, -1) > 0 && p[1].revents) return -ECANCELED;
-            int kind = uz_uffd_take(fd, address, nbytes);
-            if (kind != UZ_NOTHING) return kind;
-        }
+    /* Waits until there may be a message: 0, or -ECANCELED when stop_fd became readable. */
+    static inline int uz_uffd_wait(int fd, int stop_fd) {
+        struct pollfd p[2] = { { fd, POLLIN, 0 }, { stop_fd, POLLIN, 0 } };
+        return poll(p, 2, -1) > 0 && p[1].revents ? -ECANCELED : 0;
     }
+    /* Inherited by nobody: whoever writes to the pipe ends the threads.  0 or -errno. */
+    static inline int uz_pipe(int *ends) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }
     /* A table of descriptors for this thread, and those it makes, with nothing in it but keep[] (sorted) and stderr. */
     static inline int uz_own_descriptors(const int *keep, int n) {
         unsigned from = 0;
@@ -179,12 +187,23 @@ cdef extern from *:
         }
         return 0;
     }
+    /* Lets others run; 0 is as short as can be. */
+    static inline void uz_pause(int ms) { if (ms) poll(NULL, 0, ms); else sched_yield(); }
     static inline int uz_thread_id(void) { return syscall(SYS_gettid); }
     static inline int uz_thread_lives(int tid) { return syscall(SYS_tgkill, getpid(), tid, 0) == 0 || errno != ESRCH; }
     static inline void uz_kill_self_with_sigbus(void) { kill(getpid(), SIGBUS); }
+    /* A condition for uz_cond_wait_ms(): the wall clock may be set back. */
+    static inline int uz_cond_init(pthread_cond_t *cond) {
+        pthread_condattr_t attr;
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        int r = pthread_cond_init(cond, &attr);
+        pthread_condattr_destroy(&attr);
+        return -r;
+    }
     static inline int uz_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *mutex, int ms) {
         struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
+        clock_gettime(CLOCK_MONOTONIC, &t);
         t.tv_sec += ms / 1000;
         t.tv_nsec += ms % 1000 * 1000000L;
         if (t.tv_nsec >= 1000000000L) { t.tv_sec++; t.tv_nsec -= 1000000000L; }
@@ -213,14 +232,16 @@ cdef extern from *:
         return CPU_COUNT(&set);
     }
     /* Not by stdio: its lock may be held by a thread that waits for a fault. */
-    static inline void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error) {
+    static inline void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error,
+                                   int again) {
         char line[512];
         const char *why = error == EBADMSG ? "its checksum is wrong" : error == EILSEQ ? "it does not decompress"
                                                                                      : strerrordesc_np(error);
         int n = snprintf(line, sizeof line,
-                         "uzswap: %s: bytes %llu to %llu of %s of %llu bytes are lost: %s; access to them is SIGBUS\\n",
+                         "uzswap: %s: bytes %llu to %llu of %s of %llu bytes %s: %s; access to them is SIGBUS\\n",
                          memcg ? memcg : "a cgroup", (unsigned long long)offset, (unsigned long long)offset + 4095,
-                         array ? array : "an array", (unsigned long long)size, why ? why : "error");
+                         array ? array : "an array", (unsigned long long)size,
+                         again ? "cannot be read for now" : "are lost", why ? why : "error");
         if (write(STDERR_FILENO, line, n < (int)sizeof line ? n : (int)sizeof line - 1) < 0) return;
     }
     static inline void uz_say_broken(void) {
@@ -240,7 +261,10 @@ cdef extern from *:
     int uz_uffd_unregister(int fd, void *p, size_t n) nogil
     int uz_uffd_protect(int fd, void *p, size_t n, int on) nogil
     int uz_map_nothing(void *p, size_t n) nogil
-    int uz_map_again(void *p, size_t n) nogil
+    int uz_map_again(int fd, void *p, size_t n, int protect) nogil
+    int uz_as_reserved(void *p, size_t n) nogil
+    int uz_pipe(int *ends) nogil
+    void uz_pause(int ms) nogil
     int uz_uffd_take(int fd, uint64_t *address, uint64_t *nbytes) nogil
     int uz_own_descriptors(const int *keep, int n) nogil
     int uz_thread_id() nogil
@@ -252,11 +276,12 @@ cdef extern from *:
     int64_t uz_uffd_move(int fd, void *dst, void *src, size_t n) nogil
     int uz_uffd_wake(int fd, void *p, size_t n) nogil
     int64_t uz_uffd_poison(int fd, void *p, size_t n) nogil
-    int uz_uffd_wait(int fd, int stop_fd, uint64_t *address, uint64_t *nbytes) nogil
+    int uz_uffd_wait(int fd, int stop_fd) nogil
     int uz_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg, int cpu) nogil
     int uz_allowed_cpus(int *cpus, int most) nogil
-    void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error) nogil
+    void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error, int again) nogil
     int pthread_join(pthread_t thread, void **result) nogil
+    enum: UFFD_FEATURE_EVENT_UNMAP
     enum: UZ_FEATURE_POISON
     enum: UZ_FEATURE_MOVE
 
@@ -268,4 +293,5 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
     int pthread_cond_signal(pthread_cond_t *cond)
     int pthread_cond_broadcast(pthread_cond_t *cond)
+    int uz_cond_init(pthread_cond_t *cond)
     int uz_cond_wait_ms(pthread_cond_t *cond, pthread_mutex_t *mutex, int ms)

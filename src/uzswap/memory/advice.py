@@ -89,7 +89,7 @@ def _pages(arr: NDArray[Any]) -> _Pages:
     arena, area = found
     memory = arena.memory
     assert memory is not None
-    base = memory.area(area).address
+    base = memory.place(area).address
     return _Pages(low, arena, memory, area, low - base, high - base if arr.size else low - base, arr)
 
 
@@ -173,12 +173,12 @@ def resident(arr: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _owner(pages: _Pages) -> str:
-    return pages.arena.zswap.tree.by_index(pages.memory.area(pages.area).memcg).path
+    return pages.arena.zswap.tree.by_index(pages.memory.place(pages.area).memcg).path
 
 
 def _budget(pages: _Pages) -> tuple[int, str]:
     """Return the lowest hard limit that counts for an array, and which it is."""
-    cgroup = pages.arena.zswap.tree.by_index(pages.memory.area(pages.area).memcg)
+    cgroup = pages.arena.zswap.tree.by_index(pages.memory.place(pages.area).memcg)
     return min((one.limits[name], f"{one.path}/{name}") for one in cgroup.ancestry() for name in HARD_LIMITS)
 
 
@@ -264,7 +264,7 @@ def advise(arr: NDArray[Any], advice: Advice) -> int:
     pages = _run_of_bytes(arr)
     if advice in _HINTS:
         pages.memory.hint(pages.area, _HINTS[advice])
-        return pages.memory.area(pages.area).pages * PAGE_SIZE
+        return pages.memory.place(pages.area).pages * PAGE_SIZE
     if pages.first == pages.after:
         return 0
     return _ADVICE[advice](pages) * PAGE_SIZE

@@ -119,7 +119,7 @@ def _is_in(candidate: object, cgroup: MemCgroup) -> bool:
         return False
     arena, area = found
     assert arena.memory is not None
-    return arena is cgroup.zswap.arena and arena.memory.area(area).memcg == cgroup.index
+    return arena is cgroup.zswap.arena and arena.memory.place(area).memcg == cgroup.index
 
 
 def array(
