@@ -75,13 +75,17 @@ class BuildCore(build_ext):
 
 
 def extensions() -> list[Extension]:
-    headers = sorted(str(path) for path in CORE.glob("*.pxd"))
-    return [
+    headers = sorted(str(path) for kind in ("*.pxd", "*.h") for path in CORE.glob(kind))
+    # No module: what `uzswap run` preloads.
+    preload = Extension(
+        "uzswap.core.preload", [str(CORE / "preload.c")], depends=headers, extra_compile_args=["-O3", "-std=gnu11"]
+    )
+    return [preload] + [
         Extension(
             f"uzswap.core.{path.stem}",
             [str(path)],
             depends=headers,
-            include_dirs=[numpy.get_include()] if path.stem == "handler" else [],
+            include_dirs=[str(CORE), *([numpy.get_include()] if path.stem == "handler" else [])],
             # numpy 1.22 brought data handlers.
             define_macros=[
                 ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),

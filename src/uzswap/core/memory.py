@@ -46,6 +46,7 @@ from cython.cimports.uzswap.core.ranges import (
     evict_range,
     unkeep_range,
 )
+from cython.cimports.uzswap.core.syscalls import serve_call
 
 HIGH, MAX, OOM, POOL_FULL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL
 
@@ -54,7 +55,8 @@ NORMAL, SEQUENTIAL, RANDOM = H_NORMAL, H_SEQUENTIAL, H_RANDOM
 AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero lost clean_copies faults loads")
 MemoryInfo = namedtuple(
     "MemoryInfo",
-    "user_mode_only can_move can_poison threads workers areas resident faults evicted evicted_clean read_ahead broken",
+    "user_mode_only calls_trapped can_move can_poison threads workers areas resident faults evicted evicted_clean "
+    "read_ahead broken",
 )
 Counts = namedtuple("Counts", "high max oom stall_ns")
 
@@ -72,7 +74,7 @@ class Memory:
             raise MemoryError
         p.c = core
         with cython.nogil:
-            error = table_open(p, user_mode_only, old_kernel)
+            error = table_open(p, user_mode_only, old_kernel, serve_call)
             if not error:
                 error = pager_start(p)
             if error:
@@ -243,6 +245,7 @@ class Memory:
             raise ValueError("the engine is closed")
         return MemoryInfo(
             bool(p.user_only),
+            p.trapped,
             bool(p.can_move),
             bool(p.can_poison),
             p.nr_servers,

@@ -27,6 +27,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_ram_bytes,
     uz_reserve,
 )
+from cython.cimports.uzswap.core.trap import arena_close, arena_open, trap_open
 from cython.cimports.uzswap.core.uffd import (
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
@@ -50,10 +51,11 @@ MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 ACTIVE_RATIO = cython.declare(uint32_t, 7)
 
 
-def table_open(p, want_user_only, old_kernel):
+def table_open(p, want_user_only, old_kernel, serve):
     """0 or -errno; on failure table_close() cleans up.
 
-    With old_kernel nothing is used that kernels before 6.8 lack.
+    With old_kernel nothing is used that kernels before 6.8 lack.  In user mode only, `serve` makes the program's system
+    calls on paged memory, where they can be trapped.
     """
     use: uint64_t = 0 if old_kernel else UZ_FEATURE_MOVE | UZ_FEATURE_POISON
     features: uint64_t = 0
@@ -64,6 +66,9 @@ def table_open(p, want_user_only, old_kernel):
     p.fd = uz_uffd_open(want_user_only, use, cython.address(p.user_only), cython.address(features))
     if p.fd < 0:
         return p.fd
+    if p.user_only:
+        failed = trap_open(serve)
+        p.trapped = failed if failed else 1
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
     p.can_poison = (features & UZ_FEATURE_POISON) != 0
     if pipe(ends):
@@ -71,7 +76,7 @@ def table_open(p, want_user_only, old_kernel):
     p.stop_read = ends[0]
     p.stop_write = ends[1]
     while True:
-        p.base = cython.cast(cython.p_char, uz_reserve(n * PAGE_BYTES))
+        p.base = reserve(p, n * PAGE_BYTES)
         if p.base != cython.NULL or n < 1 << 14:
             break
         n >>= 1
@@ -110,11 +115,19 @@ def table_open(p, want_user_only, old_kernel):
     return range_put(p, 1, n - 1)
 
 
+def reserve(p, nbytes):
+    """Address space for all arrays; where calls are trapped it is the filter that knows the place."""
+    if p.trapped > 0:
+        return cython.cast(cython.p_char, arena_open(nbytes, p))
+    return cython.cast(cython.p_char, uz_reserve(nbytes))
+
+
 def table_close(p):
     m: uint32_t
     # The reservation goes before the descriptor: a registered page whose descriptor is closed reads as zero.  It is
     # unregistered first, or unmapping would wait for somebody to read of it.
     if p.base != cython.NULL:
+        arena_close(p)
         uz_uffd_unregister(p.fd, p.base, p.nr_pages * PAGE_BYTES)
         munmap(p.base, p.nr_pages * PAGE_BYTES)
     if p.staging != cython.NULL:
@@ -286,7 +299,10 @@ def memcg_of(p, a):
 
 
 def list_add(p, page):
+    """Put a page where it is the last to go.  One that a system call uses comes when that is over (syscalls.py)."""
     x = cython.address(p.pages[page])
+    if x.held:
+        return
     m = cython.address(p.memcgs[memcg_of(p, x.area)])
     to = cython.address(m.active) if x.flags & P_ACTIVE else cython.address(m.inactive)
     x.prev = to.tail
