@@ -1,4 +1,4 @@
-"""A real seccomp filter that refuses userfaultfd, for a child process: system call and device alike."""
+"""Real seccomp filters for a child process: one that refuses userfaultfd, system call and device alike, or filters."""
 
 import ctypes
 import os
@@ -10,8 +10,8 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _USERFAULTFD_IOC_NEW = 0xAA00
-#: machine -> numbers of userfaultfd and ioctl
-_NUMBERS = {"x86_64": (323, 16), "aarch64": (282, 29), "riscv64": (282, 29)}
+#: machine -> numbers of userfaultfd, ioctl and seccomp
+_NUMBERS = {"x86_64": (323, 16, 317), "aarch64": (282, 29, 277), "riscv64": (282, 29, 277)}
 
 
 def can_refuse() -> bool:
@@ -21,16 +21,34 @@ def can_refuse() -> bool:
 
 def refuse_userfaultfd(errno: int) -> None:
     """Have userfaultfd fail with an errno in this process, for good."""
-    userfaultfd, ioctl = _NUMBERS[platform.machine()]
-    program = [
-        (_LOAD, 0, 0, 0),  # seccomp_data.nr
-        (_JUMP_IF_EQUAL, 4, 0, userfaultfd),
-        (_JUMP_IF_EQUAL, 0, 2, ioctl),
-        (_LOAD, 0, 0, 24),  # lower half of args[1], on a little-endian machine
-        (_JUMP_IF_EQUAL, 1, 0, _USERFAULTFD_IOC_NEW),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERRNO | errno),
-    ]
+    userfaultfd, ioctl, _ = _NUMBERS[platform.machine()]
+    _install(
+        [
+            (_LOAD, 0, 0, 0),  # seccomp_data.nr
+            (_JUMP_IF_EQUAL, 4, 0, userfaultfd),
+            (_JUMP_IF_EQUAL, 0, 2, ioctl),
+            (_LOAD, 0, 0, 24),  # lower half of args[1], on a little-endian machine
+            (_JUMP_IF_EQUAL, 1, 0, _USERFAULTFD_IOC_NEW),
+            (_RETURN, 0, 0, _ALLOW),
+            (_RETURN, 0, 0, _ERRNO | errno),
+        ]
+    )
+
+
+def refuse_seccomp(errno: int) -> None:
+    """Have further filters fail with an errno in this process, for good."""
+    seccomp = _NUMBERS[platform.machine()][2]
+    _install(
+        [
+            (_LOAD, 0, 0, 0),
+            (_JUMP_IF_EQUAL, 1, 0, seccomp),
+            (_RETURN, 0, 0, _ALLOW),
+            (_RETURN, 0, 0, _ERRNO | errno),
+        ]
+    )
+
+
+def _install(program: list[tuple[int, int, int, int]]) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -371,13 +371,13 @@ static int uz_may_cut(int fd, int inward, int flags, int control) {
     struct stat s;
     int type = 0;
     socklen_t size = sizeof type;
-    if (control || flags & (MSG_PEEK | MSG_ZEROCOPY)) return UZ_WHOLE;
+    if (control || flags & MSG_ZEROCOPY) return UZ_WHOLE; /* there is one answer to each call */
     if (fstat(fd, &s)) return UZ_WHOLE;
     if (S_ISSOCK(s.st_mode)) {
         /* A datagram is one transfer.  Of a stream what came first is given out at once: the rest may be long in
            coming, unless it was asked to be waited for. */
         if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) || type != SOCK_STREAM) return UZ_WHOLE;
-        return inward && !(flags & MSG_WAITALL) ? UZ_ONE_PART : UZ_ALL_PARTS;
+        return inward && (!(flags & MSG_WAITALL) || flags & MSG_PEEK) ? UZ_ONE_PART : UZ_ALL_PARTS;
     }
     if (S_ISREG(s.st_mode) || S_ISBLK(s.st_mode)) {
         /* What is appended by one call stands together. */

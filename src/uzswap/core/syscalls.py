@@ -168,7 +168,7 @@ def serve_messages(call):
     """Make a recvmmsg() or sendmmsg(): all of its messages are held."""
     i: uint64_t
     messages = cython.cast(cython.pointer(uz_mmsghdr), call.args[1])
-    n: uint64_t = call.args[2] if call.args[2] < MOST_VECTOR else MOST_VECTOR  # the kernel makes it no more (UIO_MAXIOV)
+    n: uint64_t = call.args[2] if call.args[2] < MOST_VECTOR else MOST_VECTOR  # as the kernel has it
     for i in range(n):
         hold(messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen, call.nr == SYS_recvmmsg)
     got = make(call)

@@ -15,7 +15,6 @@ that they do nothing there (seccomp.h).
 The functions here are those of seccomp.h; no module but this one may have its state.
 """
 
-import cython
 from cython.cimports.uzswap.core.seccomp import (
     uz_arena_at,
     uz_arena_close,

@@ -145,8 +145,9 @@ def _mode(memory: Memory) -> Literal["full", "trapped", "user-mode-only"]:
 def resident(arr: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Bring an array in and keep it in memory for the length of a block; blocks may nest and overlap.
 
-    Meant for system calls that are not trapped in user mode only (see :attr:`ArrayInfo.mode`), and fail with EFAULT
-    for a page that is not resident; and for memory that is lent to the kernel for longer than a call.  Nothing is locked against the machine's own swapping (it is not mlock).
+    Meant for system calls that fail with EFAULT for a page that is not resident (see :attr:`ArrayInfo.mode`), and for
+    memory that is lent to the kernel for longer than a call.  Nothing is locked against the machine's own swapping (it
+    is not mlock).
 
     Parameters
     ----------
