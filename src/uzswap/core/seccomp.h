@@ -43,7 +43,6 @@ struct uz_arena { uint64_t first, end; void *pager; };
 static struct uz_arena uz_arenas[UZ_MOST_ARENAS]; /* end is set last, and 0 in those that are free */
 static pthread_mutex_t uz_arenas_lock = PTHREAD_MUTEX_INITIALIZER; /* of those who change them */
 static uint64_t uz_slot;                          /* 0 until calls are trapped */
-static pid_t uz_pid;                              /* whose arenas they are */
 
 #ifdef __x86_64__
 
@@ -129,10 +128,10 @@ static int uz_interrupted(const struct uz_call *call) {
     return 0;
 }
 
-/* Make the call itself, with the caller's signals let through. */
-static long uz_make(const struct uz_call *call) {
+/* Make the call itself, with the caller's signals let through.  `waited`: its pages may have been long in coming. */
+static long uz_make(const struct uz_call *call, int waited) {
     const uint64_t *a = call->args;
-    if (uz_interrupted(call)) return -EINTR;
+    if (waited && uz_interrupted(call)) return -EINTR;
     uz_raw(SYS_rt_sigprocmask, SIG_SETMASK, UZ_AT(&call->mask), 0, 8, 0, 0);
     long result = uz_raw(call->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
     uz_raw(SYS_rt_sigprocmask, SIG_SETMASK, UZ_AT(&uz_signals), 0, 8, 0, 0);
@@ -289,7 +288,7 @@ static int uz_trap_locked(uz_serve serve) {
 
 #else /* another machine */
 
-static long uz_make(const struct uz_call *call) { (void)call; return -ENOSYS; }
+static long uz_make(const struct uz_call *call, int waited) { (void)call, (void)waited; return -ENOSYS; }
 static long uz_raw(long nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
     (void)nr, (void)a, (void)b, (void)c, (void)d, (void)e, (void)f;
     return -ENOSYS;
@@ -302,14 +301,12 @@ static int uz_trap_locked(uz_serve serve) { (void)serve; return -ENOSYS; }
 static void uz_forked(void) {
     pthread_mutex_init(&uz_arenas_lock, NULL);
     memset(uz_arenas, 0, sizeof uz_arenas);
-    uz_pid = getpid();
 }
 
 static int uz_trap(uz_serve serve) {
     static int prepared;
     pthread_mutex_lock(&uz_arenas_lock);
     if (!prepared) prepared = pthread_atfork(NULL, NULL, uz_forked) == 0;
-    uz_pid = getpid();
     int failed = prepared ? uz_trap_locked(serve) : -ENOMEM;
     pthread_mutex_unlock(&uz_arenas_lock);
     return failed;
@@ -355,12 +352,11 @@ static void uz_arena_close(void *pager) {
     pthread_mutex_unlock(&uz_arenas_lock);
 }
 
-/* The pager that an address belongs to; NULL for none, or when it is the parent's (of a vfork(), say).  Without a lock:
-   an arena with arrays stays. */
+/* The pager that an address belongs to, or NULL.  Without a lock: an arena with arrays stays. */
 static void *uz_arena_at(uint64_t address) {
     for (int i = 0; i < UZ_MOST_ARENAS; i++)
         if (address < __atomic_load_n(&uz_arenas[i].end, __ATOMIC_ACQUIRE) && address >= uz_arenas[i].first)
-            return uz_pid == getpid() ? uz_arenas[i].pager : NULL;
+            return uz_arenas[i].pager;
     return NULL;
 }
 

@@ -8,6 +8,6 @@ cdef extern from "seccomp.h" nogil:
     void *uz_arena_open(uint64_t nbytes, void *pager)
     void uz_arena_close(void *pager)
     void *uz_arena_at(uint64_t address)
-    long uz_make(const uz_call *call)
+    long uz_make(const uz_call *call, int waited)
     int uz_may_cut(int fd, int inward, int flags, int control)
     int uz_which_are_there(uint64_t at, uint64_t pages, unsigned char *present)

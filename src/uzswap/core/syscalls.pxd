@@ -64,10 +64,10 @@ cdef long serve_call(uz_call *call) noexcept nogil
 cdef long serve_messages(uz_call *call) noexcept nogil
 cdef int describe(Transfer *t, uz_call *call) noexcept nogil
 cdef long transfer(Transfer *t) noexcept nogil
-cdef long part(Transfer *t, iovec *vector, uint64_t n) noexcept nogil
+cdef long part(Transfer *t, iovec *vector, uint64_t n, int waited) noexcept nogil
 cdef uint64_t most_at_once(Transfer *t) noexcept nogil
 cdef int locate(Held *h, const iovec *buffer) noexcept nogil
-cdef void hold(const iovec *vector, uint64_t n, int inward) noexcept nogil
+cdef int hold(const iovec *vector, uint64_t n, int inward) noexcept nogil
 cdef void release(const iovec *vector, uint64_t n) noexcept nogil
-cdef void hold_pages(Pager *p, uint64_t first, uint64_t n, int inward) noexcept nogil
+cdef int hold_pages(Pager *p, uint64_t first, uint64_t n, int inward) noexcept nogil
 cdef void put_what_was_dropped(Pager *p, uint64_t first, uint64_t n) noexcept nogil

@@ -46,7 +46,7 @@ def serve_call(call):
     if call.nr == SYS_recvmmsg or call.nr == SYS_sendmmsg:
         return serve_messages(call)
     if not describe(cython.address(t), call):
-        return make(call)
+        return make(call, 0)
     return transfer(cython.address(t))
 
 
@@ -100,19 +100,18 @@ def transfer(t):
     begun: uint64_t = 0  # bytes of vector[i] that are done
     got: cython.long
     if t.n > MOST_VECTOR:
-        return make(t.call)
-    most = most_at_once(t)
+        return make(t.call, 0)
     how: cython.int = WHOLE
     for i in range(t.n):
         nbytes += t.vector[i].iov_len
+    most: uint64_t = most_at_once(t) if nbytes > LEAST_HELD else LEAST_HELD
     if nbytes > most and t.call.nr == SYS_getrandom:
         how = ALL_PARTS
     elif nbytes > most and t.call.nr != SYS_ioctl:
         control: cython.bint = t.message != cython.NULL and t.message.msg_controllen != 0
         how = may_cut(cython.cast(cython.int, t.call.args[0]), t.inward, t.flags, control)
     if how == WHOLE:
-        hold(t.vector, t.n, t.inward)
-        got = make(t.call)
+        got = make(t.call, hold(t.vector, t.n, t.inward))
         release(t.vector, t.n)
         return got
     i = 0
@@ -130,8 +129,7 @@ def transfer(t):
             if begun == t.vector[i].iov_len:
                 i += 1
                 begun = 0
-        hold(parts, k, t.inward)
-        got = part(t, parts, k)
+        got = part(t, parts, k, hold(parts, k, t.inward))
         release(parts, k)
         if got < 0:
             return total if total else got
@@ -142,7 +140,7 @@ def transfer(t):
             t.call.args[t.offset] += got
 
 
-def part(t, vector, n):
+def part(t, vector, n, waited):
     """Make the call for a part of its buffers."""
     call: uz_call = t.call[0]
     message: msghdr
@@ -151,7 +149,7 @@ def part(t, vector, n):
         message.msg_iov = vector
         message.msg_iovlen = n
         call.args[1] = cython.cast(uint64_t, cython.cast(cython.size_t, cython.address(message)))
-        got = make(cython.address(call))
+        got = make(cython.address(call), waited)
         t.message.msg_namelen = message.msg_namelen
         t.message.msg_flags = message.msg_flags
         return got
@@ -161,17 +159,18 @@ def part(t, vector, n):
     else:
         call.args[t.pointer] = cython.cast(uint64_t, cython.cast(cython.size_t, vector[0].iov_base))
         call.args[t.length] = vector[0].iov_len
-    return make(cython.address(call))
+    return make(cython.address(call), waited)
 
 
 def serve_messages(call):
     """Make a recvmmsg() or sendmmsg(): all of its messages are held."""
     i: uint64_t
+    waited: cython.int = 0
     messages = cython.cast(cython.pointer(uz_mmsghdr), call.args[1])
     n: uint64_t = call.args[2] if call.args[2] < MOST_VECTOR else MOST_VECTOR  # as the kernel has it
     for i in range(n):
-        hold(messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen, call.nr == SYS_recvmmsg)
-    got = make(call)
+        waited |= hold(messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen, call.nr == SYS_recvmmsg)
+    got = make(call, waited)
     for i in range(n):
         release(messages[i].msg_hdr.msg_iov, messages[i].msg_hdr.msg_iovlen)
     return got
@@ -220,20 +219,22 @@ def locate(h, buffer):
 
 
 def hold(vector, n, inward):
-    """Bring the pages of buffers in, and hold them.
+    """Bring the pages of buffers in, and hold them.  Whether any had to be brought.
 
     Those that cannot be had stay away: the kernel then says what it says of an address where nothing is.
     """
     h: Held
     i: uint64_t
+    waited: cython.int = 0
     for i in range(n):
         if locate(cython.address(h), cython.address(vector[i])):
-            hold_pages(h.p, h.first, h.n, inward)
+            waited |= hold_pages(h.p, h.first, h.n, inward)
+    return waited
 
 
 def hold_pages(p, first, n, inward):
     x: uint64_t
-    missing: cython.bint = 0
+    missing: cython.int = 0
     pthread_mutex_lock(cython.address(p.lock))
     for x in range(first, first + n):
         page = cython.address(p.pages[x])
@@ -253,6 +254,7 @@ def hold_pages(p, first, n, inward):
         work_put(p, w)
         pthread_mutex_unlock(cython.address(p.lock))
     put_what_was_dropped(p, first, n)
+    return missing
 
 
 def put_what_was_dropped(p, first, n):

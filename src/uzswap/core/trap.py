@@ -45,9 +45,12 @@ def arena_at(address):
     return uz_arena_at(address)
 
 
-def make(call):
-    """Make a call, as the kernel would have made it: with the caller's signals let through."""
-    return uz_make(call)
+def make(call, waited):
+    """Make a call as the kernel would have made it: with the caller's signals let through.
+
+    When its pages had to be waited for, a signal that came meanwhile ends it as it would have ended the kernel's wait.
+    """
+    return uz_make(call, waited)
 
 
 def may_cut(fd, inward, flags, control):
