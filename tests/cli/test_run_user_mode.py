@@ -10,9 +10,11 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
+from tests.control.conftest import needs_fuse
 from tests.support.child import Finished, NobodysChild
 from tests.support.seccomp import can_refuse
 
@@ -212,8 +214,8 @@ main()
 """
 
 
-def run_as_nobody(interpreter: str, code: str, before: str = "") -> Finished:
-    with NobodysChild(before + RUN, [interpreter, code], env=SETTINGS) as child:
+def run_as_nobody(interpreter: str, code: str, before: str = "", env: Mapping[str, str] | None = None) -> Finished:
+    with NobodysChild(before + RUN, [interpreter, code], env={**SETTINGS, **(env or {})}) as child:
         return child.wait()
 
 
@@ -252,10 +254,34 @@ def test_a_program_does_not_begin_where_its_bytes_would_not_be_the_same() -> Non
     if not can_refuse():
         pytest.skip("the system call numbers of this machine are not known to the test")
     before = "import errno\nfrom tests.support.seccomp import refuse_seccomp\nrefuse_seccomp(errno.EPERM)\n"
-    done = run_as_nobody("", "print('it began')", before=before)
+    done = run_as_nobody("", "print('it began')", before=before, env={"UZSWAP_MOUNT": "no"})
     if done.returncode == 0:
         pytest.skip("nobody gets all faults here: sudo sysctl vm.unprivileged_userfaultfd=0")
     assert (done.returncode, done.stdout) == (1, "")
     assert "seccomp: Operation not permitted" in done.stderr
     assert "vm.unprivileged_userfaultfd=1" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+MOUNTED = """
+import os
+import numpy as np
+import uzswap
+from uzswap.control.runtime import runtime_directory
+x = np.ones(1 << 20)
+directory = runtime_directory() / str(os.getpid())
+print(uzswap.info(x).mode, directory, os.path.ismount(directory))
+"""
+
+
+@needs_fuse
+def test_its_mount_goes_with_it() -> None:
+    """Though it may not have fusermount3 unmount any more."""
+    if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
+        pytest.skip("nobody may not open /dev/fuse: chmod 666 /dev/fuse")
+    done = run_as_nobody("", MOUNTED).check()
+    mode, directory, mounted = done.stdout.split()
+    if mode != "trapped":
+        pytest.skip("nobody gets all faults here: sudo sysctl vm.unprivileged_userfaultfd=0")
+    assert (mounted, done.stderr) == ("True", "")
+    assert directory not in Path("/proc/mounts").read_text()

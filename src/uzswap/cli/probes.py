@@ -118,7 +118,8 @@ def userfaultfd() -> list[Finding]:
 
 def kernel_waits() -> bool:
     """Whether this user gets faults of the kernel's own accesses, so that system calls find all pages."""
-    for make in (lambda: _uffd_by_syscall(0), _uffd_by_device):
+    ways: tuple[Callable[[], int], ...] = (lambda: _uffd_by_syscall(0), _uffd_by_device)
+    for make in ways:
         with contextlib.suppress(OSError):
             os.close(make())
             return True
