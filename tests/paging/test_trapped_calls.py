@@ -234,6 +234,22 @@ def test_a_buffer_that_is_not_all_there_is_an_error_or_short(z: Zswap) -> None:
     assert out_of_memory(z, x) == x.nbytes
 
 
+@in_each_mode()
+def test_a_program_that_closed_all_descriptors_still_reads_and_writes(z: Zswap) -> None:
+    """As one does that becomes a daemon.  What is in the pool and what was never touched comes as ever."""
+    group = job(z, "2M")
+    x, y = uzswap.zeros(MIB // 8, np.int64, cgroup=group), uzswap.zeros(MIB // 8, np.int64, cgroup=group)
+    x[:] = counting(MIB // 8)
+    assert out_of_memory(z, x) == x.nbytes
+    child = os.memfd_create("stays")
+    os.dup2(child, 3)
+    os.closerange(4, 1024)
+    assert os.write(3, x.data) == x.nbytes
+    assert libc.pread(3, address(y), y.nbytes, 0) == y.nbytes
+    assert (x == y).all()
+    os._exit(0)  # not even the engine can be closed
+
+
 class Interrupted(Exception):
     """Raised by a signal handler."""
 

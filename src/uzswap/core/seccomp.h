@@ -102,6 +102,8 @@ static void uz_on_sigsys(int number, siginfo_t *info, void *context) {
     } else if (uz_probing) {
         uz_probed = 1;
         g[REG_RAX] = -EBADF;
+    } else if (info->si_call_addr == uz_raw_after) {
+        g[REG_RAX] = -EFAULT; /* trapped by the filter of a program that started this one: nothing of ours is there */
     } else {
         struct uz_call call = { .nr = info->si_syscall,
                                 .args = { g[REG_RDI], g[REG_RSI], g[REG_RDX], g[REG_R10], g[REG_R8], g[REG_R9] } };
@@ -258,8 +260,7 @@ static int uz_trap_locked(uz_serve serve) {
     uint64_t slots = (UZ_HIGHEST - UZ_SLOT - UZ_LOWEST) / UZ_GRANULE, chance = 0, first = 0;
     sigset_t sigsys, old;
     if (uz_slot) return 0;
-    sigfillset(&action.sa_mask);
-    sigdelset(&action.sa_mask, SIGSYS);
+    memcpy(&action.sa_mask, &uz_signals, sizeof uz_signals); /* libc's own as well, which sigfillset() leaves out */
     sigemptyset(&sigsys);
     sigaddset(&sigsys, SIGSYS);
     uz_server = serve;
@@ -380,6 +381,20 @@ static int uz_may_cut(int fd, int inward, int flags, int control) {
         return !inward && fcntl(fd, F_GETFL) & O_APPEND ? UZ_WHOLE : UZ_ALL_PARTS;
     }
     return inward ? UZ_ONE_PART : UZ_ALL_PARTS;
+}
+
+static void uz_touch(const char *at) { (void)*(const volatile char *)at; }
+
+/* Whether a descriptor is a userfaultfd in this thread's table: the program may have closed it. */
+static int uz_is_userfaultfd(int fd) {
+    static const char expected[] = "anon_inode:[userfaultfd]";
+    char path[32] = "/proc/self/fd/", found[sizeof expected], digits[12];
+    int n = 0, at = (int)strlen(path);
+    do digits[n++] = '0' + fd % 10;
+    while (fd /= 10);
+    while (n) path[at++] = digits[--n];
+    path[at] = 0;
+    return readlink(path, found, sizeof found) == sizeof expected - 1 && !memcmp(found, expected, sizeof expected - 1);
 }
 
 /* mincore(2) in at most `most` pages; present[i] & 1 says that a page is there. */

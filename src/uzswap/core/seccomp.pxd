@@ -10,4 +10,6 @@ cdef extern from "seccomp.h" nogil:
     void *uz_arena_at(uint64_t address)
     long uz_make(const uz_call *call, int waited)
     int uz_may_cut(int fd, int inward, int flags, int control)
+    void uz_touch(const char *at)
+    int uz_is_userfaultfd(int fd)
     int uz_which_are_there(uint64_t at, uint64_t pages, unsigned char *present)

@@ -39,7 +39,7 @@ cdef enum:
 
     MOST_PARTS = 64         # buffers of one part
     MOST_VECTOR = 1024      # IOV_MAX: the kernel takes no more
-    LOOK_PAGES = 256        # that are looked at once
+    LOOK_PAGES = 256        # looked at in one hold of the lock
 
 # What a call transfers.
 cdef struct Transfer:
@@ -69,5 +69,6 @@ cdef uint64_t most_at_once(Transfer *t) noexcept nogil
 cdef int locate(Held *h, const iovec *buffer) noexcept nogil
 cdef int hold(const iovec *vector, uint64_t n, int inward) noexcept nogil
 cdef void release(const iovec *vector, uint64_t n) noexcept nogil
+cdef void release_pages(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef int hold_pages(Pager *p, uint64_t first, uint64_t n, int inward) noexcept nogil
-cdef void put_what_was_dropped(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef void put_what_is_missing(Pager *p, uint64_t first, uint64_t n) noexcept nogil

@@ -11,6 +11,7 @@ are held whole, over the limit when need be.
 """
 
 import cython
+from cython.cimports.libc.errno import EEXIST
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.uzswap.core.entries import ROOT
 from cython.cimports.uzswap.core.frames import put_copy
@@ -19,6 +20,7 @@ from cython.cimports.uzswap.core.page_in import TO_WRITE
 from cython.cimports.uzswap.core.pagetable import (
     P_KEPT,
     P_LISTED,
+    P_LOST,
     P_RESIDENT,
     PAGE_BYTES,
     list_add,
@@ -28,7 +30,7 @@ from cython.cimports.uzswap.core.pagetable import (
     work_put,
 )
 from cython.cimports.uzswap.core.ranges import bring_range
-from cython.cimports.uzswap.core.trap import arena_at, make, may_cut, which_are_there
+from cython.cimports.uzswap.core.trap import arena_at, is_userfaultfd, make, may_cut, touch, which_are_there
 
 # Held for one call at most: a part of the tightest limit above the array, as readahead takes one, and no more than what
 # makes the cost of a part (a few us) nothing against its transfer; no less than what a pipe holds.
@@ -225,10 +227,16 @@ def hold(vector, n, inward):
     """
     h: Held
     i: uint64_t
+    k: uint64_t
     waited: cython.int = 0
     for i in range(n):
-        if locate(cython.address(h), cython.address(vector[i])):
-            waited |= hold_pages(h.p, h.first, h.n, inward)
+        if not locate(cython.address(h), cython.address(vector[i])):
+            continue
+        while h.n:
+            k = h.n if h.n < LOOK_PAGES else LOOK_PAGES
+            waited |= hold_pages(h.p, h.first, k, inward)
+            h.first += k
+            h.n -= k
     return waited
 
 
@@ -246,56 +254,69 @@ def hold_pages(p, first, n, inward):
             list_del(p, cython.cast(uint32_t, x))
         else:
             missing = 1
-    w = work_get(p) if missing else cython.NULL
+    # What the program has closed, the threads that serve faults still have.
+    w = work_get(p) if missing and is_userfaultfd(p.fd) else cython.NULL
     pthread_mutex_unlock(cython.address(p.lock))
     if w != cython.NULL:
         bring_range(p, w, first, n, TO_WRITE if inward else 0)
         pthread_mutex_lock(cython.address(p.lock))
         work_put(p, w)
         pthread_mutex_unlock(cython.address(p.lock))
-    put_what_was_dropped(p, first, n)
+    put_what_is_missing(p, first, n)
     return missing
 
 
-def put_what_was_dropped(p, first, n):
-    """The program may have dropped pages itself (madvise): they read as zero, as for any access."""
+def put_what_is_missing(p, first, n):
+    """Pages that are not there though they could be: the program has dropped them itself (madvise), so they are zeros
+    as for any access; or they could not be brought by this thread, and are touched for others to bring them.
+    """
     present: cython.uchar[256]
-    x: uint64_t = first
     i: uint64_t
     base = cython.cast(uint64_t, cython.cast(cython.size_t, p.base))
-    while x < first + n:
-        k: uint64_t = first + n - x
-        k = k if k < LOOK_PAGES else LOOK_PAGES
-        if which_are_there(base + x * PAGE_BYTES, k, present):
-            for i in range(k):
-                present[i] = 0  # some of it is unmapped
-        for i in range(k):
-            if present[i] & 1:
-                continue
-            pthread_mutex_lock(cython.address(p.lock))
-            if p.pages[x + i].state == P_RESIDENT:
-                put_copy(p, p.base + (x + i) * PAGE_BYTES, p.zeros, PAGE_BYTES)
-            pthread_mutex_unlock(cython.address(p.lock))
-        x += k
+    if which_are_there(base + first * PAGE_BYTES, n, present):
+        for i in range(n):
+            # Nothing can be put where the program has unmapped it.
+            if which_are_there(base + (first + i) * PAGE_BYTES, 1, cython.address(present[i])):
+                present[i] = 1
+    for i in range(n):
+        if present[i] & 1:
+            continue
+        at = p.base + (first + i) * PAGE_BYTES
+        got: int64_t = 0
+        pthread_mutex_lock(cython.address(p.lock))
+        state = p.pages[first + i].state
+        if state == P_RESIDENT:
+            got = put_copy(p, at, p.zeros, PAGE_BYTES)
+        pthread_mutex_unlock(cython.address(p.lock))
+        if state != P_LOST and got <= 0 and got != -EEXIST:
+            touch(at)
 
 
 def release(vector, n):
     """Undo hold()."""
     h: Held
     i: uint64_t
-    x: uint64_t
+    k: uint64_t
     for i in range(n):
         if not locate(cython.address(h), cython.address(vector[i])):
             continue
-        p = h.p
-        pthread_mutex_lock(cython.address(p.lock))
-        for x in range(h.first, h.first + h.n):
-            page = cython.address(p.pages[x])
-            if not page.area:
-                break
-            if not page.held:
-                continue  # another array's by now
-            page.held -= 1
-            if not page.held and page.state == P_RESIDENT and not page.flags & (P_KEPT | P_LISTED):
-                list_add(p, cython.cast(uint32_t, x))
-        pthread_mutex_unlock(cython.address(p.lock))
+        while h.n:
+            k = h.n if h.n < LOOK_PAGES else LOOK_PAGES
+            release_pages(h.p, h.first, k)
+            h.first += k
+            h.n -= k
+
+
+def release_pages(p, first, n):
+    x: uint64_t
+    pthread_mutex_lock(cython.address(p.lock))
+    for x in range(first, first + n):
+        page = cython.address(p.pages[x])
+        if not page.area:
+            break
+        if not page.held:
+            continue  # another array's by now
+        page.held -= 1
+        if not page.held and page.state == P_RESIDENT and not page.flags & (P_KEPT | P_LISTED):
+            list_add(p, cython.cast(uint32_t, x))
+    pthread_mutex_unlock(cython.address(p.lock))

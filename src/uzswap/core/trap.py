@@ -19,8 +19,10 @@ from cython.cimports.uzswap.core.seccomp import (
     uz_arena_at,
     uz_arena_close,
     uz_arena_open,
+    uz_is_userfaultfd,
     uz_make,
     uz_may_cut,
+    uz_touch,
     uz_trap,
     uz_which_are_there,
 )
@@ -56,6 +58,16 @@ def make(call, waited):
 def may_cut(fd, inward, flags, control):
     """How a transfer may be cut: WHOLE, ONE_PART or ALL_PARTS of syscalls.pxd."""
     return uz_may_cut(fd, inward, flags, control)
+
+
+def touch(at):
+    """Read a byte, as any code of the program would."""
+    uz_touch(at)
+
+
+def is_userfaultfd(fd):
+    """Whether this thread's table of descriptors still has a userfaultfd there."""
+    return uz_is_userfaultfd(fd)
 
 
 def which_are_there(at, pages, present):
