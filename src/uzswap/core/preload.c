@@ -6,6 +6,8 @@
 
    It does nothing until uzswap fills in uzswap_calls_1. */
 
+#ifdef __LP64__
+
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -144,7 +146,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags) {
                                          : next(fd, messages, n, flags);
 }
 
-/* On these machines an off_t has 64 bits, with either name. */
+/* An off_t has 64 bits, with either name. */
 #define SAME(name, as) EXPORT __typeof__(as) name __attribute__((alias(#as)))
 SAME(pread, pread64);
 SAME(pwrite, pwrite64);
@@ -179,3 +181,5 @@ __attribute__((constructor)) static void forget(void) {
         unsetenv("LD_PRELOAD");
     }
 }
+
+#endif
