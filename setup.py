@@ -102,17 +102,21 @@ class BuildCore(build_ext):
 
 
 def extensions() -> list[Extension]:
-    headers = sorted(str(path) for path in CORE.glob("*.pxd"))
+    headers = sorted(str(path) for kind in ("*.pxd", "*.h") for path in CORE.glob(kind))
     untorn = [
         Extension(f"uzswap.{name.replace('/', '.')}", [f"src/uzswap/{name}.py"], extra_compile_args=["-O2"])
         for name in UNTORN
     ]
-    return untorn + [
+    # No module: what `uzswap run` preloads.
+    preload = Extension(
+        "uzswap.core.preload", [str(CORE / "preload.c")], depends=headers, extra_compile_args=["-O3", "-std=gnu11"]
+    )
+    return [preload, *untorn] + [
         Extension(
             f"uzswap.core.{path.stem}",
             [str(path)],
             depends=headers,
-            include_dirs=[numpy.get_include()] if path.stem == "handler" else [],
+            include_dirs=[str(CORE), *([numpy.get_include()] if path.stem == "handler" else [])],
             # numpy 1.22 brought data handlers.
             define_macros=[
                 ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),

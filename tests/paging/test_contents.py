@@ -281,7 +281,7 @@ def tells_its_mode(z: Zswap) -> None:
 
 
 def test_the_mode_is_told(rig: Rig) -> None:
-    expected = "full" if rig.mode.kernel_faults else "user-mode-only"
+    expected = "full" if rig.mode.kernel_faults else "trapped"
     assert rig.run(tells_its_mode).check().stdout.strip() == expected
 
 
@@ -296,7 +296,7 @@ def test_an_ordinary_user_gets_what_the_machine_allows() -> None:
             x = uzswap.ones(1 << 20, "u1", cgroup=z.root)
             uzswap.advise(x, "pageout")
             assert x.all()
-            assert uzswap.info(x).mode == ("full" if may else "user-mode-only"), uzswap.info(x)
+            assert uzswap.info(x).mode == ("full" if may else "trapped"), uzswap.info(x)
             del x
     """
     with NobodysChild(code) as child:

@@ -1,4 +1,4 @@
-"""The kernel's own accesses: they work in full mode; in user mode only they are EFAULT, and resident() helps."""
+"""The kernel's own accesses: they work in full mode; in user mode only those that are trapped, and resident() helps."""
 
 from __future__ import annotations
 
@@ -128,6 +128,8 @@ def process_vm(x: Array, path: Path) -> None:
 
 
 OUTWARD = {call.__name__: call for call in (save, file_write, os_write, tofile, sendall, direct_pwritev, process_vm)}
+#: What the filter cannot see the buffers of: vectors (unless wrappers are preloaded), and what another process does.
+UNSEEN = (direct_pwritev, direct_preadv, process_vm)
 INWARD = {call.__name__: call for call in (readinto_raw, readinto_buffered, recv_into, direct_preadv)}
 
 
@@ -136,17 +138,17 @@ INWARD = {call.__name__: call for call in (readinto_raw, readinto_buffered, recv
 def test_system_calls_with_an_array(z: Zswap, where: str) -> None:
     group = job(z, "4M")
     x = uzswap.zeros(N, np.int64, cgroup=group)
-    user_only = uzswap.info(x).mode == "user-mode-only"
+    trapped = uzswap.info(x).mode == "trapped"
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:  # where swap files are, and O_DIRECT works
         for name, call in (OUTWARD | INWARD).items():
             x[:] = EXPECTED if call in OUTWARD.values() else counting(N, 2)
             gone = to_disk(z, group, x) if where == "disk" else out_of_memory(z, x)
             assert gone == x.nbytes, f"{gone} of {x.nbytes} bytes went before {name}"
             path = Path(directory, name)
-            if user_only:
-                with pytest.raises(OSError) as caught:  # noqa: PT011  np.save and tofile give no errno
+            if trapped and call in UNSEEN:
+                with pytest.raises(OSError) as caught:  # noqa: PT011
                     call(x, path)
-                assert caught.value.errno == errno.EFAULT or "requested and" in str(caught.value), name
+                assert caught.value.errno == errno.EFAULT, name
                 with uzswap.resident(x):
                     call(x, path)
             else:
@@ -183,8 +185,7 @@ def test_a_file_beside_the_swap_file(z: Zswap) -> None:
         for first in range(0, 4 * N, N // 2):
             part = x[first : first + N // 2]
             to_disk(z, group, part)
-            with uzswap.resident(part) if uzswap.info(x).mode == "user-mode-only" else contextlib.nullcontext():
-                assert file.write(part.data) == part.nbytes
+            assert file.write(part.data) == part.nbytes
         file.seek(0)
         assert file.read() == counting(4 * N).tobytes()
 

@@ -12,9 +12,9 @@ _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _USERFAULTFD_IOC_NEW = 0xAA00
 #: machine -> numbers of calls by name
 _CALLS = {
-    "x86_64": {"io_getevents": 208, "close_range": 436, "clone3": 435},
-    "aarch64": {"io_getevents": 4, "close_range": 436, "clone3": 435},
-    "riscv64": {"io_getevents": 4, "close_range": 436, "clone3": 435},
+    "x86_64": {"io_getevents": 208, "close_range": 436, "clone3": 435, "seccomp": 317},
+    "aarch64": {"io_getevents": 4, "close_range": 436, "clone3": 435, "seccomp": 277},
+    "riscv64": {"io_getevents": 4, "close_range": 436, "clone3": 435, "seccomp": 277},
 }
 #: machine -> numbers of userfaultfd and ioctl
 _NUMBERS = {"x86_64": (323, 16), "aarch64": (282, 29), "riscv64": (282, 29)}

@@ -24,11 +24,14 @@ import io
 import os
 import pkgutil
 import runpy
+import socket
+import subprocess
 from collections.abc import Callable
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from uzswap.cgroup.memcg import MemCgroup
+from uzswap.cli.probes import kernel_waits
 from uzswap.cli.report import BAD_ARGUMENTS, FAILED, describe
 from uzswap.cli.settings import Settings
 from uzswap.control.runtime import runtime_directory
@@ -85,7 +88,37 @@ def _mount(z: Zswap, where: bool | str | None) -> None:
     path = where if isinstance(where, str) else runtime_directory() / str(os.getpid())
     # Unless it was asked for, it is fine without.
     with contextlib.suppress(*(() if where else (OSError, ImportError))):
-        atexit.register(z.mount(path).close)
+        mount = z.mount(path)
+        atexit.register(mount.close)
+        if not kernel_waits():
+            atexit.register(_unmounter(str(mount.path)))  # runs before the other
+
+
+def _unmounter(path: str) -> Callable[[], None]:
+    """Start a process that unmounts when told, or when this one is gone.
+
+    Where the kernel does not wait for pages, the first array has setuid programs do nothing for this process any more
+    (core/trap.py), and only fusermount3 may unmount for an ordinary user.  It is nobody's child, so that a program
+    that waits for any of its own does not meet it, and keeps none of the program's files open.
+    """
+    ours, its = socket.socketpair()
+    with its:
+        subprocess.run(
+            ["sh", "-c", 'exec 3<&0; (read _ <&3; exec fusermount3 -u -q -z -- "$0") <&3 &', path],
+            stdin=its.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            check=False,
+        )
+
+    def unmount() -> None:
+        with ours:
+            ours.shutdown(socket.SHUT_WR)
+            ours.recv(1)  # until it has ended
+
+    return unmount
 
 
 def _manage(cgroup: MemCgroup, min_bytes: str) -> None:

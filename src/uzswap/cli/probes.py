@@ -116,6 +116,16 @@ def userfaultfd() -> list[Finding]:
     return [Finding(what, Level.MISSING, "; ".join(refusals), fix)]
 
 
+def kernel_waits() -> bool:
+    """Whether this user gets faults of the kernel's own accesses, so that system calls find all pages."""
+    ways: tuple[Callable[[], int], ...] = (lambda: _uffd_by_syscall(0), _uffd_by_device)
+    for make in ways:
+        with contextlib.suppress(OSError):
+            os.close(make())
+            return True
+    return False
+
+
 def arrays() -> Finding:
     """Which mode the paged arrays of this user have, found out by opening such memory."""
     what = "numpy arrays"
@@ -130,8 +140,12 @@ def arrays() -> Finding:
         return Finding(what, Level.MISSING, f"{errno.errorcode.get(told.errno or 0, '?')}: {told.strerror}", fix)
     finally:
         core.close()
+    if info.calls_trapped == 1:
+        text = "user mode only: system calls into arrays are trapped, so that they work; setuid programs do not"
+        return Finding(what, Level.LIMITED, text, fix)
     if info.user_mode_only:
         text = "user mode only: system calls into an array need uzswap.resident(array) around them, else EFAULT"
+        text += f"; they cannot be trapped (seccomp: {os.strerror(-info.calls_trapped)}), so uzswap run manages none"
         return Finding(what, Level.LIMITED, text, fix)
     return Finding(what, Level.OK, "full mode: system calls into arrays work as well")
 

@@ -59,6 +59,7 @@ from cython.cimports.uzswap.core.ranges import (
     unkeep_range,
 )
 from cython.cimports.uzswap.core.stalls import stalls_until
+from cython.cimports.uzswap.core.syscalls import serve_call
 from cython.cimports.uzswap.core.uffd import (
     pthread_cond_broadcast,
     pthread_cond_destroy,
@@ -74,7 +75,8 @@ Place = namedtuple("Place", "address pages memcg")
 AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero lost clean_copies faults loads")
 MemoryInfo = namedtuple(
     "MemoryInfo",
-    "user_mode_only can_move can_poison threads workers areas resident faults evicted evicted_clean read_ahead broken",
+    "user_mode_only calls_trapped can_move can_poison threads workers areas resident faults evicted evicted_clean "
+    "read_ahead broken",
 )
 Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns")
 
@@ -94,7 +96,7 @@ class Memory:
             raise MemoryError
         p.c = core
         with cython.nogil:
-            error = table_open(p, user_mode_only, old_kernel)
+            error = table_open(p, user_mode_only, old_kernel, serve_call)
             if not error:
                 error = pager_start(p)
             if error:
@@ -319,6 +321,7 @@ class Memory:
         try:
             return MemoryInfo(
                 bool(p.user_only),
+                p.trapped,
                 bool(p.can_move),
                 bool(p.can_poison),
                 p.nr_servers,

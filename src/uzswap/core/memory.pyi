@@ -40,7 +40,8 @@ class AreaInfo(NamedTuple):
     loads: int  # pages that were brought back
 
 class MemoryInfo(NamedTuple):
-    user_mode_only: bool  # system calls into the memory fail with EFAULT where a page is not resident
+    user_mode_only: bool  # the kernel does not wait for a page that is not resident: its access fails with EFAULT
+    calls_trapped: int  # then: 1, system calls are trapped and work, or the -errno with which that failed; else 0
     can_move: bool  # UFFDIO_MOVE
     can_poison: bool
     threads: int  # that serve faults

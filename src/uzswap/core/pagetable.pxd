@@ -3,6 +3,7 @@ from uzswap.core.libc_ext cimport pthread_mutex_t, pthread_rwlock_t
 from uzswap.core.state cimport Charge, Core
 from uzswap.core.swap_in cimport Load
 from uzswap.core.swap_out cimport Store
+from uzswap.core.trap cimport uz_serve
 from uzswap.core.uffd cimport pthread_cond_t, pthread_t
 
 cdef enum:
@@ -63,6 +64,7 @@ cdef struct Page:
     uint16_t stuck          # times that eviction passes over it
     uint8_t backoff
     uint8_t gone            # the program unmapped it or moved it away: see frames.mark_gone(), which alone writes it
+    uint16_t held           # system calls that use it now: it is on no list (syscalls.py)
 
 cdef struct Area:
     uint64_t first
@@ -154,6 +156,7 @@ cdef struct Pager:
     Core *c
     int fd
     int user_only
+    int trapped                 # system calls on it: 1, or the -errno with which they could not be trapped
     int can_move
     int can_poison
     int is_told             # of what the program unmaps
@@ -221,7 +224,8 @@ cdef struct Pager:
     int64_t evicted_clean       # of these, with a copy that was still good
     int64_t read_ahead
 
-cdef int table_open(Pager *p, int want_user_only, int old_kernel) noexcept nogil
+cdef int table_open(Pager *p, int want_user_only, int old_kernel, uz_serve serve) noexcept nogil
+cdef char *reserve(Pager *p, uint64_t nbytes) noexcept nogil
 cdef void table_close(Pager *p) noexcept nogil
 cdef uint32_t area_new(Pager *p, uint64_t nbytes, uint32_t memcg, uint8_t item) noexcept nogil
 cdef void area_put(Pager *p, uint32_t a, int usable) noexcept nogil

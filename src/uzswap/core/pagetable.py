@@ -37,6 +37,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_reserve,
 )
 from cython.cimports.uzswap.core.stalls import stalls_reparent
+from cython.cimports.uzswap.core.trap import arena_close, arena_open, trap_open
 from cython.cimports.uzswap.core.uffd import (
     UFFD_FEATURE_EVENT_UNMAP,
     UZ_FEATURE_MOVE,
@@ -63,10 +64,11 @@ MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 ACTIVE_RATIO = cython.declare(uint32_t, 7)
 
 
-def table_open(p, want_user_only, old_kernel):
+def table_open(p, want_user_only, old_kernel, serve):
     """0 or -errno; on failure table_close() cleans up.
 
-    With old_kernel nothing is used that kernels before 6.8 lack.
+    With old_kernel nothing is used that kernels before 6.8 lack.  In user mode only, `serve` makes the program's system
+    calls on paged memory, where they can be trapped.
     """
     use: uint64_t = 0 if old_kernel else UZ_FEATURE_MOVE | UZ_FEATURE_POISON
     features: uint64_t = 0
@@ -78,6 +80,9 @@ def table_open(p, want_user_only, old_kernel):
     if p.fd < 0:
         return p.fd
     uz_identity(p.fd, p.identities[0])
+    if p.user_only:
+        failed = trap_open(serve)
+        p.trapped = failed if failed else 1
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
     p.can_poison = (features & UZ_FEATURE_POISON) != 0
     p.is_told = (features & UFFD_FEATURE_EVENT_UNMAP) != 0
@@ -89,7 +94,7 @@ def table_open(p, want_user_only, old_kernel):
     uz_identity(p.stop_read, p.identities[1])
     uz_identity(p.stop_write, p.identities[2])
     while True:
-        p.base = cython.cast(cython.p_char, uz_reserve(n * PAGE_BYTES))
+        p.base = reserve(p, n * PAGE_BYTES)
         if p.base != cython.NULL or n < 1 << 14:
             break
         n >>= 1
@@ -130,11 +135,19 @@ def table_open(p, want_user_only, old_kernel):
     return range_put(p, 1, n - 1)
 
 
+def reserve(p, nbytes):
+    """Address space for all arrays; where calls are trapped it is the filter that knows the place."""
+    if p.trapped > 0:
+        return cython.cast(cython.p_char, arena_open(nbytes, p))
+    return cython.cast(cython.p_char, uz_reserve(nbytes))
+
+
 def table_close(p):
     m: uint32_t
     # The reservation goes before the descriptor: a registered page whose descriptor is closed reads as zero.  It is
     # unregistered first, or unmapping would wait for somebody to read of it.
     if p.base != cython.NULL:
+        arena_close(p)
         uz_uffd_unregister(p.fd, p.base, p.nr_pages * PAGE_BYTES)
         munmap(p.base, p.nr_pages * PAGE_BYTES)
     if p.staging != cython.NULL:
@@ -339,7 +352,10 @@ def memcg_of(p, a):
 
 
 def list_add(p, page):
+    """Put a page where it is the last to go.  One that a system call uses comes when that is over (syscalls.py)."""
     x = cython.address(p.pages[page])
+    if x.held:
+        return
     m = cython.address(p.memcgs[memcg_of(p, x.area)])
     to = cython.address(m.active) if x.flags & P_ACTIVE else cython.address(m.inactive)
     x.prev = to.tail

@@ -52,8 +52,9 @@ class ArrayInfo(NamedTuple):
     loads: int
     #: path of who is charged
     cgroup: str
-    #: "full", or "user-mode-only": there system calls into the array fail with EFAULT where a page is not resident
-    mode: Literal["full", "user-mode-only"]
+    #: how system calls find pages that are not resident: "full", the kernel waits for them; "trapped", it does not, but
+    #: the calls are trapped before it makes them; "user-mode-only", neither: they fail with EFAULT
+    mode: Literal["full", "trapped", "user-mode-only"]
 
 
 class _Pages(NamedTuple):
@@ -129,16 +130,24 @@ def info(arr: NDArray[Any]) -> ArrayInfo:
         faults=found.faults,
         loads=found.loads,
         cgroup=arena.zswap.tree.by_index(found.memcg).path,
-        mode="user-mode-only" if memory.info().user_mode_only else "full",
+        mode=_mode(memory),
     )
+
+
+def _mode(memory: Memory) -> Literal["full", "trapped", "user-mode-only"]:
+    found = memory.info()
+    if not found.user_mode_only:
+        return "full"
+    return "trapped" if found.calls_trapped == 1 else "user-mode-only"
 
 
 @contextmanager
 def resident(arr: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Bring an array in and keep it in memory for the length of a block; blocks may nest and overlap.
 
-    Meant for system calls in user mode only, where ``file.readinto(arr)`` or ``socket.send(arr)`` fail with EFAULT for
-    a page that is not resident.  Nothing is locked against the machine's own swapping (it is not mlock).
+    Meant for system calls that fail with EFAULT for a page that is not resident (see :attr:`ArrayInfo.mode`), and for
+    memory that is lent to the kernel for longer than a call.  Nothing is locked against the machine's own swapping (it
+    is not mlock).
 
     Parameters
     ----------

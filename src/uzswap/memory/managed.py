@@ -12,6 +12,7 @@ a library takes without numpy (torch, Arrow, scipy's own buffers).
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core import handler as hook
-from uzswap.errors import InvalidArgumentError
+from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.lifetime import ForkedLifetime
 from uzswap.locks import Order, make_lock
 from uzswap.resident import Reclaimed
@@ -28,6 +29,7 @@ from uzswap.units import parse_size
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.core.memory import Memory
 
 __all__ = ["managed"]
 
@@ -88,12 +90,14 @@ class managed:
         Raises
         ------
         OSError
-            userfaultfd is refused here, with its errno; ENODEV the cgroup was removed; EINVAL it is on already.
+            userfaultfd is refused here, with its errno, or system calls would not work (EOPNOTSUPP); ENODEV the cgroup
+            was removed; EINVAL it is on already.
         """
         if self._handler is not None:
             raise InvalidArgumentError(f"{self!r} is on already: make another one")
         zswap = self.cgroup.zswap
         handler = zswap.arena.handler(self.cgroup, self.min_bytes, _ITEM, shared=False)
+        _require_system_calls(zswap.arena.open())
         zswap.register(self)
         self._handler = handler
         self._outer = _current.get()
@@ -131,6 +135,22 @@ class managed:
         if handler is not None:
             handler.install()
             _current.set(self)
+
+
+def _require_system_calls(memory: Memory) -> None:
+    """Refuse where system calls into an array may fail.
+
+    Code that was never told that its arrays are paged does not look: numpy's fromfile() takes what was not read for
+    zeros.
+    """
+    found = memory.info()
+    if found.user_mode_only and found.calls_trapped != 1:
+        raise os_error(
+            errno.EOPNOTSUPP,
+            "system calls into paged arrays would fail here: the kernel lets this user have userfaultfd in user mode "
+            f"only, and they cannot be trapped either (seccomp: {os.strerror(-found.calls_trapped)}).  "
+            "Remedy: sudo sysctl vm.unprivileged_userfaultfd=1",
+        )
 
 
 _current: ContextVar[managed | None] = ContextVar("uzswap.managed", default=None)
