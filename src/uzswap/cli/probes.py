@@ -281,20 +281,16 @@ def core() -> Finding:
 
 
 def compressors() -> list[Finding]:
-    """The system libraries that the core is linked to."""
+    """The libraries that the core is linked to: the system's, or those inside the wheel."""
+    rows = (line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines())
+    mapped = {Path(row[5]) for row in rows if len(row) == 6}
     findings = []
-    for name, function, package in (
-        ("lz4", "LZ4_versionString", "liblz4-1"),
-        ("zstd", "ZSTD_versionString", "libzstd1"),
-    ):
-        library = ctypes.util.find_library(name)
-        if library is None:
-            fix = f"sudo apt-get install {package}"
-            findings.append(Finding(f"lib{name}", Level.MISSING, "not found", fix, required=True))
-            continue
-        version = getattr(ctypes.CDLL(library), function)
-        version.restype = ctypes.c_char_p
-        findings.append(Finding(f"lib{name}", Level.OK, f"{library}, {version().decode()}"))
+    for name, function in ("liblz4", "LZ4_versionString"), ("libzstd", "ZSTD_versionString"):
+        for library in (path for path in mapped if path.name.startswith(name)):
+            version = getattr(ctypes.CDLL(str(library)), function)
+            version.restype = ctypes.c_char_p
+            place = ", inside the wheel" if library.parent.name == "uzswap.libs" else ""
+            findings.append(Finding(name, Level.OK, f"{library.name}, {version().decode()}{place}"))
     return findings
 
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from uzswap.core import handler as hook
 from uzswap.core.memory import NORMAL, RANDOM, SEQUENTIAL
@@ -19,6 +18,11 @@ from uzswap.errors import IntegrityError, InvalidArgumentError
 from uzswap.memory.arena import Arena, arena_of
 from uzswap.resident import HARD_LIMITS
 from uzswap.units import PAGE_SIZE, format_size
+
+try:
+    from numpy.lib.array_utils import byte_bounds
+except ModuleNotFoundError:  # numpy 1.26
+    from numpy import byte_bounds  # type: ignore[attr-defined, no-redef]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
