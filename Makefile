@@ -3,7 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # What is compiled, or may be: setup.py says.
-COMPILED := $(wildcard src/uzswap/core/*.py src/uzswap/core/*.pxd src/uzswap/*.py src/uzswap/cgroup/*.py src/uzswap/memory/*.py)
+COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
+	src/uzswap/*.py $(addsuffix /*.py,$(addprefix src/uzswap/,arrays cgroup engine reclaim store)))
 BENCHES := store load writeback scale arrays control
 BENCH_ARGS ?=
 
@@ -61,4 +62,4 @@ pythons:
 	@scripts/pythons $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) .pythons build dist src/uzswap.egg-info src/uzswap/*.so src/uzswap/*/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pythons build dist src/uzswap.egg-info src/uzswap/*.so src/uzswap/*/*.so src/uzswap/*/*/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

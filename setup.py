@@ -18,18 +18,18 @@ CORE = Path("src/uzswap/core")
 #: but only within what they call, where errors are to be expected anyway.  Nor does another thread run there, unless
 #: what is called gives up the GIL.
 UNTORN = (
+    "arrays/allocating",
+    "arrays/managed",
     "cgroup/memcg",
     "cgroup/tree",
     "condition",
-    "lifetime",
-    "memory/allocating",
-    "memory/managed",
-    "memory/slots",
-    "memory/store",
-    "paging",
-    "resident",
+    "engine/lifetime",
+    "engine/paging",
+    "engine/zswap",
+    "reclaim/limits",
     "signals",
-    "zswap",
+    "store/slots",
+    "store/store",
 )
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.
@@ -102,21 +102,24 @@ class BuildCore(build_ext):
 
 
 def extensions() -> list[Extension]:
-    headers = sorted(str(path) for kind in ("*.pxd", "*.h") for path in CORE.glob(kind))
+    headers = sorted(str(path) for kind in ("*.pxd", "*.h") for path in CORE.rglob(kind))
     untorn = [
         Extension(f"uzswap.{name.replace('/', '.')}", [f"src/uzswap/{name}.py"], extra_compile_args=["-O2"])
         for name in UNTORN
     ]
     # No module: what `uzswap run` preloads.
     preload = Extension(
-        "uzswap.core.preload", [str(CORE / "preload.c")], depends=headers, extra_compile_args=["-O3", "-std=gnu11"]
+        "uzswap.core.paging.preload",
+        [str(CORE / "paging" / "preload.c")],
+        depends=headers,
+        extra_compile_args=["-O3", "-std=gnu11"],
     )
     return [preload, *untorn] + [
         Extension(
-            f"uzswap.core.{path.stem}",
+            ".".join(path.relative_to("src").with_suffix("").parts),
             [str(path)],
             depends=headers,
-            include_dirs=[str(CORE), *([numpy.get_include()] if path.stem == "handler" else [])],
+            include_dirs=[str(CORE / "paging"), *([numpy.get_include()] if path.stem == "handler" else [])],
             # numpy 1.22 brought data handlers.
             define_macros=[
                 ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),
@@ -127,7 +130,7 @@ def extensions() -> list[Extension]:
             libraries=["lz4", "zstd", "xxhash", "pthread"],
             extra_compile_args=["-O3", "-std=gnu11"],
         )
-        for path in sorted(CORE.glob("*.py"))
+        for path in sorted(CORE.rglob("*.py"))
         if path.stem != "__init__"
     ]
 

@@ -24,8 +24,8 @@ import numpy as np
 import uzswap
 from benchmarks.common import Contest, console, options, stopwatch, table, title, verdict
 from benchmarks.reference import PAGE, Bytes, aligned
-from uzswap.cgroup.files import FILES
-from uzswap.control.client import Client
+from uzswap.client.client import Client
+from uzswap.files.cgroup import FILES
 
 TARGET = 0.02
 #: operations of one run
@@ -37,8 +37,8 @@ WINDOW = 5.0
 #: a monitor: argv are how it reads, and from where; it says so after every cgroup, or after every scrape
 MONITOR = """
 import os, sys, time
-from uzswap.cgroup.files import FILES
-from uzswap.control.client import Client
+from uzswap.files.cgroup import FILES
+from uzswap.client.client import Client
 kind, where = sys.argv[1:3]
 names = [name for name, row in FILES.items() if row.reader]
 if kind in ("mount", "plain files"):

@@ -23,7 +23,7 @@ from benchmarks.common import (
     verdict,
 )
 from benchmarks.reference import CHUNK, PAGE, Bytes, Write
-from uzswap.swap.place import choose_directory
+from uzswap.devices.place import choose_directory
 
 TARGET = 0.8
 LOOP = "pwrite loop, 1 MiB"

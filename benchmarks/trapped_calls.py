@@ -13,7 +13,7 @@ from collections.abc import Callable
 import uzswap
 from benchmarks.common import console, table
 from benchmarks.reference import compiled
-from uzswap.core import memory
+from uzswap.core.boundary import memory
 
 MIB = 1 << 20
 RUNS = 7

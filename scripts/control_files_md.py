@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from uzswap.cgroup.files import DEBUG, ENGINE_FILES, FILES, PARAMETERS
-from uzswap.cgroup.open_file import FileType
+from uzswap.files.cgroup import DEBUG, ENGINE_FILES, FILES, PARAMETERS
+from uzswap.files.file import FileType
 
 PAGE = Path(__file__).parent.parent / "docs" / "control-files.md"
 
@@ -32,7 +32,7 @@ ERRORS = {
 INTRODUCTION = """\
 # Control files
 
-<!-- Written by scripts/control_files_md.py from src/uzswap/cgroup/files.py: change that. -->
+<!-- Written by scripts/control_files_md.py from src/uzswap/files/cgroup.py: change that. -->
 
 Names, formats, units, defaults and errors are those of the kernel's cgroup v2; what begins with `uzswap.` is ours.
 
@@ -46,7 +46,7 @@ with group.open("memory.pressure") as file:  # for what belongs to one open file
 ```
 
 The files of the engine (`vmstat`, `zswap/parameters/enabled`, ...) are in the same table:
-`uzswap.cgroup.files.engine_file("vmstat").read(z, z.root)`; parameters also through
+`uzswap.files.cgroup.engine_file("vmstat").read(z, z.root)`; parameters also through
 `z.parameters.get("compressor")` and `z.parameters.set("compressor", "zstd:9")`.
 
 ## What holds for all of them

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uzswap.cgroup.files import ENGINE_FILES, FILES, engine_file
+from uzswap.files.cgroup import ENGINE_FILES, FILES, engine_file
 
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory

@@ -15,7 +15,7 @@ import pytest
 
 import uzswap
 from tests.conftest import EngineFactory
-from uzswap.core.ordered import LockOrderError, OrderedLock
+from uzswap.core.boundary.ordered import LockOrderError, OrderedLock
 from uzswap.locks import Order, make_condition, make_lock, make_rlock
 
 SOURCES = Path(uzswap.__file__).parent

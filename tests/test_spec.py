@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from uzswap.walks import v5
+from uzswap.reclaim.walks import v5
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "spec.md"

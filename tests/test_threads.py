@@ -15,11 +15,11 @@ import pytest
 
 import uzswap
 from tests.conftest import EngineFactory
-from tests.control.conftest import needs_fuse, private  # noqa: F401  a fixture
+from tests.serve.conftest import needs_fuse, private  # noqa: F401  a fixture
 from uzswap import Zswap
-from uzswap.control.client import Client
+from uzswap.client.client import Client
+from uzswap.engine.worker import Worker
 from uzswap.threads import start_thread
-from uzswap.worker import Worker
 
 #: more than the address space, so that every pthread_create of Python's fails with EAGAIN
 HUGE_STACK = 1 << 47

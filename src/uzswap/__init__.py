@@ -1,9 +1,13 @@
 """zswap for processes: a compressed pool in RAM before a swap file, with memory cgroups and proactive writeback."""
 
 from uzswap._version import __version__
+from uzswap.arrays.advice import ArrayInfo, advise, info, resident
+from uzswap.arrays.array import array, asarray, empty, from_file, full, ones, zeros
+from uzswap.arrays.managed import managed
 from uzswap.cgroup.memcg import MemCgroup
-from uzswap.core.engine import REFUSED
-from uzswap.default import default_engine
+from uzswap.core.boundary.engine import REFUSED
+from uzswap.engine.default import default_engine
+from uzswap.engine.zswap import Zswap
 from uzswap.errors import (
     IntegrityError,
     InvalidArgumentError,
@@ -12,13 +16,9 @@ from uzswap.errors import (
     ReclaimInterrupted,
     StaleHandleError,
 )
-from uzswap.memory.advice import ArrayInfo, advise, info, resident
-from uzswap.memory.array import array, asarray, empty, from_file, full, ones, zeros
-from uzswap.memory.managed import managed
-from uzswap.memory.store import Store
+from uzswap.reclaim.trace import TraceEvent
 from uzswap.result import ReclaimResult
-from uzswap.trace import TraceEvent
-from uzswap.zswap import Zswap
+from uzswap.store.store import Store
 
 __all__ = [
     "REFUSED",

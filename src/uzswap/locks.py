@@ -2,7 +2,7 @@
 
 :class:`Order` names every lock; docs/locking.md says what each guards, and goes on with those of the data plane.  Where
 the environment says ``UZSWAP_CHECK_LOCKS=1``, as it does for the tests, each lock checks the order: waiting for one out
-of order is a :class:`~uzswap.core.ordered.LockOrderError` with both stacks, whether or not it would have hung.  Else
+of order is a :class:`~uzswap.core.boundary.ordered.LockOrderError` with both stacks, whether or not it would have hung.  Else
 they are those of :mod:`threading`.
 """
 
@@ -14,7 +14,7 @@ from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Final, cast
 
 from uzswap.condition import Condition
-from uzswap.core.ordered import OrderedLock
+from uzswap.core.boundary.ordered import OrderedLock
 
 if TYPE_CHECKING:
     from _thread import LockType

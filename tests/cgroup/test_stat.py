@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 
 import pytest
-from tests.cgroup.front_end import FrontEnd
 from tests.conftest import EngineFactory
+from tests.support.front_end import FrontEnd
 from tests.support.pages import page_of_length, pages_of_length, random_page
 from tests.support.states import fill, reclaim, stat, stat_delta, stats
 
 from uzswap import Zswap
-from uzswap.cgroup.files import engine_file
 from uzswap.cgroup.stat import STATS
+from uzswap.files.cgroup import engine_file
 
 #: SPEC 7.3, written out
 ORDER = """

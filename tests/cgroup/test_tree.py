@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cgroup.front_end import Stubborn
 from tests.conftest import EngineFactory
+from tests.support.front_end import Stubborn
 from tests.support.pages import pages_of_length
 from tests.support.states import fill, lengths, reclaim, stats
 
 from uzswap import Zswap
-from uzswap.core.engine import share_of_protection
+from uzswap.core.boundary.engine import share_of_protection
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from tests.support.mounts import make_mount_point, unmount
 
 from uzswap import MemCgroup, Zswap
-from uzswap.control.runtime import engines
+from uzswap.client.runtime import engines
 
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory

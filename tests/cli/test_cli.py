@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from uzswap import Store, __version__
-from uzswap.cli import demo, probes
+from uzswap.cli import demo
 from uzswap.cli.doctor import examine
 from uzswap.cli.main import run
-from uzswap.cli.probes import Level
+from uzswap.engine import probes
+from uzswap.engine.probes import Level
 
 
 def uzswap(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.command import Endless, started, uzswap
-from tests.control.conftest import needs_fuse
+from tests.serve.conftest import needs_fuse
 from tests.support.child import Child, run_as_nobody
 from tests.support.mounts import mount_points
 
 from uzswap import MemCgroup, Zswap
 from uzswap.cli import report
 from uzswap.cli.main import cli, run
-from uzswap.cli.places import open_engine
 from uzswap.cli.settings import SETTINGS
-from uzswap.control.runtime import engines
+from uzswap.client.places import open_engine
+from uzswap.client.runtime import engines
 
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory

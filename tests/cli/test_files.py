@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.command import started, uzswap
-from tests.control.conftest import needs_fuse
+from tests.serve.conftest import needs_fuse
 
 from uzswap import MemCgroup, Zswap
-from uzswap.cgroup.files import FILES
 from uzswap.cli.main import run
+from uzswap.files.cgroup import FILES
 
 if TYPE_CHECKING:
     Filled = Callable[[Zswap, str], MemCgroup]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.command import Endless, Terminal, started
-from tests.control.conftest import needs_fuse
+from tests.serve.conftest import needs_fuse
 
 from uzswap import MemCgroup, Store, Zswap
 from uzswap.cli.main import run

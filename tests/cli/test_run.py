@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from tests.cli.command import started, uzswap
-from tests.control.conftest import needs_fuse
+from tests.serve.conftest import needs_fuse
 
-from uzswap.cli import probes
 from uzswap.cli.main import run
-from uzswap.cli.probes import Level
 from uzswap.cli.settings import Settings
+from uzswap.engine import probes
+from uzswap.engine.probes import Level
 
 #: arrays are the subject of one test only, the others run where there is no userfaultfd as well
 PLAIN = {"UZSWAP_MANAGED": "no", "UZSWAP_SWAP_SIZE": "64M"}

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from tests.control.conftest import needs_fuse
+from tests.serve.conftest import needs_fuse
 from tests.support.child import Finished, NobodysChild
 from tests.support.seccomp import can_refuse
 
@@ -226,7 +226,10 @@ def cannot_use(interpreter: str) -> str:
         return f"there is no {interpreter}: apt install python3"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [interpreter, "-c", "import numpy, uzswap.core.memory"], env=environment, capture_output=True, text=True
+        [interpreter, "-c", "import numpy, uzswap.core.boundary.memory"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     return "" if done.returncode == 0 else f"{interpreter} cannot import what this Python can: build uzswap with it"
 
@@ -267,7 +270,7 @@ MOUNTED = """
 import os
 import numpy as np
 import uzswap
-from uzswap.control.runtime import runtime_directory
+from uzswap.client.runtime import runtime_directory
 x = np.ones(1 << 20)
 directory = runtime_directory() / str(os.getpid())
 print(uzswap.info(x).mode, directory, os.path.ismount(directory))

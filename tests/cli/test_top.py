@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.command import Endless, Terminal, started, uzswap
-from tests.control.conftest import needs_fuse
+from tests.serve.conftest import needs_fuse
 
 from uzswap import MemCgroup, Zswap
 from uzswap.cli.main import run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uzswap.core import engine as core
+from uzswap.core.boundary import engine as core
 
 MIB = 1 << 20
 

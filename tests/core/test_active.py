@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from uzswap import MemCgroup, Zswap
-from uzswap.core.engine import LRU, RESIDENT
+from uzswap.core.boundary.engine import LRU, RESIDENT
 
 
 class ActiveModel(RuleBasedStateMachine):

@@ -13,7 +13,7 @@ from tests.conftest import FaultyDisks
 from tests.support import seccomp
 from tests.support.child import run
 
-from uzswap.core import engine as core
+from uzswap.core.boundary import engine as core
 
 MIB = 1 << 20
 N = 64  # entries of incompressible bytes: 4096 and the header each, the first at 0

@@ -3,7 +3,7 @@
 import pytest
 from tests.support.child import run
 
-from uzswap.core import engine as core
+from uzswap.core.boundary import engine as core
 
 
 def test_counting_beside_removals_in_reverse_order_ends() -> None:
@@ -14,7 +14,7 @@ def test_counting_beside_removals_in_reverse_order_ends() -> None:
     code = """
         import threading
         import numpy as np
-        from uzswap.core import engine as core
+        from uzswap.core.boundary import engine as core
         engine = core.Engine()
         engine.store(bytes(100_000), 1, 0, 0, np.zeros(100_000, np.uint64))
         resident = core.COUNTERS.index("resident")

@@ -11,8 +11,8 @@ PREAMBLE = """
 import ctypes, errno, os, sys
 import numpy as np
 from tests.support import failing
-from uzswap.core import engine as core
-from uzswap.core import memory as paged
+from uzswap.core.boundary import engine as core
+from uzswap.core.boundary import memory as paged
 
 MIB = 1 << 20
 plane = core.Engine()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uzswap.core import engine as core
+from uzswap.core.boundary import engine as core
 
 
 def stored(engine: core.Engine, memcg: int, n: int) -> np.ndarray:

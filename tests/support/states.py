@@ -17,7 +17,7 @@ from .pages import PAGE_SIZE, page_of_length
 
 if TYPE_CHECKING:
     from uzswap import MemCgroup, Zswap
-    from uzswap.core.engine import Handles
+    from uzswap.core.boundary.engine import Handles
 
 OK = 0
 
@@ -69,7 +69,7 @@ def _store(z: Zswap, cgroup: MemCgroup, lengths: list[int], codec: str, node: in
 
 def _unmark(z: Zswap, cgroup: MemCgroup, handles: Handles, node: int, behind: int | None) -> None:
     """Let a walk meet each of the last entries of an LRU once: all are rotated, so their order stays."""
-    from uzswap.core.engine import Writer
+    from uzswap.core.boundary.engine import Writer
 
     lru = np.array([cgroup.index << 8 | node], np.uint64)
     position = np.array([behind or 0], np.uint64)
@@ -97,7 +97,7 @@ def left(z: Zswap, cgroup: MemCgroup) -> int:
 
 def lengths(z: Zswap, handles: Handles) -> list[int]:
     """Compressed bytes of each of these entries that is in the pool now, in the order given."""
-    from uzswap.core.engine import ZSWAP
+    from uzswap.core.boundary.engine import ZSWAP
 
     infos = (z.core.info(int(handle)) for handle in handles)
     return [info.length for info in infos if info is not None and info.state == ZSWAP]
@@ -121,7 +121,7 @@ def stat(cgroup: MemCgroup, key: str) -> int:
 
 def debug(z: Zswap, key: str) -> int:
     """One of the debugfs counters, such as ``reject_reclaim_fail``."""
-    from uzswap.core.engine import GLOBALS
+    from uzswap.core.boundary.engine import GLOBALS
 
     return z.core.globals()[GLOBALS.index(key)]
 
@@ -145,7 +145,7 @@ def stat_delta(cgroup: MemCgroup) -> Iterator[dict[str, int]]:
 @contextmanager
 def debug_delta(z: Zswap) -> Iterator[dict[str, int]]:
     """As :func:`stat_delta`, for the engine-wide counters (debugfs and totals)."""
-    from uzswap.core.engine import GLOBALS
+    from uzswap.core.boundary.engine import GLOBALS
 
     before = z.core.globals()
     delta = _Delta()

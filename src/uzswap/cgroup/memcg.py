@@ -1,6 +1,6 @@
 """One memory cgroup: its settings, events, members and control files.
 
-The data plane keeps what is counted per page (:mod:`uzswap.core.engine`); here is what a cgroup *is*.  An entry knows
+The data plane keeps what is counted per page (:mod:`uzswap.core.boundary.engine`); here is what a cgroup *is*.  An entry knows
 its cgroup by the data plane's index, which is used again after a removal; whatever outlives a cgroup has to go by its
 ``id``, which is not.
 
@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, SupportsIndex
 
-from uzswap.cgroup import files
 from uzswap.cgroup.pressure import Pressure
 from uzswap.cgroup.reclaim import ReclaimRequest, request
 from uzswap.cgroup.stat import EVENTS, FILE_OF_EVENT, memory_stat
-from uzswap.core.engine import (
+from uzswap.core.boundary.engine import (
     COUNTERS,
     MEMORY_HIGH,
     MEMORY_LOW,
@@ -37,16 +36,17 @@ from uzswap.core.engine import (
     ZSWAP_MAX,
 )
 from uzswap.errors import InvalidArgumentError, ReclaimError, os_error
+from uzswap.files import cgroup as files
 from uzswap.units import NO_LIMIT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from weakref import WeakSet
 
-    from uzswap.cgroup.open_file import ControlFile, PeakSession
     from uzswap.cgroup.tree import CgroupTree
-    from uzswap.resident import ResidentOwner
+    from uzswap.engine.zswap import Zswap
+    from uzswap.files.file import ControlFile, PeakSession
+    from uzswap.reclaim.limits import ResidentOwner
     from uzswap.result import ReclaimResult
-    from uzswap.zswap import Zswap
 
 __all__ = ["MemCgroup", "require_cgroup"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from uzswap.core.engine import COUNTERS
+from uzswap.core.boundary.engine import COUNTERS
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup

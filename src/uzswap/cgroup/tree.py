@@ -17,15 +17,15 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from uzswap.cgroup.files import FILES
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cgroup.pressure import PressureMonitor
 from uzswap.errors import os_error
+from uzswap.files.cgroup import FILES
 from uzswap.locks import Order, make_condition, make_rlock
 from uzswap.signals import hold_back_signals
 
 if TYPE_CHECKING:
-    from uzswap.zswap import Zswap
+    from uzswap.engine.zswap import Zswap
 
 __all__ = ["CgroupTree", "MemCgroup"]
 

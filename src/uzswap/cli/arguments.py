@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from uzswap.cli.places import open_cgroup, open_path
-from uzswap.control.runtime import engines
+from uzswap.client.places import open_cgroup, open_path
+from uzswap.client.runtime import engines
 from uzswap.units import parse_size
 
 __all__ = ["CGROUP", "PATH", "SIZE", "engine_option", "json_option"]

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from uzswap.cli.arguments import engine_option, json_option
-from uzswap.cli.places import open_engine
 from uzswap.cli.report import Output, printable
-from uzswap.control.mounts import FSTYPE, mounted_type
-from uzswap.control.runtime import engines as running
+from uzswap.client.mounts import FSTYPE, mounted_type
+from uzswap.client.places import open_engine
+from uzswap.client.runtime import engines as running
 
 __all__ = ["engines", "mount"]
 

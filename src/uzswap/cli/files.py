@@ -10,8 +10,8 @@ import click
 
 from uzswap.cli.arguments import PATH, engine_option, json_option
 from uzswap.cli.interrupts import Interrupts
-from uzswap.cli.places import Name, open_path
 from uzswap.cli.report import printable
+from uzswap.client.places import Name, open_path
 
 __all__ = ["cat", "ls", "mkdir", "rmdir", "write"]
 

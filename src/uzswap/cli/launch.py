@@ -30,16 +30,16 @@ from collections.abc import Callable
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
+from uzswap.arrays.managed import managed
 from uzswap.cgroup.memcg import MemCgroup
-from uzswap.cli.probes import kernel_waits
 from uzswap.cli.report import BAD_ARGUMENTS, FAILED, describe
 from uzswap.cli.settings import Settings
-from uzswap.control.runtime import runtime_directory
-from uzswap.control.tree import ControlTree
-from uzswap.default import set_default_engine
+from uzswap.client.runtime import runtime_directory
+from uzswap.engine.default import set_default_engine
+from uzswap.engine.probes import kernel_waits
+from uzswap.engine.zswap import Zswap
 from uzswap.errors import InvalidArgumentError, os_error
-from uzswap.memory.managed import managed
-from uzswap.zswap import Zswap
+from uzswap.serve.tree import ControlTree
 
 
 def main(arguments: list[str]) -> None:

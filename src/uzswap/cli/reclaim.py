@@ -17,9 +17,9 @@ from rich.table import Table
 from uzswap.cgroup.reclaim import SOURCES, request
 from uzswap.cli.arguments import CGROUP, SIZE, engine_option, json_option
 from uzswap.cli.interrupts import Interrupts
-from uzswap.cli.places import Cgroup, open_cgroup
 from uzswap.cli.report import Output, describe, exit_code, printable
 from uzswap.cli.usage import parse_flat
+from uzswap.client.places import Cgroup, open_cgroup
 from uzswap.errors import ReclaimError, os_error
 from uzswap.result import ReclaimResult
 from uzswap.threads import start_thread

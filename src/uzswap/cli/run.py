@@ -20,9 +20,9 @@ from typing import Final, NoReturn
 
 import click
 
-from uzswap.cli.probes import kernel_waits
 from uzswap.cli.settings import CONFIG, SETTINGS, Settings
-from uzswap.control.runtime import engines
+from uzswap.client.runtime import engines
+from uzswap.engine.probes import kernel_waits
 from uzswap.errors import InvalidArgumentError, os_error
 
 __all__ = ["run"]
@@ -77,7 +77,7 @@ def _preload(environment: dict[str, str]) -> None:
 
     It is taken out of the program's environment again before that begins.
     """
-    spec = importlib.util.find_spec("uzswap.core.preload")
+    spec = importlib.util.find_spec("uzswap.core.paging.preload")
     if spec is not None and spec.origin is not None:
         environment["LD_PRELOAD"] = ":".join(filter(None, (spec.origin, environment.get("LD_PRELOAD"))))
 

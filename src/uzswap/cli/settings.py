@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from uzswap.cgroup.files import ENGINE_FILES, FILES
 from uzswap.errors import InvalidArgumentError, os_error
+from uzswap.files.cgroup import ENGINE_FILES, FILES
 from uzswap.units import kstrtobool, parse_size
 
 __all__ = ["CONFIG", "SETTINGS", "Settings"]

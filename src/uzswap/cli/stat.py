@@ -8,11 +8,11 @@ from typing import Final
 import click
 from rich.table import Table
 
-from uzswap.cgroup.files import FILES
 from uzswap.cgroup.stat import Stat
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
-from uzswap.cli.places import Cgroup, open_cgroup
 from uzswap.cli.report import Output
+from uzswap.client.places import Cgroup, open_cgroup
+from uzswap.files.cgroup import FILES
 from uzswap.units import format_size
 
 __all__ = ["Value", "parse_file", "stat"]

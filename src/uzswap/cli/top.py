@@ -23,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
-from uzswap.cli.places import Cgroup, open_cgroup
 from uzswap.cli.report import Output, describe, printable
 from uzswap.cli.usage import Usage
+from uzswap.client.places import Cgroup, open_cgroup
 from uzswap.threads import start_thread
 from uzswap.units import format_size
 

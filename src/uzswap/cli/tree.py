@@ -10,9 +10,9 @@ from rich.text import Text
 from rich.tree import Tree as Branches
 
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
-from uzswap.cli.places import open_cgroup
 from uzswap.cli.report import Output, printable
 from uzswap.cli.usage import Usage
+from uzswap.client.places import open_cgroup
 from uzswap.units import format_size
 
 __all__ = ["tree"]

@@ -1,0 +1,797 @@
+"""The boundary of the data plane: see engine.pyi."""
+
+from collections import namedtuple
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cython.cimports.libc.errno import EBUSY, EINVAL, ENOMEM, ESTALE
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.uzswap.core.device.device import (
+    BLOCK,
+    RESERVE,
+    SEGMENT_BYTES,
+    device_init,
+    device_wipe,
+    record_begins,
+)
+from cython.cimports.uzswap.core.device.device_io import ASK_TRUNCATE, ASK_WRITE, device_ask_and_wait, device_settle
+from cython.cimports.uzswap.core.libc_ext import (
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    uz_private,
+    uz_private_free,
+)
+from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, active_list
+from cython.cimports.uzswap.core.store.check import check_core
+from cython.cimports.uzswap.core.store.clean import clean_drop
+from cython.cimports.uzswap.core.store.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
+from cython.cimports.uzswap.core.store.entries import (
+    C_RESIDENT,
+    C_SWAP,
+    C_ZSWAP,
+    CHUNK_BYTES,
+    GOING_TO_DISK,
+    HELD,
+    IN_POOL,
+    IS_SAME,
+    IS_ZERO,
+    MEMCG_ONLINE,
+    NO_MEMCG,
+    NR_COUNTERS,
+    NR_GLOBALS,
+    NR_NODES,
+    ON_DISK,
+    REFERENCED,
+    Delta,
+    Memcg,
+    delta_add,
+    delta_apply,
+    entry_at,
+    in_subtree,
+    memcg_alloc,
+    memcg_offline,
+    memcg_protect,
+    owner_of,
+    writeback_allowed,
+)
+from cython.cimports.uzswap.core.store.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
+from cython.cimports.uzswap.core.store.protection import effective_protection, share_of
+from cython.cimports.uzswap.core.store.state import (
+    Charge,
+    Core,
+    born_units,
+    codec_slot,
+    core_charge,
+    core_destroy,
+    core_init,
+    core_now,
+    give_back,
+)
+from cython.cimports.uzswap.core.store.stream import stream_finish, stream_get, stream_put
+from cython.cimports.uzswap.core.store.swap_in import Load, free_entries, swap_in
+from cython.cimports.uzswap.core.store.swap_out import (
+    STORE_DONE,
+    STORE_OVER_LIMIT,
+    STORE_OVER_SWAP,
+    STORE_POOL_FULL,
+    STORE_REFUSE,
+    STORE_SKIP_LIMIT,
+    Store,
+    swap_out,
+)
+from cython.cimports.uzswap.core.store.walk import (
+    WALK_RETRY_FAILED,
+    WALK_STOP_ON_EXIST,
+    Walk,
+    walk,
+)
+
+COUNTERS = (
+    "resident",
+    "zswap",
+    "zswapped",
+    "zswap_incomp",
+    "swap",
+    "disk",
+    "uzswap.clean_copies",
+    "swapcached",
+    "zswpin",
+    "zswpout",
+    "zswpwb",
+    "zswpwb_proactive_b",
+    "pswpin",
+    "pswpout",
+    "swpin_zero",
+    "swpout_zero",
+    "uzswap.same_filled",
+    "pgfault",
+    "pgmajfault",
+    "workingset_refault_anon",
+)
+GLOBALS = (
+    *COUNTERS,
+    "pool_limit_hit",
+    "reject_reclaim_fail",
+    "reject_alloc_fail",
+    "reject_kmemcache_fail",
+    "reject_compress_fail",
+    "reject_compress_poor",
+    "decompress_fail",
+    "written_back_pages",
+    "stored_pages",
+    "stored_incompressible_pages",
+    "uzswap.checksum_fail",
+    "uzswap.io_error",
+)
+HISTOGRAMS = ("length", "load.zswap", "load.disk", "load.zero", "age")
+LENGTH_BOUNDS = (*((step + 1) << STEP_SHIFT for step in range(NR_STEPS)), *(4096 << k for k in range(1, 5)))
+NS_BOUNDS = tuple(map((256).__lshift__, range(NR_BUCKETS)))
+MAX_NODES = NR_NODES
+MAX_ENTRY = MAX_ENTRY_BYTES
+NO_LIMIT = 1 << 62
+REFUSED = 0
+ZERO, SAME, ZSWAP, DISK = IS_ZERO, IS_SAME, IN_POOL, ON_DISK
+ZSWAP_MAX, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX, RESIDENT_MAX, MEMORY_MIN, MEMORY_LOW = range(8)
+SKIP_LIMIT, REFUSE = STORE_SKIP_LIMIT, STORE_REFUSE
+DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POOL_FULL, STORE_OVER_SWAP
+STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
+LZ4, ZSTD = ALG_LZ4, ALG_ZSTD
+LRU, RESIDENT = HAS_LRU, HAS_RESIDENT
+
+StoreResult = namedtuple("StoreResult", "next reason errno")
+LoadResult = namedtuple("LoadResult", "failed errno disk_ns")
+WalkResult = namedtuple("WalkResult", "scanned rotated entries nbytes exist nospace stopped exhausted")
+FlushResult = namedtuple("FlushResult", "entries nbytes failed errno gone")
+EntryInfo = namedtuple("EntryInfo", "state codec length size memcg node referenced location")
+PoolInfo = namedtuple("PoolInfo", "codec level entries current")
+HistogramInfo = namedtuple("HistogramInfo", "sum counts")
+DeviceInfo = namedtuple(
+    "DeviceInfo", "segments free_segments live_bytes dead_bytes direct asynchronous cleaned_segments punched_bytes"
+)
+
+
+@cython.cfunc
+def private_copy(values: cython.pointer(cython.const[uint64_t]), n: cython.size_t) -> cython.pointer(uint64_t):
+    """A copy that is read and written under the lock: the caller's array may be paged memory, whose faults need it."""
+    copy = cython.cast(cython.pointer(uint64_t), malloc(n * cython.sizeof(uint64_t)))
+    if copy != cython.NULL:
+        memcpy(copy, values, n * cython.sizeof(uint64_t))
+    return copy
+
+
+def begins_with_record(data: bytes, nonce: uint64_t):
+    return bool(record_begins(PyBytes_AS_STRING(data), len(data), nonce))
+
+
+def share_of_protection(
+    usage: int64_t, parent_usage: int64_t, setting: int64_t, parent_effective: int64_t, siblings: int64_t
+):
+    return share_of(usage, parent_usage, setting, parent_effective, siblings)
+
+
+@cython.cclass
+class Engine:
+    def __cinit__(self, nodes: int = 1):
+        self.core = cython.NULL
+        if not 1 <= nodes <= NR_NODES:
+            raise ValueError(f"nodes={nodes}: there can be 1 to {NR_NODES}")
+        core = cython.cast(cython.pointer(Core), calloc(1, cython.sizeof(Core)))
+        if core == cython.NULL or core_init(core, nodes):
+            free(core)
+            raise MemoryError("no address space for the engine's tables: raise the limit (ulimit -v)")
+        self.core = core
+
+    def __dealloc__(self):
+        self.close()
+
+    def close(self):
+        """Free everything.  No other method may be running."""
+        if self.core != cython.NULL:
+            if not self.core.abandoned:
+                core_destroy(self.core)
+                free(self.core)
+            self.core = cython.NULL
+
+    @property
+    def closed(self):
+        return self.core == cython.NULL
+
+    def _open(self):
+        if self.core == cython.NULL:
+            raise ValueError("the engine is closed")
+        return self.core
+
+    def _memcg(self, memcg):
+        c = self._open()
+        if memcg >= c.t.next_memcg or c.t.memcgs[memcg].state != MEMCG_ONLINE:
+            raise ValueError(f"memcg {memcg} is not online")
+        return cython.address(c.t.memcgs[memcg])
+
+    # Time and order
+
+    def now(self):
+        return core_now(self._open())
+
+    def advance(self, ns: int64_t):
+        self._open().skew += ns
+
+    def stamp(self):
+        return self._open().t.last_stamp
+
+    # Memcgs
+
+    def memcg_new(self, parent: uint32_t):
+        self._memcg(parent)
+        c = self.core
+        m: uint32_t = NO_MEMCG
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            online: cython.bint = c.t.memcgs[parent].state == MEMCG_ONLINE
+            if online:
+                m = memcg_alloc(cython.address(c.t), parent)
+            pthread_mutex_unlock(cython.address(c.lock))
+        if not online:
+            raise ValueError(f"memcg {parent} is not online")
+        return -ENOMEM if m == NO_MEMCG else m
+
+    def memcg_remove(self, memcg: uint32_t):
+        if memcg == 0:
+            raise ValueError("the root memcg cannot be removed")
+        self._memcg(memcg)
+        c = self.core
+        memory = self.memory() if self.memory is not None else None
+        if memory is not None:
+            memory.remove_memcg(memcg)
+            return
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            if c.t.memcgs[memcg].state == MEMCG_ONLINE:
+                memcg_offline(cython.address(c.t), memcg)
+            pthread_mutex_unlock(cython.address(c.lock))
+
+    def set_limit(self, memcg: uint32_t, which: cython.int, value: int64_t):
+        g = self._memcg(memcg)
+        if which == 0:
+            g.zswap_max = value
+        elif which == 1:
+            g.memory_high = value
+        elif which == 2:
+            g.memory_max = value
+        elif which == 3:
+            g.swap_high = value
+        elif which == 4:
+            g.swap_max = value
+        elif which == 5:
+            g.resident_max = value
+        elif which in (6, 7):
+            c = self.core
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(c.lock))
+                memcg_protect(
+                    cython.address(c.t),
+                    memcg,
+                    value if which == 6 else g.memory_min,
+                    value if which == 7 else g.memory_low,
+                )
+                pthread_mutex_unlock(cython.address(c.lock))
+        else:
+            raise ValueError(f"limit {which}")
+
+    def effective_protection(self, memcg: uint32_t, target: uint32_t):
+        self._memcg(memcg)
+        self._memcg(target)
+        c = self.core
+        minimum: int64_t = 0
+        low: int64_t = 0
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            below: cython.bint = in_subtree(cython.address(c.t), memcg, target)
+            if below:
+                effective_protection(cython.address(c.t), memcg, target, cython.address(minimum), cython.address(low))
+            pthread_mutex_unlock(cython.address(c.lock))
+        if not below:
+            raise ValueError(f"memcg {memcg} is not in the subtree of {target}")
+        return minimum, low
+
+    def set_writeback(self, memcg: uint32_t, allowed: cython.bint):
+        self._memcg(memcg).writeback = allowed
+
+    def counters(self, memcg: uint32_t):
+        g = self._memcg(memcg)
+        c = self.core
+        values: int64_t[NR_COUNTERS]
+        k: cython.int
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            for k in range(NR_COUNTERS):
+                values[k] = g.counters[k]
+            pthread_mutex_unlock(cython.address(c.lock))
+        return [values[k] for k in range(NR_COUNTERS)]
+
+    def globals(self):
+        c = self._open()
+        values: int64_t[NR_GLOBALS]
+        k: cython.int
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            for k in range(NR_GLOBALS):
+                values[k] = c.t.totals[k]
+            pthread_mutex_unlock(cython.address(c.lock))
+        return [values[k] for k in range(NR_GLOBALS)]
+
+    def histograms(self):
+        c = self._open()
+        copy: Histogram[NR_HISTOGRAMS]
+        k: cython.int
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            for k in range(NR_HISTOGRAMS):
+                copy[k] = c.histograms[k]
+            pthread_mutex_unlock(cython.address(c.lock))
+        found = {}
+        for k in range(NR_HISTOGRAMS):
+            found[HISTOGRAMS[k]] = HistogramInfo(copy[k].sum, [copy[k].counts[i] for i in range(NR_BUCKETS)])
+        return found
+
+    def lru_len(self, memcg: uint32_t, node: cython.int):
+        return self._memcg(memcg).lru[self._node(node)].length
+
+    def nr_disk_swapins(self, memcg: uint32_t, node: cython.int):
+        return self._memcg(memcg).lru[self._node(node)].disk_swapins
+
+    def take_disk_swapins(self, memcg: uint32_t, node: cython.int, most: uint32_t):
+        lru = cython.address(self._memcg(memcg).lru[self._node(node)])
+        c = self.core
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            taken = lru.disk_swapins if lru.disk_swapins < most else most
+            lru.disk_swapins -= taken
+            pthread_mutex_unlock(cython.address(c.lock))
+        return taken
+
+    def _node(self, node):
+        if not 0 <= node < self.core.nodes:
+            raise ValueError(f"node {node}: this engine has nodes 0 to {self.core.nodes - 1}")
+        return node
+
+    def active(self, memcg: uint32_t, which: cython.int):
+        self._memcg(memcg)
+        c = self.core
+        room: int64_t = 64
+        while True:
+            out = cython.cast(cython.pointer(uint32_t), malloc(room * cython.sizeof(uint32_t)))
+            if out == cython.NULL:
+                raise MemoryError
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(c.lock))
+                n = active_list(cython.address(c.t), memcg, which, c.enabled and which == HAS_LRU, out, room)
+                pthread_mutex_unlock(cython.address(c.lock))
+            found = [out[i] for i in range(n)]
+            free(out)
+            if n >= 0:
+                return found
+            room *= 4
+
+    def local_stored(self, memcg: uint32_t):
+        return self._memcg(memcg).stored
+
+    def writeback_allowed(self, memcg: uint32_t):
+        self._memcg(memcg)
+        c = self.core
+        return not c.enabled or bool(writeback_allowed(cython.address(c.t), memcg))
+
+    def watermark(self, memcg: uint32_t, swap: cython.bint):
+        g = self._memcg(memcg)
+        return (g.swap_peak, g.swap_peak_local) if swap else (g.memory_peak, g.memory_peak_local)
+
+    def reset_watermark(self, memcg: uint32_t, swap: cython.bint):
+        g = self._memcg(memcg)
+        c = self.core
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            if swap:
+                current = g.counters[C_SWAP]
+                g.swap_peak_local = current
+            else:
+                current = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
+                g.memory_peak_local = current
+            pthread_mutex_unlock(cython.address(c.lock))
+        return current
+
+    def count(self, memcg: uint32_t, counter: cython.int, value: int64_t):
+        self._memcg(memcg)
+        if not 0 <= counter < NR_COUNTERS:
+            raise ValueError(f"counter {counter}")
+        self._add(memcg, counter, value)
+
+    def _add(self, memcg, counter, value):
+        c = self.core
+        d: Delta
+        with cython.nogil:
+            memset(cython.address(d), 0, cython.sizeof(Delta))
+            pthread_mutex_lock(cython.address(c.lock))
+            # Looked at again: another thread may have removed it since.
+            online: cython.bint = c.t.memcgs[memcg].state == MEMCG_ONLINE
+            if online:
+                delta_add(cython.address(c.t), cython.address(d), memcg, counter, value)
+                delta_apply(cython.address(c.t), cython.address(d))
+            pthread_mutex_unlock(cython.address(c.lock))
+        if not online:
+            raise ValueError(f"memcg {memcg} is not online")
+
+    # Resident memory of the front-ends
+
+    def charge(self, memcg: uint32_t, nbytes: int64_t, force: cython.bint = False):
+        self._memcg(memcg)
+        c = self.core
+        met: Charge
+        with cython.nogil:
+            gone = core_charge(c, memcg, nbytes, force, cython.address(met))
+        if gone:
+            raise ValueError(f"memcg {memcg} is not online")
+        return (-1 if met.over_max == NO_MEMCG else met.over_max), (-1 if met.over_high == NO_MEMCG else met.over_high)
+
+    def drop_clean(self, memcg: uint32_t, nbytes: int64_t):
+        self._memcg(memcg)
+        c = self.core
+        with cython.nogil:
+            freed = clean_drop(c, memcg, nbytes, 0)
+        return freed
+
+    def uncharge(self, memcg: uint32_t, nbytes: int64_t):
+        self._memcg(memcg)
+        self._add(memcg, C_RESIDENT, -nbytes)
+
+    # Parameters
+
+    def set_enabled(self, enabled: cython.bint):
+        self._open().enabled = enabled
+
+    def set_same_filled(self, as_value: cython.bint):
+        self._open().same_as_value = as_value
+
+    def set_compressor(self, codec: cython.int, level: cython.int):
+        if codec not in (ALG_LZ4, ALG_ZSTD):
+            return -EINVAL
+        c = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            slot = codec_slot(c, codec, level, 0)
+            if slot >= 0:
+                c.codec = slot
+            pthread_mutex_unlock(cython.address(c.lock))
+        return 0 if slot >= 0 else -EBUSY
+
+    def set_pool_limit(self, max_pages: int64_t, accept_pages: int64_t):
+        c = self._open()
+        c.pool_max = max_pages
+        c.pool_accept = accept_pages
+
+    def pools(self):
+        c = self._open()
+        current = cython.address(c.codecs[c.codec])
+        entries = {(current.algorithm, current.level): 0}
+        i: cython.int
+        for i in range(NR_CODECS):
+            p = cython.address(c.codecs[i])
+            if p.entries:
+                name = (p.algorithm, p.level)
+                entries[name] = entries.get(name, 0) + p.entries
+        return [PoolInfo(*name, entries[name], i == 0) for i, name in enumerate(entries)]
+
+    def pool_pages(self):
+        return self._open().pool.pages
+
+    def metadata_bytes(self):
+        c = self._open()
+        tables = c.t.chunks_in_use * CHUNK_BYTES + c.t.next_memcg * cython.sizeof(Memcg)
+        return tables + c.pool.next_extent * 32 * 16
+
+    def reached_full(self):
+        return bool(self._open().reached_full)
+
+    # Device
+
+    def attach_device(self, fd: cython.int, nbytes: uint64_t, direct: cython.bint, nonce: uint64_t = 0):
+        c = self._open()
+        if c.has_device:
+            return -EBUSY
+        if nbytes // SEGMENT_BYTES < 1 + RESERVE:
+            return -EINVAL
+        with cython.nogil:
+            failed = device_init(cython.address(c.device), fd, nbytes, direct, nonce)
+        c.has_device = failed == 0
+        return failed
+
+    def write_block(self, offset: uint64_t, content: bytes):
+        c = self._device()
+        n = cython.cast(cython.size_t, BLOCK)
+        block = cython.cast(cython.p_char, uz_private(n))
+        if block == cython.NULL:
+            return -ENOMEM
+        memcpy(block, PyBytes_AS_STRING(content), min(len(content), BLOCK))
+        with cython.nogil:
+            error = device_ask_and_wait(cython.address(c.device.io), ASK_WRITE, block, offset, n)
+        uz_private_free(block, n)
+        return error
+
+    def truncate_device(self, nbytes: uint64_t):
+        c = self._device()
+        with cython.nogil:
+            error = device_ask_and_wait(cython.address(c.device.io), ASK_TRUNCATE, cython.NULL, nbytes, 0)
+        return error
+
+    def wipe_device(self):
+        c = self._device()
+        with cython.nogil:
+            error = device_wipe(cython.address(c.device))
+        return error
+
+    def settle_device(self):
+        c = self._device()
+        with cython.nogil:
+            device_settle(cython.address(c.device.io), cython.address(c.trimming))
+
+    def _device(self):
+        c = self._open()
+        if not c.has_device:
+            raise ValueError("the engine has no device")
+        return c
+
+    def device(self):
+        c = self._open()
+        if not c.has_device:
+            return None
+        d = cython.address(c.device)
+        with cython.nogil:
+            s = stream_get(c)
+            has_aio: cython.bint = s != cython.NULL and s.has_aio
+            if s != cython.NULL:
+                stream_put(c, s)
+            give_back(c)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            nr, nr_free, live, used = d.nr, d.nr_free, d.live_bytes, d.used_bytes
+            cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
+            pthread_mutex_unlock(cython.address(c.lock))
+        return DeviceInfo(nr, nr_free, live, used - live, bool(direct), bool(has_aio), cleaned, punched)
+
+    # Entries
+
+    def store(
+        self,
+        data: cython.const[uint8_t][::1],
+        page: uint32_t,
+        memcg: uint32_t,
+        node: cython.int,
+        handles: uint64_t[::1],
+        start: int64_t = 0,
+        folio: int64_t = 1,
+        flags: cython.int = 0,
+    ):
+        self._memcg(memcg)
+        self._node(node)
+        n: int64_t = (data.shape[0] + page - 1) // page if page else 0
+        if not 1 <= page <= MAX_ENTRY_BYTES or folio < 1 or n > handles.shape[0] or not 0 <= start <= n:
+            raise ValueError(f"page={page} of 1..{MAX_ENTRY_BYTES}, folio={folio}, start={start}, {n} pages")
+        if start == n:
+            return StoreResult(n, STORE_DONE, 0)
+        s = cython.cast(cython.pointer(Store), malloc(cython.sizeof(Store)))
+        found = cython.cast(cython.pointer(uint64_t), malloc((n - start) * cython.sizeof(uint64_t)))
+        if s == cython.NULL or found == cython.NULL:
+            free(s)
+            free(found)
+            raise MemoryError
+        s.data = cython.cast("const char *", cython.address(data[0]))
+        s.nbytes = data.shape[0]
+        s.page = page
+        s.memcg = memcg
+        s.node = node
+        s.handles = found - start
+        s.start = start
+        s.n = n
+        s.folio = folio
+        s.flags = flags
+        s.filter = 0
+        with cython.nogil:
+            swap_out(self.core, s)
+            memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
+        result = StoreResult(s.next, s.reason, s.error)
+        free(found)
+        free(s)
+        return result
+
+    def _load(self, handles, n, out, nbytes, page, consume):
+        load = cython.cast(cython.pointer(Load), malloc(cython.sizeof(Load)))
+        asked = private_copy(handles, n)
+        if load == cython.NULL or asked == cython.NULL:
+            free(load)
+            free(asked)
+            raise MemoryError
+        load.handles = asked
+        load.n = n
+        load.out = out
+        load.nbytes = nbytes
+        load.page = page
+        load.consume = consume
+        with cython.nogil:
+            swap_in(self.core, load)
+        result = LoadResult(load.failed if load.error else -1, load.error, load.disk_ns)
+        free(asked)
+        free(load)
+        return result
+
+    def load(
+        self, handles: cython.const[uint64_t][::1], out: uint8_t[::1], page: uint32_t, consume: cython.bint = True
+    ):
+        self._open()
+        if handles.shape[0] == 0:
+            return LoadResult(-1, 0, 0)
+        if out.shape[0] == 0:
+            return LoadResult(0, EINVAL, 0)
+        return self._load(
+            cython.address(handles[0]),
+            handles.shape[0],
+            cython.cast(cython.p_char, cython.address(out[0])),
+            out.shape[0],
+            page,
+            consume,
+        )
+
+    def load_bytes(
+        self,
+        handles: cython.const[uint64_t][::1],
+        page: uint32_t,
+        nbytes: cython.Py_ssize_t,
+        consume: cython.bint = True,
+    ):
+        self._open()
+        data = PyBytes_FromStringAndSize(cython.NULL, nbytes)
+        if handles.shape[0] == 0 or nbytes == 0:
+            return data, LoadResult(-1, 0, 0)
+        result = self._load(
+            cython.address(handles[0]), handles.shape[0], PyBytes_AS_STRING(data), nbytes, page, consume
+        )
+        return (None if result.errno else data), result
+
+    def free(self, handles: cython.const[uint64_t][::1]):
+        c = self._open()
+        if handles.shape[0] == 0:
+            return -1, 0
+        error: cython.int = 0
+        n: int64_t = handles.shape[0]
+        asked = private_copy(cython.address(handles[0]), n)
+        if asked == cython.NULL:
+            raise MemoryError
+        with cython.nogil:
+            bad = free_entries(c, asked, n, cython.address(error))
+        free(asked)
+        return bad, error
+
+    def info(self, handle: uint64_t):
+        c = self._open()
+        t = cython.address(c.t)
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            e = entry_at(t, handle)
+            known: cython.bint = e != cython.NULL and e.state != GOING_TO_DISK
+            if known:
+                copy = e[0]
+                owner = owner_of(t, e)
+            pthread_mutex_unlock(cython.address(c.lock))
+        if not known:
+            return None
+        return EntryInfo(
+            copy.state,
+            copy.codec,
+            copy.length_1 + 1 if copy.state in (IN_POOL, ON_DISK) else 0,
+            copy.size_1 + 1,
+            owner,
+            copy.node,
+            bool(copy.flags & REFERENCED),
+            copy.data,
+        )
+
+    def hold(self, handle: uint64_t):
+        c = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            e = entry_at(cython.address(c.t), handle)
+            error = ESTALE if e == cython.NULL else EBUSY if e.flags & HELD or e.state == GOING_TO_DISK else 0
+            if not error:
+                e.flags |= HELD
+            pthread_mutex_unlock(cython.address(c.lock))
+        return -error
+
+    def release(self, handle: uint64_t):
+        c = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            e = entry_at(cython.address(c.t), handle)
+            if e != cython.NULL:
+                e.flags &= ~HELD
+            pthread_mutex_unlock(cython.address(c.lock))
+
+    def check(self):
+        return check_core(self._open())
+
+
+@cython.cclass
+class Writer:
+    def __cinit__(self, engine: Engine, proactive: cython.bint = False):
+        self.stream = cython.NULL
+        self.engine = engine
+        c = engine._open()
+        if not c.has_device:
+            raise ValueError("the engine has no device")
+        with cython.nogil:
+            self.stream = stream_get(c)
+        if self.stream == cython.NULL:
+            raise MemoryError("no memory for a writeback stream")
+        self.stream.proactive = proactive
+
+    def __dealloc__(self):
+        if self.stream != cython.NULL and self.engine.core != cython.NULL:
+            self.finish()
+
+    def walk(
+        self,
+        lrus: uint64_t[::1],
+        positions: uint64_t[::1],
+        nr_to_scan: int64_t,
+        budget: int64_t,
+        since: uint64_t,
+        max_born: int64_t = (1 << 63) - 1,
+        flags: cython.int = 0,
+    ):
+        c = self.engine._open()
+        if self.stream == cython.NULL:
+            raise ValueError("the writer is finished")
+        if lrus.shape[0] == 0 or positions.shape[0] < lrus.shape[0]:
+            raise ValueError(f"{lrus.shape[0]} LRUs, {positions.shape[0]} positions")
+        i: cython.Py_ssize_t
+        for i in range(lrus.shape[0]):
+            if lrus[i] >> 8 >= c.t.next_memcg or (lrus[i] & 0xFF) >= NR_NODES:
+                raise ValueError(f"LRU {lrus[i]:#x}")
+        w: Walk
+        memset(cython.address(w), 0, cython.sizeof(Walk))
+        n: cython.Py_ssize_t = lrus.shape[0]
+        w.heap = cython.cast(cython.pointer(uint32_t), malloc(n * cython.sizeof(uint32_t)))
+        w.lrus = private_copy(cython.address(lrus[0]), n)
+        w.positions = private_copy(cython.address(positions[0]), n)
+        if w.heap == cython.NULL or w.lrus == cython.NULL or w.positions == cython.NULL:
+            free(w.heap)
+            free(w.lrus)
+            free(w.positions)
+            raise MemoryError
+        w.nr_lrus = cython.cast(uint32_t, lrus.shape[0])
+        w.nr_to_scan = nr_to_scan
+        w.budget = budget
+        w.since = since
+        w.youngest = 0xFFFFFFFF if max_born == (1 << 63) - 1 else born_units(max_born)
+        w.flags = flags
+        with cython.nogil:
+            walk(c, self.stream, cython.address(w))
+            memcpy(cython.address(positions[0]), w.positions, n * cython.sizeof(uint64_t))
+        free(w.heap)
+        free(w.lrus)
+        free(w.positions)
+        return WalkResult(
+            w.scanned, w.rotated, w.entries, w.nbytes, w.exist, w.nospace, bool(w.stopped), bool(w.exhausted)
+        )
+
+    def finish(self):
+        if self.stream == cython.NULL:
+            return self.result
+        c = self.engine._open()
+        s = self.stream
+        with cython.nogil:
+            stream_finish(c, s)
+        self.result = FlushResult(s.entries, s.nbytes, s.failed, s.error, s.gone)
+        self.stream = cython.NULL
+        with cython.nogil:
+            stream_put(c, s)
+            give_back(c)
+        return self.result

@@ -1,0 +1,530 @@
+"""The boundary of paged memory: see memory.pyi."""
+
+import weakref
+from collections import namedtuple
+
+import cython
+from cython.cimports.libc.errno import EIO
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memset
+from cython.cimports.uzswap.core.boundary.engine import Engine
+from cython.cimports.uzswap.core.libc_ext import (
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    strndup,
+    uz_monotonic_ns,
+)
+from cython.cimports.uzswap.core.paging.page_in import KEEP
+from cython.cimports.uzswap.core.paging.page_out import evict_from
+from cython.cimports.uzswap.core.paging.pager import pager_close, pager_start, pager_stop, settle, wait_events
+from cython.cimports.uzswap.core.paging.pagetable import (
+    E_HIGH,
+    E_LOW,
+    E_MAX,
+    E_OOM,
+    E_POOL_FULL,
+    E_STALL,
+    E_SWAP,
+    H_NORMAL,
+    H_RANDOM,
+    H_SEQUENTIAL,
+    HOLD_PAGES,
+    LABEL_BYTES,
+    P_COMING,
+    P_GOING,
+    P_LOST,
+    P_RESIDENT,
+    PAGE_BYTES,
+    Pager,
+    address_of,
+    area_new,
+    memcg_of,
+    pages_reparent,
+    table_close,
+    table_open,
+    work_get,
+    work_put,
+)
+from cython.cimports.uzswap.core.paging.ranges import (
+    area_free,
+    bring_range,
+    cool_range,
+    drop_range,
+    evict_own,
+    evict_range,
+    unkeep_range,
+)
+from cython.cimports.uzswap.core.paging.stalls import stalls_until
+from cython.cimports.uzswap.core.paging.syscalls import serve_call
+from cython.cimports.uzswap.core.paging.uffd import (
+    pthread_cond_broadcast,
+    pthread_cond_destroy,
+    pthread_cond_init,
+    pthread_cond_wait,
+)
+from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at, memcg_offline
+
+HIGH, MAX, OOM, POOL_FULL, LOW, SWAP, STALL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL, E_LOW, E_SWAP, E_STALL
+
+NORMAL, SEQUENTIAL, RANDOM = H_NORMAL, H_SEQUENTIAL, H_RANDOM
+
+Place = namedtuple("Place", "address pages memcg")
+AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero lost clean_copies faults loads")
+MemoryInfo = namedtuple(
+    "MemoryInfo",
+    "user_mode_only calls_trapped can_move can_poison threads workers areas resident faults evicted evicted_clean "
+    "read_ahead broken",
+)
+Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns")
+
+
+@cython.cclass
+class Memory:
+    def __cinit__(self, engine: Engine, user_mode_only: cython.bint = False, old_kernel: cython.bint = False):
+        self.pager = cython.NULL
+        pthread_mutex_init(cython.address(self.gate), cython.NULL)
+        pthread_cond_init(cython.address(self.passed), cython.NULL)
+        self.engine = engine
+        core = engine._open()
+        if engine.memory is not None and engine.memory() is not None:
+            raise ValueError("the engine has paged memory already")
+        p = cython.cast(cython.pointer(Pager), calloc(1, cython.sizeof(Pager)))
+        if p == cython.NULL:
+            raise MemoryError
+        p.c = core
+        with cython.nogil:
+            error = table_open(p, user_mode_only, old_kernel, serve_call)
+            if not error:
+                error = pager_start(p)
+            if error:
+                table_close(p)
+                free(p)
+        if error:
+            raise OSError(-error, "userfaultfd")
+        self.pager = p
+        engine.memory = weakref.ref(self)
+
+    def __dealloc__(self):
+        self.close()
+        pthread_mutex_destroy(cython.address(self.gate))
+        pthread_cond_destroy(cython.address(self.passed))
+
+    def close(self):
+        """Unmap everything.  No array may be alive, and the engine must still be open.
+
+        Calls of other threads that are under way end first; those that come later are refused.
+        """
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(self.gate))
+            p = self.pager
+            self.pager = cython.NULL
+            if p == cython.NULL:
+                # Another thread may be at it.
+                while self.closing:
+                    pthread_cond_wait(cython.address(self.passed), cython.address(self.gate))
+            self.closing = p != cython.NULL
+            pthread_mutex_unlock(cython.address(self.gate))
+        if p == cython.NULL:
+            return
+        self.engine.memory = None
+        broken: cython.bint = p.broken
+        if broken:
+            # Threads may hang in there for good: nothing of it can be freed.
+            p.c.abandoned = 1
+        with cython.nogil:
+            if not broken:
+                pager_close(p)
+            pthread_mutex_lock(cython.address(self.gate))
+            while self.users and not broken:
+                pthread_cond_wait(cython.address(self.passed), cython.address(self.gate))
+            pthread_mutex_unlock(cython.address(self.gate))
+            if not broken:
+                pager_stop(p)
+                table_close(p)
+                free(p)
+            pthread_mutex_lock(cython.address(self.gate))
+            self.closing = 0
+            pthread_cond_broadcast(cython.address(self.passed))
+            pthread_mutex_unlock(cython.address(self.gate))
+
+    def _enter(self):
+        """The pager, which stays until _leave(), or an exception.
+
+        Memory.gate is held for a moment, and nothing is waited for with it: so it may be taken with the GIL.
+        """
+        pthread_mutex_lock(cython.address(self.gate))
+        p = self.pager
+        broken: cython.bint = p != cython.NULL and p.broken
+        if p != cython.NULL and not broken:
+            self.users += 1
+        pthread_mutex_unlock(cython.address(self.gate))
+        if p == cython.NULL:
+            raise ValueError("the engine is closed")
+        if broken:
+            raise OSError(EIO, "a thread that serves page faults was killed")
+        return p
+
+    def _leave(self):
+        pthread_mutex_lock(cython.address(self.gate))
+        self.users -= 1
+        if not self.users:
+            pthread_cond_broadcast(cython.address(self.passed))
+        pthread_mutex_unlock(cython.address(self.gate))
+
+    def _work(self, p: cython.pointer(Pager)):
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(p.lock))
+            w = work_get(p)
+            pthread_mutex_unlock(cython.address(p.lock))
+        if w == cython.NULL:
+            raise MemoryError
+        return w
+
+    def _range(self, p: cython.pointer(Pager), area: uint32_t, first: uint64_t, pages: uint64_t):
+        if area >= p.next_area or not p.areas[area].used:
+            raise ValueError(f"area {area} is not in use")
+        if first > p.areas[area].pages or pages > p.areas[area].pages - first:
+            raise ValueError(f"pages {first}..{first + pages} of area {area}, which has {p.areas[area].pages}")
+        return p.areas[area].first + first
+
+    def alloc(self, nbytes: uint64_t, memcg: uint32_t, item: uint8_t = 0):
+        """Number and address of a new area of zeros."""
+        p = self._enter()
+        try:
+            self.engine._memcg(memcg)
+            with cython.nogil:
+                a = area_new(p, nbytes, memcg, item)
+            if not a:
+                raise MemoryError(f"no address space for an array of {nbytes} bytes")
+            return a, cython.cast(cython.size_t, p.base) + p.areas[a].first * PAGE_BYTES
+        finally:
+            self._leave()
+
+    def free(self, area: uint32_t):
+        p = self._enter()
+        try:
+            self._range(p, area, 0, 0)
+            with cython.nogil:
+                area_free(p, area)
+        finally:
+            self._leave()
+
+    def bring(self, area: uint32_t, first: uint64_t, pages: uint64_t, keep: cython.bint = False):
+        """0, or -EIO when a page is lost."""
+        p = self._enter()
+        try:
+            at: uint64_t = self._range(p, area, first, pages)
+            w = self._work(p)
+            flags: cython.int = KEEP if keep else 0
+            with cython.nogil:
+                lost = bring_range(p, w, at, pages, flags)
+                work_done(p, w)
+            return lost
+        finally:
+            self._leave()
+
+    def unkeep(self, area: uint32_t, first: uint64_t, pages: uint64_t):
+        p = self._enter()
+        try:
+            at: uint64_t = self._range(p, area, first, pages)
+            with cython.nogil:
+                unkeep_range(p, at, pages)
+        finally:
+            self._leave()
+
+    def evict(self, area: uint32_t, first: uint64_t, pages: uint64_t):
+        """Pages that went."""
+        p = self._enter()
+        try:
+            at: uint64_t = self._range(p, area, first, pages)
+            w = self._work(p)
+            with cython.nogil:
+                gone = evict_range(p, w, at, pages)
+                work_done(p, w)
+            return gone
+        finally:
+            self._leave()
+
+    def drop(self, area: uint32_t, first: uint64_t, pages: uint64_t):
+        p = self._enter()
+        try:
+            at: uint64_t = self._range(p, area, first, pages)
+            with cython.nogil:
+                error = drop_range(p, at, pages, 0)
+            if error:
+                raise OSError(-error, "madvise")
+        finally:
+            self._leave()
+
+    def reclaim(self, memcg: uint32_t, pages: int64_t):
+        """Evict up to `pages` of the oldest resident pages of the memcg's subtree.  How many went."""
+        p = self._enter()
+        try:
+            self.engine._memcg(memcg)
+            w = self._work(p)
+            with cython.nogil:
+                gone = evict_from(p, w, memcg, pages, 0)
+                work_done(p, w)
+            return gone
+        finally:
+            self._leave()
+
+    def place(self, area: uint32_t):
+        """What an area is, without looking at its pages."""
+        p = self._enter()
+        try:
+            self._range(p, area, 0, 0)
+            a = cython.address(p.areas[area])
+            return Place(cython.cast(cython.size_t, p.base) + a.first * PAGE_BYTES, a.pages, memcg_of(p, area))
+        finally:
+            self._leave()
+
+    def area(self, area: uint32_t):
+        """Where the pages of an area are: counts them, some at a time, while they may come and go."""
+        p = self._enter()
+        found: AreaCount
+        i: uint64_t = 0
+        try:
+            self._range(p, area, 0, 0)
+            memset(cython.address(found), 0, cython.sizeof(AreaCount))
+            with cython.nogil:
+                while i < p.areas[area].pages:
+                    i = count_some(p, area, i, cython.address(found))
+            a = cython.address(p.areas[area])
+            return AreaInfo(
+                cython.cast(cython.size_t, p.base) + a.first * PAGE_BYTES,
+                a.pages,
+                memcg_of(p, area),
+                found.resident,
+                found.zswap,
+                found.disk,
+                found.zero,
+                found.lost,
+                found.clean,
+                a.faults,
+                a.loads,
+            )
+        finally:
+            self._leave()
+
+    def info(self):
+        # Also of one that is broken.
+        pthread_mutex_lock(cython.address(self.gate))
+        p = self.pager
+        self.users += p != cython.NULL
+        pthread_mutex_unlock(cython.address(self.gate))
+        if p == cython.NULL:
+            raise ValueError("the engine is closed")
+        try:
+            return MemoryInfo(
+                bool(p.user_only),
+                p.trapped,
+                bool(p.can_move),
+                bool(p.can_poison),
+                p.nr_servers,
+                p.nr_workers,
+                p.live_areas,
+                p.resident,
+                p.faults,
+                p.evicted,
+                p.evicted_clean,
+                p.read_ahead,
+                bool(p.broken),
+            )
+        finally:
+            self._leave()
+
+    def wait_events(self):
+        """Sleep until a fault met a limit: HIGH | MAX | OOM | POOL_FULL; 0 when another thread closes the memory."""
+        p = self._enter()
+        try:
+            with cython.nogil:
+                events = wait_events(p)
+            return events
+        finally:
+            self._leave()
+
+    def settle(self):
+        """Wait until workers and threads that serve faults have nothing left to do."""
+        p = self._enter()
+        try:
+            with cython.nogil:
+                settle(p)
+        finally:
+            self._leave()
+
+    def take_events(self, memcg: uint32_t):
+        p = self._enter()
+        try:
+            self.engine._memcg(memcg)
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(p.lock))
+                events = p.memcgs[memcg].events
+                p.memcgs[memcg].events = 0
+                pthread_mutex_unlock(cython.address(p.lock))
+            return events
+        finally:
+            self._leave()
+
+    def reclaim_own(self, memcg: uint32_t, pages: int64_t):
+        """Evict up to `pages` of the oldest resident pages of this memcg's own arrays.  How many went."""
+        p = self._enter()
+        try:
+            self.engine._memcg(memcg)
+            w = self._work(p)
+            with cython.nogil:
+                gone = evict_own(p, w, memcg, pages)
+                work_done(p, w)
+            return gone
+        finally:
+            self._leave()
+
+    def own_pages(self, memcg: uint32_t):
+        """Resident pages of this memcg's own arrays that may go: those on its lists."""
+        p = self._enter()
+        try:
+            self.engine._memcg(memcg)
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(p.lock))
+                pages: int64_t = p.memcgs[memcg].inactive.length + p.memcgs[memcg].active.length
+                pthread_mutex_unlock(cython.address(p.lock))
+            return pages
+        finally:
+            self._leave()
+
+    def take_counts(self, memcg: uint32_t):
+        """How often faults met the limits of a memcg since the last call, and how long they waited."""
+        p = self._enter()
+        try:
+            self.engine._memcg(memcg)
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(p.lock))
+                m = cython.address(p.memcgs[memcg])
+                stalls_until(p, memcg, uz_monotonic_ns())
+                met = m[0]
+                m.nr_low = m.nr_high = m.nr_max = m.nr_oom = 0
+                m.nr_swap_high = m.nr_swap_max = m.nr_swap_fail = 0
+                m.some_ns = m.full_ns = 0
+                m.events = 0
+                if m.stalled:
+                    # It goes on: somebody has to look again, though nothing may happen until then.
+                    p.events |= E_STALL
+                pthread_mutex_unlock(cython.address(p.lock))
+            return Counts(
+                met.nr_low,
+                met.nr_high,
+                met.nr_max,
+                met.nr_oom,
+                met.nr_swap_high,
+                met.nr_swap_max,
+                met.nr_swap_fail,
+                met.some_ns,
+                met.full_ns,
+            )
+        finally:
+            self._leave()
+
+    def remove_memcg(self, memcg: uint32_t):
+        """Engine.memcg_remove() with the memcg's arrays, which become its parent's in the same moment."""
+        p = self._enter()
+        t = cython.address(p.c.t)
+        try:
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(p.lock))
+                pthread_mutex_lock(cython.address(p.c.lock))
+                if t.memcgs[memcg].state == MEMCG_ONLINE:
+                    parent = t.memcgs[memcg].parent
+                    memcg_offline(t, memcg)
+                    pages_reparent(p, memcg, parent)
+                pthread_mutex_unlock(cython.address(p.c.lock))
+                pthread_mutex_unlock(cython.address(p.lock))
+        finally:
+            self._leave()
+
+    def hint(self, area: uint32_t, kind: cython.int):
+        """NORMAL, SEQUENTIAL: read ahead from the first fault on, or RANDOM: never."""
+        p = self._enter()
+        try:
+            self._range(p, area, 0, 0)
+            if kind not in (H_NORMAL, H_SEQUENTIAL, H_RANDOM):
+                raise ValueError(f"hint {kind}")
+            p.areas[area].hint = kind
+        finally:
+            self._leave()
+
+    def name(self, area: uint32_t, label: bytes):
+        """What the array is, for the line that says that bytes of it are lost."""
+        p = self._enter()
+        try:
+            self._range(p, area, 0, 0)
+            copy = strndup(label, LABEL_BYTES)
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(p.lock))
+                free(p.areas[area].label)
+                p.areas[area].label = copy
+                pthread_mutex_unlock(cython.address(p.lock))
+        finally:
+            self._leave()
+
+    def name_memcg(self, memcg: uint32_t, label: bytes):
+        """The path of a memcg, for the same."""
+        p = self._enter()
+        try:
+            self.engine._memcg(memcg)
+            copy = strndup(label, LABEL_BYTES)
+            with cython.nogil:
+                pthread_mutex_lock(cython.address(p.lock))
+                free(p.memcgs[memcg].label)
+                p.memcgs[memcg].label = copy
+                pthread_mutex_unlock(cython.address(p.lock))
+        finally:
+            self._leave()
+
+    def cool(self, area: uint32_t, first: uint64_t, pages: uint64_t):
+        """Make what is resident of a range the next to be evicted."""
+        p = self._enter()
+        try:
+            at: uint64_t = self._range(p, area, first, pages)
+            with cython.nogil:
+                cool_range(p, at, pages)
+        finally:
+            self._leave()
+
+
+def work_done(p, w):
+    pthread_mutex_lock(cython.address(p.lock))
+    work_put(p, w)
+    pthread_mutex_unlock(cython.address(p.lock))
+
+
+def count_some(p, a, first, found):
+    """Count an area's pages from number `first` on, as many as one hold of the locks is for.  Where to go on."""
+    t = cython.address(p.c.t)
+    i: uint64_t
+    pthread_mutex_lock(cython.address(p.lock))
+    pthread_mutex_lock(cython.address(p.c.lock))
+    area = cython.address(p.areas[a])
+    end = area.pages
+    if end > first and end - first > HOLD_PAGES:
+        end = first + HOLD_PAGES
+    for i in range(area.first + first, area.first + end):
+        page = cython.address(p.pages[i])
+        e = entry_at(t, page.handle) if page.handle else cython.NULL
+        if page.state == P_RESIDENT or page.state == P_COMING or page.state == P_GOING:
+            found.resident += 1
+            if e != cython.NULL and e.flags & CLEAN and e.stamp == address_of(p, i):
+                found.clean += cython.cast(int64_t, e.length_1) + 1
+        elif page.state == P_LOST:
+            found.lost += 1
+        elif e != cython.NULL and e.state == IN_POOL:
+            found.zswap += 1
+        elif e != cython.NULL and e.state == ON_DISK:
+            found.disk += 1
+        else:
+            found.zero += 1
+    pthread_mutex_unlock(cython.address(p.c.lock))
+    pthread_mutex_unlock(cython.address(p.lock))
+    return end

@@ -1,0 +1,69 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from uzswap.core.device.device_io cimport DeviceIO
+
+cdef extern from "<xxhash.h>" nogil:
+    uint64_t XXH3_64bits_withSeed(const void *data, size_t n, uint64_t seed)
+
+cdef enum:
+    SEGMENT_SHIFT = 20
+    SEGMENT_BYTES = 1048576
+    BLOCK = 4096
+    NO_SEGMENT = 0xFFFFFFFF
+    RESERVE = 1             # free segments that only the cleaner may take, so that it can always begin
+
+    SEG_FREE = 0
+    SEG_OPEN = 1            # a stream appends to it
+    SEG_PARKED = 2          # has room, and no stream
+    SEG_SEALED = 3
+    SEG_CLEANING = 4
+    SEG_TRIMMING = 5
+
+# What stands on the device before the compressed bytes of each entry.  The checksum covers all that follows it, and its
+# seed is the engine's nonce: bytes of another place, another time or another engine are never taken for an entry's.
+cdef struct Record:
+    uint64_t checksum
+    uint64_t handle
+    uint32_t length
+    uint32_t size
+
+cdef struct Segment:
+    uint32_t live           # bytes of records that entries point to
+    uint32_t used           # where the next append goes: a multiple of BLOCK
+    uint32_t next
+    uint32_t stuck          # live bytes when cleaning it failed
+    uint16_t pins           # flights under way
+    uint8_t state
+    uint8_t dirty           # the file system holds blocks for it
+
+cdef struct Device:
+    DeviceIO io
+    uint64_t nonce
+    int can_punch
+    uint32_t nr
+    uint32_t free_head
+    uint32_t nr_free
+    uint32_t nr_free_dirty
+    uint32_t parked
+    Segment *segments
+    int64_t live_bytes
+    int64_t used_bytes      # of segments that are not free
+    int64_t cleaned
+    int64_t punched
+
+cdef int device_init(Device *d, int fd, uint64_t nbytes, int direct, uint64_t nonce) noexcept nogil
+cdef void device_destroy(Device *d) noexcept nogil
+cdef uint32_t record_bytes(uint32_t length) noexcept nogil
+cdef uint64_t record_checksum(const Record *r, uint64_t nonce) noexcept nogil
+cdef int record_valid(Device *d, const Record *r, uint64_t handle, uint32_t length, uint32_t size) noexcept nogil
+cdef int record_begins(const char *bytes, size_t n, uint64_t nonce) noexcept nogil
+cdef uint32_t segment_take(Device *d, uint32_t room, int use_reserve) noexcept nogil
+cdef void unpark(Device *d, uint32_t s) noexcept nogil
+cdef void segment_put(Device *d, uint32_t s) noexcept nogil
+cdef void segment_unpin(Device *d, uint32_t s) noexcept nogil
+cdef void segment_maybe_free(Device *d, uint32_t s) noexcept nogil
+cdef void record_dead(Device *d, uint64_t offset, uint32_t length) noexcept nogil
+cdef int wants_trim(const Device *d) noexcept nogil
+cdef uint32_t segment_to_trim(Device *d) noexcept nogil
+cdef void segment_trimmed(Device *d, uint32_t s, int error) noexcept nogil
+cdef uint32_t segment_to_clean(Device *d) noexcept nogil
+cdef int device_wipe(Device *d) noexcept nogil

@@ -1,0 +1,252 @@
+"""Reading and writing the swap device, whatever the program does with its descriptors.
+
+A number in the program's table is a descriptor of ours only as long as the program likes: daemons close all that they
+find, and the next file that they open gets the number.  So everything that changes the device is done by threads that
+have a table of their own, with the device in it and nothing else.  A thread that takes a request starts another one
+when nobody is left to wait for the next: a write that hangs holds nobody up.
+
+A read is done where it is asked for, because handing it over costs as much as a fast device takes.  It counts only when
+the number stood for the device before and after, as then it did in between: nobody else brings it back.  Otherwise the
+threads do it.
+
+A buffered write is done when it is written out and dropped from the page cache: swap must not fill the memory that it
+is to free.
+"""
+
+import cython
+from cython.cimports.libc.errno import EBADF, ECHILD, EINTR, EIO, ENOSPC, errno
+from cython.cimports.libc.string import memset
+from cython.cimports.posix.unistd import getpid
+from cython.cimports.uzswap.core.libc_ext import (
+    munmap,
+    pread,
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    pwrite,
+    uz_identity,
+    uz_io_write,
+    uz_is_still,
+    uz_pin_file,
+    uz_punch,
+    uz_truncate,
+    uz_write_out,
+    uz_zero,
+)
+from cython.cimports.uzswap.core.paging.uffd import (
+    pthread_cond_broadcast,
+    pthread_cond_destroy,
+    pthread_cond_init,
+    pthread_cond_signal,
+    pthread_cond_wait,
+    pthread_join,
+    uz_own_descriptors,
+    uz_thread_start,
+)
+
+
+def device_io_start(io, fd, direct):
+    """0 or -errno.  The number may be closed afterwards."""
+    memset(io, 0, cython.sizeof(DeviceIO))
+    io.fd = fd
+    io.direct = direct
+    io.pid = getpid()
+    failed = uz_identity(fd, io.identity)
+    if failed:
+        return failed
+    io.pin = uz_pin_file(fd)
+    pthread_mutex_init(cython.address(io.lock), cython.NULL)
+    pthread_cond_init(cython.address(io.asked), cython.NULL)
+    pthread_cond_init(cython.address(io.answered), cython.NULL)
+    pthread_mutex_lock(cython.address(io.lock))
+    failed = start_thread(io, begin)
+    while not failed and not io.started:
+        pthread_cond_wait(cython.address(io.answered), cython.address(io.lock))
+    pthread_mutex_unlock(cython.address(io.lock))
+    if not failed and not io.own_table and io.pin == cython.NULL:
+        failed = -EBADF
+    if failed:
+        device_io_stop(io)
+    return failed
+
+
+def device_io_stop(io):
+    """Wait for what was asked, and end all threads.  In a forked child there are none, and nothing is touched."""
+    i: cython.int
+    if io.pid != getpid():
+        return
+    pthread_mutex_lock(cython.address(io.lock))
+    io.closing = 1
+    pthread_cond_broadcast(cython.address(io.asked))
+    pthread_mutex_unlock(cython.address(io.lock))
+    for i in range(io.nr_threads):
+        pthread_join(io.threads[i], cython.NULL)
+    if io.pin != cython.NULL:
+        munmap(io.pin, 4096)
+    pthread_cond_destroy(cython.address(io.asked))
+    pthread_cond_destroy(cython.address(io.answered))
+    pthread_mutex_destroy(cython.address(io.lock))
+
+
+def start_thread(io, run):
+    """Called with the lock.  0 or -errno."""
+    failed = uz_thread_start(cython.address(io.threads[io.nr_threads]), run, io, -1)
+    if not failed:
+        io.nr_threads += 1
+    return failed
+
+
+def begin(arg):
+    """The first thread: the others are started by it, or by one that it started, and so share its table."""
+    io = cython.cast(cython.pointer(DeviceIO), arg)
+    # Refused by old kernels and by some filters: then nothing is done before a look whose the number is.
+    own: cython.int = uz_own_descriptors(cython.address(io.fd), 1) == 0
+    pthread_mutex_lock(cython.address(io.lock))
+    io.own_table = own
+    io.started = 1
+    pthread_cond_broadcast(cython.address(io.answered))
+    pthread_mutex_unlock(cython.address(io.lock))
+    return serve(arg)
+
+
+def serve(arg):
+    io = cython.cast(cython.pointer(DeviceIO), arg)
+    pthread_mutex_lock(cython.address(io.lock))
+    while True:
+        while io.first == cython.NULL and not io.closing:
+            io.idle += 1
+            pthread_cond_wait(cython.address(io.asked), cython.address(io.lock))
+            io.idle -= 1
+        r = io.first
+        if r == cython.NULL:
+            break
+        io.first = r.next
+        if not io.idle and not io.closing and io.nr_threads < MOST_IO_THREADS:
+            # Refused, there is one thread fewer, and requests wait a little longer.
+            start_thread(io, serve)
+        pthread_mutex_unlock(cython.address(io.lock))
+        error = perform(io, r)
+        pthread_mutex_lock(cython.address(io.lock))
+        r.error = error
+        r.answered = 1
+        pthread_cond_broadcast(cython.address(io.answered))
+    pthread_mutex_unlock(cython.address(io.lock))
+    return cython.NULL
+
+
+def device_ask(io, r):
+    r.next = cython.NULL
+    r.answered = 0
+    if io.pid != getpid():
+        # A fork that Python was not told of: the device is the parent's.
+        r.answered = 1
+        r.error = -ECHILD
+        return
+    pthread_mutex_lock(cython.address(io.lock))
+    if io.first == cython.NULL:
+        io.first = r
+    else:
+        io.last.next = r
+    io.last = r
+    pthread_cond_signal(cython.address(io.asked))
+    pthread_mutex_unlock(cython.address(io.lock))
+
+
+def device_wait(io, r):
+    """The answer: 0, SUBMITTED or -errno."""
+    if io.pid != getpid():
+        return r.error if r.answered else -ECHILD
+    pthread_mutex_lock(cython.address(io.lock))
+    while not r.answered:
+        pthread_cond_wait(cython.address(io.answered), cython.address(io.lock))
+    pthread_mutex_unlock(cython.address(io.lock))
+    return r.error
+
+
+def device_ask_and_wait(io, op, buf, offset, n):
+    r: Request
+    memset(cython.address(r), 0, cython.sizeof(Request))
+    r.op = op
+    r.buf = buf
+    r.offset = offset
+    r.n = n
+    device_ask(io, cython.address(r))
+    return device_wait(io, cython.address(r))
+
+
+def device_settle(io, busy):
+    """Wait until `busy`, which a call that was asked for clears, is 0."""
+    if io.pid != getpid():
+        return
+    pthread_mutex_lock(cython.address(io.lock))
+    while busy[0]:
+        pthread_cond_wait(cython.address(io.answered), cython.address(io.lock))
+    pthread_mutex_unlock(cython.address(io.lock))
+
+
+def device_punch(io, offset, n):
+    """0 or -errno.  For calls that were asked for: in one of the threads."""
+    if not io.own_table and not still_ours(io):
+        return -EBADF
+    return uz_punch(io.fd, offset, n)
+
+
+def perform(io, r):
+    if r.op == ASK_CALL:
+        r.call(r.arg)
+        return 0
+    if not io.own_table and not still_ours(io):
+        return -EBADF
+    if r.op == ASK_READ:
+        return read_all(io, r.buf, r.offset, r.n)
+    if r.op == ASK_ZERO:
+        return uz_zero(io.fd, r.offset, r.n)
+    if r.op == ASK_TRUNCATE:
+        return uz_truncate(io.fd, r.offset)
+    if r.op == ASK_SUBMIT and uz_io_write(r.aio, r.cb, io.fd, r.buf, r.n, r.offset) == 0:
+        return SUBMITTED
+    return write_all(io, r.buf, r.offset, r.n)
+
+
+def still_ours(io):
+    """Whether the number stands for the device, in the table of the thread that asks."""
+    return uz_is_still(io.fd, io.identity)
+
+
+def device_read(io, buf, offset, n):
+    """0 or -errno.  The block-aligned range [offset, offset + n) into an aligned buffer."""
+    if still_ours(io):
+        failed = read_all(io, buf, offset, n)
+        if still_ours(io):
+            return failed
+    return device_ask_and_wait(io, ASK_READ, buf, offset, n)
+
+
+def read_all(io, buf, offset, n):
+    done: cython.size_t = 0
+    while done < n:
+        got = pread(io.fd, buf + done, n - done, offset + done)
+        if got < 0:
+            if errno == EINTR:
+                continue
+            return -errno
+        if got == 0:
+            return -EIO
+        done += got
+    return 0
+
+
+def write_all(io, buf, offset, n):
+    """0 or -errno, when all bytes are on the device."""
+    done: cython.size_t = 0
+    while done < n:
+        put = pwrite(io.fd, buf + done, n - done, offset + done)
+        if put < 0:
+            if errno == EINTR:
+                continue
+            return -errno
+        if put == 0:
+            return -ENOSPC
+        done += put
+    return 0 if io.direct else uz_write_out(io.fd, offset, n)

@@ -1,0 +1,15 @@
+from libc.stdint cimport int64_t, uint32_t
+from uzswap.core.store.entries cimport Table
+
+cdef enum:
+    # What a memcg has to have of its own, to be listed: either.
+    HAS_LRU = 1                 # entries on its LRUs
+    HAS_RESIDENT = 2            # resident bytes that are charged to it and not to a child
+
+cdef void active_update(Table *t, uint32_t m) noexcept nogil
+cdef void active_leave(Table *t, uint32_t m) noexcept nogil
+cdef int64_t active_list(
+    Table *t, uint32_t root, int which, int only_writeback, uint32_t *out, int64_t room
+) noexcept nogil
+cdef void sink(Table *t, uint32_t *heap, int64_t at, int64_t n) noexcept nogil
+cdef void sort_by_birth(Table *t, uint32_t *memcgs, int64_t n) noexcept nogil

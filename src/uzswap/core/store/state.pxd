@@ -1,0 +1,108 @@
+"""The whole state of one engine: what the rooms of the data plane share."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from uzswap.core.store.codec cimport Codec, NR_CODECS, Worker
+from uzswap.core.device.device cimport Device
+from uzswap.core.device.device_io cimport Request
+from uzswap.core.store.entries cimport Delta, Entry, Table
+from uzswap.core.store.histogram cimport NR_HISTOGRAMS, Histogram
+from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
+from uzswap.core.store.pool cimport Pool
+
+cdef enum:
+    NR_FLIGHTS = 2          # one is gathered while the other is written
+    FLIGHT_ITEMS = 16384
+    BORN_SHIFT = 24         # Entry.born has 32 bits: 2**24 ns (17 ms) a unit last 2.3 years, and min_age is in seconds
+
+# One entry of a flight.
+cdef struct Item:
+    uint32_t index
+    uint32_t gen
+    uint32_t offset         # of its record in the segment
+    uint32_t position       # in the caller's handle array, for an entry that has no copy in the pool
+
+# One write to the device: a run of records.
+cdef struct Flight:
+    char *buf               # SEGMENT_BYTES, aligned
+    Item *items
+    uint32_t n
+    uint32_t segment
+    uint32_t start          # offset of buf[0] in the segment
+    uint32_t fill           # bytes gathered
+    int under_way
+    int landed              # the device has answered
+    int error
+    iocb cb
+    Request ask             # to the device's threads
+
+# One writeback request's way to the device.
+cdef struct Stream:
+    Stream *next
+    Flight flights[NR_FLIGHTS]
+    int current
+    uint32_t segment        # OPEN and ours, or NO_SEGMENT
+    int for_cleaning
+    int proactive
+    int no_space
+    int error
+    uint64_t *handles       # see Item.position
+    aio_context_t aio
+    int has_aio
+    int64_t entries
+    int64_t nbytes
+    int64_t failed
+    int64_t gone
+    uint64_t *old           # for cleaning: where each item was
+
+cdef struct Core:
+    pthread_mutex_t lock
+    pthread_mutex_t cleaning
+    Table t
+    Pool pool
+    Codec codecs[NR_CODECS]
+    int codec               # the current pool
+    Device device
+    int has_device
+    Request trim            # see trim_device()
+    int trimming            # it is under way
+    Worker *workers
+    Stream *streams
+    int nodes
+    int enabled
+    int same_as_value
+    int reached_full
+    int64_t pool_max
+    int64_t pool_accept
+    int64_t skew            # ns
+    Histogram histograms[NR_HISTOGRAMS]
+    int abandoned           # paged memory has broken: threads of it may still be at work here
+    uint32_t clean_cursor   # the memcg that gave up clean copies last
+
+# Where charging resident memory met limits: memcgs, or NO_MEMCG.
+cdef struct Charge:
+    uint32_t over_max       # over memory.max or uzswap.resident.max: nothing is charged
+    uint32_t over_high
+    int64_t excess          # bytes over that memory.high
+    uint32_t near           # of one of these two, less than its reserve is left
+    int resident            # the limit that over_max or near is about is of resident memory alone
+
+cdef int core_init(Core *c, int nodes) noexcept nogil
+cdef void core_destroy(Core *c) noexcept nogil
+cdef int64_t core_now(const Core *c) noexcept nogil
+cdef uint32_t born_units(int64_t ns) noexcept nogil
+cdef Worker *worker_get(Core *c) noexcept nogil
+cdef void worker_put(Core *c, Worker *w) noexcept nogil
+cdef int64_t whole_pages(uint32_t size) noexcept nogil
+cdef int may_write_back(Core *c, uint32_t memcg) noexcept nogil
+cdef void leave_pool(Core *c, Delta *d, uint32_t index, uint32_t owner) noexcept nogil
+cdef void clean_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcept nogil
+cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
+cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
+cdef int64_t reserve_below(int64_t limit) noexcept nogil
+cdef int64_t room_in(Core *c, uint32_t memcg, int *resident) noexcept nogil
+cdef int codec_slot(Core *c, int algorithm, int level, int filter) noexcept nogil
+cdef void trim_device(Core *c) noexcept nogil
+cdef void trim_all(void *arg) noexcept nogil
+cdef void give_back(Core *c) noexcept nogil
+cdef void stream_free(Stream *s) noexcept nogil
+cdef void idle_free(Worker *workers, Stream *streams) noexcept nogil

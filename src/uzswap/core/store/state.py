@@ -1,0 +1,334 @@
+"""One engine's state, and the steps that several operations share: an entry leaves the pool, or goes altogether."""
+
+import cython
+from cython.cimports.libc.errno import ENODEV
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import free
+from cython.cimports.libc.string import memset
+from cython.cimports.uzswap.core.device.device import (
+    NO_SEGMENT,
+    SEGMENT_BYTES,
+    SEGMENT_SHIFT,
+    device_destroy,
+    record_dead,
+    segment_to_trim,
+    segment_trimmed,
+    wants_trim,
+)
+from cython.cimports.uzswap.core.device.device_io import ASK_CALL, device_ask, device_punch
+from cython.cimports.uzswap.core.libc_ext import (
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    uz_io_destroy,
+    uz_monotonic_ns,
+    uz_private_free,
+    uz_ram_bytes,
+)
+from cython.cimports.uzswap.core.store.codec import ALG_LZ4, NR_CODECS, Worker, worker_free, worker_new
+from cython.cimports.uzswap.core.store.entries import (
+    C_CLEAN,
+    C_DISK,
+    C_INCOMP,
+    C_RESIDENT,
+    C_SWAP,
+    C_SWAPCACHED,
+    C_ZSWAP,
+    C_ZSWAPPED,
+    CLEAN,
+    G_STORED,
+    G_STORED_INCOMP,
+    GOING_TO_DISK,
+    IN_POOL,
+    MEMCG_ONLINE,
+    NO_MEMCG,
+    ON_DISK,
+    ROOT,
+    WRITING,
+    Delta,
+    delta_add,
+    delta_apply,
+    entry_free,
+    lru_del,
+    lru_unlink,
+    memcg_unref,
+    owner_of,
+    table_destroy,
+    table_init,
+    writeback_allowed,
+)
+from cython.cimports.uzswap.core.store.pool import pool_destroy, pool_free, pool_init
+
+MOST_RESERVE = cython.declare(int64_t, 4 << 20)
+
+
+def core_init(c, nodes):
+    memset(c, 0, cython.sizeof(Core))
+    if table_init(cython.address(c.t)):
+        return -1
+    if pool_init(cython.address(c.pool), uz_ram_bytes()):
+        table_destroy(cython.address(c.t))
+        return -1
+    pthread_mutex_init(cython.address(c.lock), cython.NULL)
+    pthread_mutex_init(cython.address(c.cleaning), cython.NULL)
+    c.nodes = nodes
+    c.enabled = 1
+    c.same_as_value = 1
+    c.pool_max = c.pool_accept = cython.cast(int64_t, 1) << 62
+    c.codecs[0].algorithm = ALG_LZ4
+    c.codecs[0].level = 1
+    return 0
+
+
+def core_destroy(c):
+    if c.has_device:
+        device_destroy(cython.address(c.device))
+    idle_free(c.workers, c.streams)
+    pool_destroy(cython.address(c.pool))
+    table_destroy(cython.address(c.t))
+    pthread_mutex_destroy(cython.address(c.lock))
+    pthread_mutex_destroy(cython.address(c.cleaning))
+
+
+def stream_free(s):
+    i: cython.int
+    if s.has_aio:
+        uz_io_destroy(s.aio)
+    for i in range(NR_FLIGHTS):
+        uz_private_free(s.flights[i].buf, SEGMENT_BYTES)
+        free(s.flights[i].items)
+    free(s.old)
+    free(s)
+
+
+def idle_free(workers, streams):
+    """Free workers and streams that no list holds any more."""
+    while workers != cython.NULL:
+        w = workers
+        workers = w.next
+        worker_free(w)
+    while streams != cython.NULL:
+        s = streams
+        streams = s.next
+        stream_free(s)
+
+
+def give_back(c):
+    """After entries were dropped: blocks to the file system, and scratch memory once nothing is stored at all.
+
+    One worker stays, so that a store and a load in turn need not make one each time (measured: 3 times as long).
+    """
+    trim_device(c)
+    if c.t.live:
+        return
+    pthread_mutex_lock(cython.address(c.lock))
+    workers: cython.pointer(Worker) = cython.NULL
+    if c.workers != cython.NULL:
+        workers = c.workers.next
+        c.workers.next = cython.NULL
+    streams = c.streams
+    c.streams = cython.NULL
+    pthread_mutex_unlock(cython.address(c.lock))
+    idle_free(workers, streams)
+
+
+def core_now(c):
+    return uz_monotonic_ns() + c.skew
+
+
+def born_units(ns):
+    return cython.cast(uint32_t, ns >> BORN_SHIFT) if ns > 0 else 0
+
+
+def worker_get(c):
+    pthread_mutex_lock(cython.address(c.lock))
+    w = c.workers
+    if w != cython.NULL:
+        c.workers = w.next
+    pthread_mutex_unlock(cython.address(c.lock))
+    return w if w != cython.NULL else worker_new()
+
+
+def worker_put(c, w):
+    pthread_mutex_lock(cython.address(c.lock))
+    w.next = c.workers
+    c.workers = w
+    pthread_mutex_unlock(cython.address(c.lock))
+
+
+def whole_pages(size):
+    return (cython.cast(int64_t, size) + 4095) & ~4095
+
+
+def may_write_back(c, memcg):
+    """Whether an entry of memcg could go to a device: SPEC 2.4, and there is one."""
+    return c.has_device and (not c.enabled or writeback_allowed(cython.address(c.t), memcg))
+
+
+def leave_pool(c, d, index, owner):
+    """Free the pool object of an entry and take back its charges.  The entry is off the LRU already."""
+    t = cython.address(c.t)
+    e = cython.address(t.entries[index])
+    length = cython.cast(int64_t, e.length_1) + 1
+    size = cython.cast(uint32_t, e.size_1) + 1
+    pool_free(cython.address(c.pool), cython.cast(cython.p_char, e.data))
+    c.codecs[e.codec].entries -= 1
+    t.memcgs[owner].stored -= 1
+    delta_add(t, d, owner, C_ZSWAP, -length)
+    delta_add(t, d, owner, C_ZSWAPPED, -whole_pages(size))
+    t.totals[G_STORED] -= whole_pages(size) >> 12
+    if length == size:
+        delta_add(t, d, owner, C_INCOMP, -whole_pages(size))
+        t.totals[G_STORED_INCOMP] -= whole_pages(size) >> 12
+
+
+def clean_leave(c, d, index, memcg):
+    """A copy is one no longer; it is on no list then."""
+    t = cython.address(c.t)
+    e = cython.address(t.entries[index])
+    lru_unlink(t, cython.address(t.memcgs[memcg].clean), index)
+    e.flags &= ~CLEAN
+    delta_add(t, d, memcg, C_CLEAN, -(cython.cast(int64_t, e.length_1) + 1))
+    delta_add(t, d, memcg, C_SWAPCACHED, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+
+
+def entry_drop(c, d, index):
+    """Release all that an entry has, whatever its state, and the entry itself."""
+    t = cython.address(c.t)
+    e = cython.address(t.entries[index])
+    owner = owner_of(t, e)
+    if e.state == IN_POOL:
+        if e.flags & CLEAN:
+            clean_leave(c, d, index, owner)
+        elif not e.flags & WRITING:
+            lru_del(t, index, owner)
+        leave_pool(c, d, index, owner)
+        c.codecs[e.codec].refs -= 1
+    elif e.state == ON_DISK:
+        record_dead(cython.address(c.device), e.data, cython.cast(uint32_t, e.length_1) + 1)
+        delta_add(t, d, owner, C_DISK, -(cython.cast(int64_t, e.length_1) + 1))
+        c.codecs[e.codec].refs -= 1
+    elif e.state == GOING_TO_DISK:
+        c.codecs[e.codec].refs -= 1
+    delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+    memcg_unref(t, e.memcg)
+    entry_free(t, index)
+
+
+def reserve_below(limit):
+    """What background eviction keeps free below a hard limit, in bytes: the kernel's watermarks, for one memcg.
+
+    So long as it keeps up, no fault waits for an eviction.  A sixteenth, at most 4 MiB: 16 windows of readahead.
+    """
+    return limit >> 4 if limit >> 4 < MOST_RESERVE else MOST_RESERVE
+
+
+def core_charge(c, memcg, n, force, charge):
+    """Charge n resident bytes, unless that would exceed a hard limit of an ancestor and is not forced.
+
+    Sets, in charge, the nearest memcgs whose limits it meets.  -ENODEV when the memcg is not online.
+    """
+    d: Delta
+    memset(cython.address(d), 0, cython.sizeof(Delta))
+    charge.over_max = charge.over_high = charge.near = NO_MEMCG
+    charge.excess = charge.resident = 0
+    pthread_mutex_lock(cython.address(c.lock))
+    if c.t.memcgs[memcg].state != MEMCG_ONLINE:
+        pthread_mutex_unlock(cython.address(c.lock))
+        return -ENODEV
+    m = memcg
+    while m != ROOT:
+        g = cython.address(c.t.memcgs[m])
+        resident = g.counters[C_RESIDENT] + n
+        after = resident + g.counters[C_ZSWAP]
+        if after > g.memory_high and charge.over_high == NO_MEMCG:
+            charge.over_high = m
+            charge.excess = after - g.memory_high
+        if charge.over_max == NO_MEMCG:
+            if (after > g.memory_max or resident > g.resident_max) and not force:
+                charge.over_max = m
+                charge.resident = after <= g.memory_max
+            elif charge.near == NO_MEMCG:
+                if after > g.memory_max - reserve_below(g.memory_max) // 2:
+                    charge.near = m
+                elif resident > g.resident_max - reserve_below(g.resident_max) // 2:
+                    charge.near = m
+                    charge.resident = 1
+        m = g.parent
+    if charge.over_max == NO_MEMCG:
+        delta_add(cython.address(c.t), cython.address(d), memcg, C_RESIDENT, n)
+        delta_apply(cython.address(c.t), cython.address(d))
+    pthread_mutex_unlock(cython.address(c.lock))
+    return 0
+
+
+def room_in(c, memcg, resident):
+    """Bytes that fit below the hard limits of a memcg alone, the reserve kept, and below its memory.high.
+
+    Sets whether it is the limit of resident memory alone that says so.
+    """
+    pthread_mutex_lock(cython.address(c.lock))
+    g = cython.address(c.t.memcgs[memcg])
+    used = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
+    room = g.memory_max - reserve_below(g.memory_max) - used
+    if g.memory_high - used < room:
+        room = g.memory_high - used
+    left = g.resident_max - reserve_below(g.resident_max) - g.counters[C_RESIDENT]
+    pthread_mutex_unlock(cython.address(c.lock))
+    resident[0] = room >= 0
+    return left if left < room else room
+
+
+def codec_slot(c, algorithm, level, filter):
+    """The slot of a pool, made when it is not there; -1 when all are in use.  Called with the lock."""
+    i: cython.int
+    vacant: cython.int = -1
+    for i in range(NR_CODECS):
+        p = cython.address(c.codecs[i])
+        used: cython.bint = p.refs != 0 or i == c.codec
+        if used and p.algorithm == algorithm and p.level == level and p.filter == filter:
+            return i
+        if vacant < 0 and not used:
+            vacant = i
+    if vacant >= 0:
+        c.codecs[vacant].algorithm = algorithm
+        c.codecs[vacant].level = level
+        c.codecs[vacant].filter = filter
+    return vacant
+
+
+def trim_device(c):
+    """Have blocks of free segments given back to the file system.  Called without the lock; nobody waits for it.
+
+    The device's threads do it: punching is I/O, and who frees an array holds the GIL.
+    """
+    if not c.has_device or not wants_trim(cython.address(c.device)):
+        return
+    pthread_mutex_lock(cython.address(c.lock))
+    ask: cython.bint = not c.trimming
+    c.trimming = 1
+    pthread_mutex_unlock(cython.address(c.lock))
+    if ask:
+        c.trim.op = ASK_CALL
+        c.trim.call = trim_all
+        c.trim.arg = c
+        device_ask(cython.address(c.device.io), cython.address(c.trim))
+
+
+def trim_all(arg):
+    c = cython.cast(cython.pointer(Core), arg)
+    d = cython.address(c.device)
+    failed: cython.int = 0
+    pthread_mutex_lock(cython.address(c.lock))
+    while not failed and not d.io.closing:
+        s = segment_to_trim(d)
+        if s == NO_SEGMENT:
+            break
+        pthread_mutex_unlock(cython.address(c.lock))
+        failed = device_punch(cython.address(d.io), cython.cast(uint64_t, s) << SEGMENT_SHIFT, SEGMENT_BYTES)
+        pthread_mutex_lock(cython.address(c.lock))
+        segment_trimmed(d, s, failed)
+    # Last, and in the same hold as the last look: what becomes free from now on asks anew.
+    c.trimming = 0
+    pthread_mutex_unlock(cython.address(c.lock))

@@ -1,0 +1,466 @@
+"""From the pool to the device: streams of flights, and the cleaner, which is one more stream.
+
+A stream gathers records into one flight while the device writes the other.  An entry that is gathered is off its LRU
+and marked WRITING; its copy in the pool stays, and it stays loadable, until the flight has landed.  Then
+settle_written() decides, entry by entry, under the lock: moved to disk, or (write failed, or a load holds it) back on
+its LRU.
+"""
+
+import cython
+from cython.cimports.libc.errno import ENOMEM, ENOSPC
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import calloc, malloc
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.uzswap.core.device.device import (
+    BLOCK,
+    NO_SEGMENT,
+    SEG_SEALED,
+    SEGMENT_BYTES,
+    SEGMENT_SHIFT,
+    Record,
+    record_bytes,
+    record_checksum,
+    record_dead,
+    record_valid,
+    segment_maybe_free,
+    segment_put,
+    segment_take,
+    segment_to_clean,
+    segment_unpin,
+)
+from cython.cimports.uzswap.core.device.device_io import (
+    ASK_SUBMIT,
+    ASK_WRITE,
+    SUBMITTED,
+    device_ask,
+    device_ask_and_wait,
+    device_read,
+    device_wait,
+)
+from cython.cimports.uzswap.core.libc_ext import (
+    io_event,
+    prefetch,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    uz_io_destroy,
+    uz_io_setup,
+    uz_io_wait,
+    uz_private,
+    uz_private_free,
+)
+from cython.cimports.uzswap.core.store.entries import (
+    C_DISK,
+    C_PROACTIVE_B,
+    C_PSWPOUT,
+    C_ZSWPWB,
+    FAILED,
+    G_IO_ERROR,
+    G_RECLAIM_FAIL,
+    G_WRITTEN_BACK,
+    GOING_TO_DISK,
+    HELD,
+    ON_DISK,
+    REFERENCED,
+    WRITING,
+    Delta,
+    delta_add,
+    delta_apply,
+    entry_at,
+    handle_of,
+    lru_add_tail,
+    owner_of,
+)
+from cython.cimports.uzswap.core.store.histogram import H_AGE, bucket_of_ns, observe
+from cython.cimports.uzswap.core.store.state import (
+    BORN_SHIFT,
+    FLIGHT_ITEMS,
+    NR_FLIGHTS,
+    Item,
+    born_units,
+    core_now,
+    entry_drop,
+    leave_pool,
+    stream_free,
+    whole_pages,
+)
+
+# Streams and flights
+
+
+def stream_get(c):
+    """A stream for one request; NULL without memory."""
+    pthread_mutex_lock(cython.address(c.lock))
+    s = c.streams
+    if s != cython.NULL:
+        c.streams = s.next
+    pthread_mutex_unlock(cython.address(c.lock))
+    i: cython.int
+    if s == cython.NULL:
+        s = cython.cast(cython.pointer(Stream), calloc(1, cython.sizeof(Stream)))
+        if s == cython.NULL:
+            return s
+        for i in range(NR_FLIGHTS):
+            s.flights[i].buf = cython.cast(cython.p_char, uz_private(SEGMENT_BYTES))
+            s.flights[i].items = cython.cast(cython.pointer(Item), malloc(FLIGHT_ITEMS * cython.sizeof(Item)))
+            if s.flights[i].buf == cython.NULL or s.flights[i].items == cython.NULL:
+                stream_free(s)
+                return cython.NULL
+        # Without AIO (a seccomp filter, aio-max-nr used up) writes are simply synchronous.
+        s.has_aio = c.device.io.direct and uz_io_setup(NR_FLIGHTS, cython.address(s.aio)) == 0
+    s.segment = NO_SEGMENT
+    s.current = 0
+    s.for_cleaning = s.proactive = s.no_space = s.error = 0
+    s.entries = s.nbytes = s.failed = s.gone = 0
+    s.handles = cython.NULL
+    for i in range(NR_FLIGHTS):
+        s.flights[i].n = s.flights[i].fill = 0
+        s.flights[i].segment = NO_SEGMENT
+        s.flights[i].under_way = 0
+    return s
+
+
+def stream_put(c, s):
+    """Hand a finished stream back."""
+    pthread_mutex_lock(cython.address(c.lock))
+    if s.segment != NO_SEGMENT:
+        segment_put(cython.address(c.device), s.segment)
+        s.segment = NO_SEGMENT
+    s.next = c.streams
+    c.streams = s
+    pthread_mutex_unlock(cython.address(c.lock))
+
+
+def stream_fits(s, length):
+    f = cython.address(s.flights[s.current])
+    if f.segment == NO_SEGMENT or f.n == FLIGHT_ITEMS:
+        return 0
+    return f.start + f.fill + record_bytes(length) <= SEGMENT_BYTES
+
+
+def stream_append(s, c, index, bytes, position):
+    """Copy an entry's bytes into the current flight, which has room.  The checksum comes later, outside the lock."""
+    e = cython.address(c.t.entries[index])
+    f = cython.address(s.flights[s.current])
+    length = cython.cast(uint32_t, e.length_1) + 1
+    item = cython.address(f.items[f.n])
+    item.index = index
+    item.gen = e.gen
+    item.offset = f.start + f.fill
+    item.position = position
+    r = cython.cast(cython.pointer(Record), f.buf + f.fill)
+    r.handle = handle_of(cython.address(c.t), index)
+    r.length = length
+    r.size = cython.cast(uint32_t, e.size_1) + 1
+    memcpy(f.buf + f.fill + cython.sizeof(Record), bytes, length)
+    f.fill += record_bytes(length)
+    f.n += 1
+
+
+def flight_submit(c, s, f):
+    i: uint32_t
+    if not s.for_cleaning:
+        for i in range(f.n):
+            r = cython.cast(cython.pointer(Record), f.buf + (f.items[i].offset - f.start))
+            r.checksum = record_checksum(r, c.device.nonce)
+    ask = cython.address(f.ask)
+    ask.op = ASK_SUBMIT if s.has_aio else ASK_WRITE
+    ask.buf = f.buf
+    ask.offset = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + f.start
+    ask.n = (f.fill + BLOCK - 1) & ~cython.cast(uint32_t, BLOCK - 1)
+    ask.aio = s.aio
+    ask.cb = cython.address(f.cb)
+    memset(f.buf + f.fill, 0, ask.n - f.fill)
+    f.under_way = 1
+    f.landed = 0
+    f.error = 0
+    device_ask(cython.address(c.device.io), ask)
+
+
+def write_rest(c, f, done):
+    """Write a flight from byte `done` on, and wait: it has landed then, well or not."""
+    f.landed = 1
+    left = f.ask.n - done
+    f.error = -device_ask_and_wait(cython.address(c.device.io), ASK_WRITE, f.buf + done, f.ask.offset + done, left)
+
+
+def stop_aio(c, s):
+    """Go on without AIO, which has failed: nobody knows what became of the flights, so they are written once more."""
+    i: cython.int
+    for i in range(NR_FLIGHTS):
+        if s.flights[i].under_way:
+            device_wait(cython.address(c.device.io), cython.address(s.flights[i].ask))
+    # Returns when the device is done with them, so that no late write hits a segment that has become another's.
+    uz_io_destroy(s.aio)
+    s.has_aio = 0
+    for i in range(NR_FLIGHTS):
+        if s.flights[i].under_way and not s.flights[i].landed:
+            write_rest(c, cython.address(s.flights[i]), 0)
+
+
+def flight_settle(c, s, f):
+    """Wait until the flight has landed, and give each of its entries its new place."""
+    event: io_event
+    i: cython.int
+    answer = device_wait(cython.address(c.device.io), cython.address(f.ask))
+    if answer != SUBMITTED:
+        f.landed = 1
+        f.error = -answer
+    while not f.landed:
+        memset(cython.address(event), 0, cython.sizeof(io_event))
+        if uz_io_wait(s.aio, cython.address(event)):
+            stop_aio(c, s)
+            break
+        for i in range(NR_FLIGHTS):
+            g = cython.address(s.flights[i])
+            if event.data != cython.cast(uint64_t, cython.cast(cython.size_t, cython.address(g.cb))):
+                continue
+            g.landed = 1
+            if event.res < 0:
+                g.error = cython.cast(cython.int, -event.res)
+            elif cython.cast(cython.size_t, event.res) < g.ask.n:
+                # A short write: the synchronous one finishes it, or says why it can't.
+                write_rest(c, g, cython.cast(cython.size_t, event.res))
+    if f.error and not s.error:
+        s.error = f.error
+    pthread_mutex_lock(cython.address(c.lock))
+    if f.error:
+        c.t.totals[G_IO_ERROR] += 1
+    if s.for_cleaning:
+        settle_cleaned(c, s, f)
+    else:
+        settle_written(c, s, f)
+    segment_unpin(cython.address(c.device), f.segment)
+    pthread_mutex_unlock(cython.address(c.lock))
+    f.under_way = 0
+    f.n = f.fill = 0
+    f.segment = NO_SEGMENT
+
+
+def fail_entry(c, index, owner):
+    """Back to the tail of its LRU, unreferenced: a failed writeback must not lose the entry, nor block the head."""
+    e = cython.address(c.t.entries[index])
+    e.flags = (e.flags & ~WRITING) | FAILED
+    lru_add_tail(cython.address(c.t), index, owner)
+    c.t.totals[G_RECLAIM_FAIL] += 1
+
+
+def settle_written(c, s, f):
+    t = cython.address(c.t)
+    d: Delta
+    memset(cython.address(d), 0, cython.sizeof(Delta))
+    now = born_units(core_now(c))
+    i: uint32_t
+    for i in range(f.n):
+        if i + 8 < f.n:
+            prefetch(cython.address(t.entries[f.items[i + 8].index]))
+        if i + 4 < f.n:
+            prefetch(cython.cast(cython.p_void, t.entries[f.items[i + 4].index].data))
+        item = cython.address(f.items[i])
+        e = cython.address(t.entries[item.index])
+        if e.gen != item.gen:
+            s.gone += 1
+            continue
+        owner = owner_of(t, e)
+        length = cython.cast(uint32_t, e.length_1) + 1
+        pages = whole_pages(cython.cast(uint32_t, e.size_1) + 1) >> 12
+        if e.state == GOING_TO_DISK:
+            if f.error:
+                s.handles[item.position] = 0
+                s.failed += 1
+                entry_drop(c, cython.address(d), item.index)
+                continue
+        elif f.error:
+            fail_entry(c, item.index, owner)
+            s.failed += 1
+            continue
+        elif e.flags & HELD:
+            # A load of it is under way: the copy in the pool is the one that the load reads.
+            fail_entry(c, item.index, owner)
+            s.gone += 1
+            continue
+        else:
+            leave_pool(c, cython.address(d), item.index, owner)
+            age = cython.cast(int64_t, now - e.born if now > e.born else 0) << BORN_SHIFT
+            observe(cython.address(c.histograms[H_AGE]), bucket_of_ns(age), age, 1)
+            delta_add(t, cython.address(d), owner, C_ZSWPWB, pages)
+            t.totals[G_WRITTEN_BACK] += pages
+            if s.proactive:
+                delta_add(t, cython.address(d), owner, C_PROACTIVE_B, length)
+        e.flags &= ~(WRITING | REFERENCED | FAILED)
+        e.state = ON_DISK
+        e.data = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + item.offset
+        c.device.segments[f.segment].live += record_bytes(length)
+        c.device.live_bytes += record_bytes(length)
+        delta_add(t, cython.address(d), owner, C_PSWPOUT, pages)
+        delta_add(t, cython.address(d), owner, C_DISK, length)
+        s.entries += 1
+        s.nbytes += length
+    delta_apply(t, cython.address(d))
+
+
+def settle_cleaned(c, s, f):
+    t = cython.address(c.t)
+    i: uint32_t
+    if f.error:
+        return
+    for i in range(f.n):
+        item = cython.address(f.items[i])
+        e = cython.address(t.entries[item.index])
+        if e.gen != item.gen or e.state != ON_DISK or e.flags & HELD or e.data != s.old[item.position]:
+            continue
+        length = cython.cast(uint32_t, e.length_1) + 1
+        e.data = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + item.offset
+        c.device.segments[f.segment].live += record_bytes(length)
+        c.device.live_bytes += record_bytes(length)
+        record_dead(cython.address(c.device), s.old[item.position], length)
+        s.entries += 1
+
+
+def stream_advance(c, s, length):
+    """Make room for a record of `length` bytes: submit the current flight, go on in the next.  0, or ENOSPC.
+
+    Called without the lock.  On ENOSPC the room that is left in the current segment stays usable for smaller records.
+    """
+    d = cython.address(c.device)
+    f = cython.address(s.flights[s.current])
+    need = record_bytes(length)
+    start: uint32_t = 0
+    if f.n:
+        start = (f.start + f.fill + BLOCK - 1) & ~cython.cast(uint32_t, BLOCK - 1)
+        pthread_mutex_lock(cython.address(c.lock))
+        d.segments[f.segment].pins += 1
+        d.segments[f.segment].used = start
+        pthread_mutex_unlock(cython.address(c.lock))
+        flight_submit(c, s, f)
+        s.current = (s.current + 1) % NR_FLIGHTS
+        f = cython.address(s.flights[s.current])
+        if f.under_way:
+            flight_settle(c, s, f)
+    elif s.segment != NO_SEGMENT:
+        start = f.start
+    full: cython.bint = s.segment == NO_SEGMENT or start + need > SEGMENT_BYTES
+    while full:
+        pthread_mutex_lock(cython.address(c.lock))
+        fresh = segment_take(d, need, s.for_cleaning)
+        if fresh != NO_SEGMENT and s.segment != NO_SEGMENT:
+            segment_put(d, s.segment)
+        pthread_mutex_unlock(cython.address(c.lock))
+        if fresh != NO_SEGMENT:
+            s.segment = fresh
+            start = d.segments[fresh].used
+            break
+        if s.for_cleaning or clean_one(c):
+            s.no_space = 1
+            break
+    f.segment = s.segment
+    f.start = start
+    f.n = f.fill = 0
+    return ENOSPC if s.no_space else 0
+
+
+def stream_finish(c, s):
+    """Submit what is gathered and wait for all of it.  The stream's results are final afterwards."""
+    d = cython.address(c.device)
+    i: cython.int
+    f = cython.address(s.flights[s.current])
+    if f.n and not f.under_way:
+        pthread_mutex_lock(cython.address(c.lock))
+        d.segments[f.segment].pins += 1
+        d.segments[f.segment].used = (f.start + f.fill + BLOCK - 1) & ~cython.cast(uint32_t, BLOCK - 1)
+        pthread_mutex_unlock(cython.address(c.lock))
+        flight_submit(c, s, f)
+    for i in range(NR_FLIGHTS):
+        f = cython.address(s.flights[(s.current + 1 + i) % NR_FLIGHTS])
+        if f.under_way:
+            flight_settle(c, s, f)
+        f.segment = NO_SEGMENT
+    if s.segment != NO_SEGMENT:
+        pthread_mutex_lock(cython.address(c.lock))
+        segment_put(d, s.segment)
+        s.segment = NO_SEGMENT
+        pthread_mutex_unlock(cython.address(c.lock))
+
+
+# Cleaning
+
+
+def clean_one(c):
+    """Move the live records out of the emptiest segment.  0 when that set it free, else ENOSPC or an errno."""
+    d = cython.address(c.device)
+    t = cython.address(c.t)
+    pthread_mutex_lock(cython.address(c.cleaning))
+    pthread_mutex_lock(cython.address(c.lock))
+    victim = segment_to_clean(d)
+    used: uint32_t = d.segments[victim].used if victim != NO_SEGMENT else 0
+    pthread_mutex_unlock(cython.address(c.lock))
+    if victim == NO_SEGMENT:
+        pthread_mutex_unlock(cython.address(c.cleaning))
+        return ENOSPC
+    error: cython.int = 0
+    base = cython.cast(uint64_t, victim) << SEGMENT_SHIFT
+    s = stream_get(c)
+    buf = cython.cast(cython.p_char, uz_private(SEGMENT_BYTES))
+    if s == cython.NULL or buf == cython.NULL:
+        error = ENOMEM
+    if not error and s.old == cython.NULL:
+        s.old = cython.cast(cython.pointer(uint64_t), malloc(NR_FLIGHTS * FLIGHT_ITEMS * cython.sizeof(uint64_t)))
+        if s.old == cython.NULL:
+            error = ENOMEM
+    if not error:
+        error = -device_read(cython.address(d.io), buf, base, used)
+    at: uint32_t = 0
+    wanted: uint32_t = 0
+    if not error:
+        s.for_cleaning = 1
+    while not error and at + cython.sizeof(Record) <= used:
+        r = cython.cast(cython.pointer(Record), buf + at)
+        if r.handle == 0:
+            # Padding at the end of a flight: the next one starts at the next block.
+            at = (at + BLOCK) & ~cython.cast(uint32_t, BLOCK - 1)
+            continue
+        if r.length == 0 or r.length > 65536 or at + record_bytes(r.length) > used:
+            break  # not a header: what follows can't be found from here; its entries stay where they are
+        if not stream_fits(s, r.length):
+            if stream_advance(c, s, r.length):
+                error = ENOSPC
+                break
+        pthread_mutex_lock(cython.address(c.lock))
+        e = entry_at(t, r.handle)
+        wanted = e != cython.NULL and e.state == ON_DISK and e.data == base + at and not e.flags & HELD
+        if wanted and not record_valid(
+            d, r, r.handle, cython.cast(uint32_t, e.length_1) + 1, cython.cast(uint32_t, e.size_1) + 1
+        ):
+            # The header names an entry, but the bytes are not its bytes.  It stays here, and every access says so.
+            wanted = 0
+        if wanted:
+            f = cython.address(s.flights[s.current])
+            item = cython.address(f.items[f.n])
+            item.index = cython.cast(uint32_t, r.handle)
+            item.gen = e.gen
+            item.offset = f.start + f.fill
+            item.position = s.current * FLIGHT_ITEMS + f.n
+            s.old[item.position] = base + at
+            memcpy(f.buf + f.fill, r, record_bytes(r.length))
+            f.fill += record_bytes(r.length)
+            f.n += 1
+        pthread_mutex_unlock(cython.address(c.lock))
+        at += record_bytes(r.length)
+    if s != cython.NULL:
+        stream_finish(c, s)
+        if not error:
+            error = s.error
+        stream_put(c, s)
+    uz_private_free(buf, SEGMENT_BYTES)
+    pthread_mutex_lock(cython.address(c.lock))
+    d.segments[victim].state = SEG_SEALED
+    segment_maybe_free(d, victim)
+    d.cleaned += 1
+    if d.segments[victim].state == SEG_SEALED:
+        # A record that could not be moved keeps it: no use to try again before something in it has died.  A lack of
+        # memory or of room to move to is not the segment's, and passes.
+        if error != ENOMEM and error != ENOSPC:
+            d.segments[victim].stuck = d.segments[victim].live
+        error = error or ENOSPC
+    pthread_mutex_unlock(cython.address(c.lock))
+    pthread_mutex_unlock(cython.address(c.cleaning))
+    return error

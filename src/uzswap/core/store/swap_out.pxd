@@ -1,0 +1,75 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from uzswap.core.store.codec cimport STEP_PAGES, Worker
+from uzswap.core.store.entries cimport Table
+from uzswap.core.libc_ext cimport pthread_mutex_t
+from uzswap.core.store.state cimport Core, Delta, Stream
+
+cdef enum:
+    STORE_SKIP_LIMIT = 1
+    STORE_REFUSE = 2
+    STORE_FORCE = 4         # over every limit: the caller has nowhere to keep the page
+
+    STORE_DONE = 0
+    STORE_OVER_LIMIT = 1
+    STORE_POOL_FULL = 2
+    STORE_OVER_SWAP = 3
+
+    PLACED = 0
+    NEEDS_ROOM = 1          # the stream has to move on, without the lock
+    START_ANEW = 2          # its folio was refused at this page, and goes where refused pages go
+
+cdef struct Page:
+    const char *src
+    uint32_t size
+    int filled              # one repeated word that is kept as a value
+    uint64_t word
+    int length              # as the compressor answered
+    int raw                 # it did not compress
+    char *packed            # its bytes as they are to be kept
+
+cdef struct Store:
+    # asked
+    const char *data
+    uint64_t nbytes
+    uint32_t page
+    uint32_t memcg
+    uint32_t node
+    uint64_t *handles
+    int64_t start
+    int64_t n
+    int64_t folio
+    int flags
+    int filter              # see Codec.filter
+    # answered
+    int64_t next
+    int reason
+    int error
+    # under way
+    Worker *worker
+    Stream *stream
+    Page pages[STEP_PAGES]
+    int codec
+    int writeback           # refused pages may go to the device
+    int refused             # the current folio was refused by zswap
+    int64_t folio_start
+    uint32_t born
+    int decided             # admit() was asked about it
+    int64_t folio_zero      # its pages so far, by where they went
+    int64_t folio_same
+    int64_t folio_stored
+    int64_t kicked          # pages handled since the pool was found full, + 1
+    Delta delta
+
+cdef int memcg_get(Table *t, uint32_t memcg, pthread_mutex_t *lock) noexcept nogil
+cdef uint32_t follow_removal(Table *t, uint32_t memcg) noexcept nogil
+cdef void swap_out(Core *c, Store *s) noexcept nogil
+cdef void prepare(Core *c, Store *s, int64_t i, int k) noexcept nogil
+cdef int admit(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
+cdef int place(Core *c, Store *s, int64_t i, Page *p) noexcept nogil
+cdef int store_in_pool(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
+cdef int send_to_disk(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
+cdef int drop_copies_for(Core *c, Store *s) noexcept nogil
+cdef uint32_t new_entry(Core *c, Store *s, const Page *p, int state, uint32_t length) noexcept nogil
+cdef void make_room(Core *c, Store *s, uint32_t size) noexcept nogil
+cdef void end_folio(Core *c, Store *s) noexcept nogil
+cdef void undo_folio(Core *c, Store *s, int64_t end) noexcept nogil

@@ -1,0 +1,5 @@
+"""Swap devices: where written-back entries go."""
+
+from uzswap.devices.swap_file import SwapFile, open_swap
+
+__all__ = ["SwapFile", "open_swap"]

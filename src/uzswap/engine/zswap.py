@@ -1,0 +1,561 @@
+"""The engine as its users see it: :class:`Zswap`.
+
+It owns the parts and says who acts when; what they do is in their own files:
+
+=========================  =========================================================================================
+paging.py                  pages in and out: the swap-out decision, errors of loads
+writeback.py, walks/       writeback requests, and the three ways to choose what is written
+reclaim_resident.py        ordinary reclaim of resident memory, with shrinker.py beside it
+resident.py                front-ends and their charges: memory.high, memory.max
+memory/arena.py            numpy arrays, whose pages come and go on faults
+parameters.py              the module parameters, the pool limit
+lifetime.py                closing, forking
+=========================  =========================================================================================
+
+The module is compiled, so that no signal handler runs between two of its steps (setup.py, ``UNTORN``).
+"""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, cast
+
+from uzswap.arrays.arena import Arena
+from uzswap.cgroup.memcg import MemCgroup, require_cgroup
+from uzswap.cgroup.reclaim import ReclaimRequest
+from uzswap.cgroup.tree import CgroupTree
+from uzswap.core.boundary.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
+from uzswap.devices import SwapFile, open_swap
+from uzswap.engine.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
+from uzswap.engine.paging import Paging, Place
+from uzswap.engine.parameters import Compressor, Parameters, parse_max_pool
+from uzswap.engine.worker import Worker
+from uzswap.errors import InvalidArgumentError
+from uzswap.locks import Order, make_rlock
+from uzswap.reclaim.limits import HARD_LIMITS, ResidentOwner, Residents
+from uzswap.reclaim.resident import ResidentReclaim
+from uzswap.reclaim.shrinker import DynamicShrinker
+from uzswap.reclaim.trace import Trace
+from uzswap.reclaim.walks import Walk, make_walks
+from uzswap.reclaim.writeback import proactive_writeback
+from uzswap.serve.serving import Serving
+from uzswap.signals import hold_back_signals
+from uzswap.units import PAGE_SIZE, is_path, parse_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    from uzswap.cgroup.pressure import Pressure
+    from uzswap.core.boundary.engine import Handles
+    from uzswap.engine.paging import AnyBuffer
+    from uzswap.result import ReclaimResult
+    from uzswap.serve.fuse import Mount
+    from uzswap.serve.server import Server
+
+__all__ = ["Zswap"]
+
+
+class Zswap:
+    """A compressed pool in RAM in front of a swap file, with a tree of memory cgroups.
+
+    Parameters
+    ----------
+    swap
+        "auto" makes a file without a name, gone with the process whatever ends it; a path names a file (made with mode
+        0600 when it is missing) or a block device; None is no device: nothing is written back, and what zswap refuses
+        stays with the caller.
+    swap_size
+        Most that the file may hold, bytes or text such as "8G"; at least 4 MiB.  Nothing is reserved.
+    max_pool
+        Most memory of the pool: "20%" of the machine's RAM (also None), or a size.
+    accept_threshold_percent
+        Once the pool was full, it refuses until it is down to this share of its maximum.
+    compressor
+        "lz4", "zstd", or with a level: "zstd:9", "lz4:4" (acceleration).
+    walk
+        Which entry ``source=zswap`` writes next: "fair", "coldest" or "v5" (see :mod:`uzswap.reclaim.walks`).
+    nodes
+        NUMA nodes to keep LRUs for, 1 to 8.
+
+    Attributes
+    ----------
+    tree : CgroupTree
+        All cgroups.
+    parameters : Parameters
+        The module parameters, by name.
+    walk : Walk
+        The one in use; ``parameters.set("uzswap.walk", name)`` changes it.
+    trace : callable or None
+        Called with a :class:`~uzswap.reclaim.trace.TraceEvent` after each batch of each walk.
+    swap : SwapFile or None
+    core : Engine
+        The data plane.
+    arena : Arena
+        Where numpy arrays live; opened by the first of them.
+
+    Raises
+    ------
+    InvalidArgumentError
+        A size, percentage or number of nodes that cannot be.
+    FileNotFoundError
+        There is no such compressor or walk.
+    OSError
+        The swap device cannot be used; see :func:`uzswap.devices.swap_file.open_swap`.
+    MemoryError
+        An address-space limit leaves no room for the tables.
+
+    Notes
+    -----
+    Threads may share an engine.  A forked child may not use its parent's; every call there is a RuntimeError.
+
+    Examples
+    --------
+    >>> with Zswap(swap_size="64M") as z:
+    ...     job = z.cgroup("/job")
+    ...     handle = z.swap_out(b"some text " * 400, job)
+    ...     z.where(handle), job.reclaim("1", source="zswap").entries, z.where(handle)
+    ...     z.fault_in(handle) == b"some text " * 400
+    ('zswap', 1, 'disk')
+    True
+    """
+
+    def __init__(
+        self,
+        swap: str | os.PathLike[str] | None = "auto",
+        swap_size: str | int = "8G",
+        max_pool: str | int | None = None,
+        accept_threshold_percent: int = 90,
+        compressor: str = "lz4",
+        walk: str = "fair",
+        nodes: int = 1,
+    ) -> None:
+        limit = parse_max_pool(max_pool, accept_threshold_percent)
+        chosen = Compressor.parse(compressor)
+        nbytes = parse_size(swap_size)
+        if swap is not None and not is_path(os.fspath(swap)):
+            raise InvalidArgumentError(
+                f"swap={swap!r} is no path: it has a NUL in it, or characters that stand for no bytes"
+            )
+        if not 1 <= operator.index(nodes) <= MAX_NODES:
+            raise InvalidArgumentError(f"nodes={nodes}: there can be 1 to {MAX_NODES}")
+        self.nodes: Final = nodes
+        self.trace: Trace | None = None
+        self.closing = False
+        self._closed = False
+        self.core = Engine(nodes)
+        self.tree = CgroupTree(self)
+        self.walks = make_walks(self.tree)
+        self.walk: Walk
+        self.parameters = Parameters(self, limit, chosen, walk)
+        self.shrinker = DynamicShrinker(self)
+        self.reclaimer = ResidentReclaim(self)
+        self.arena = Arena(self)
+        self._residents = Residents(self)
+        self._paging = Paging(self)
+        self._shrink_worker = Worker("uzswap-shrink", lambda: self.walk.relieve_pool(self))
+        self.lifetime = Lifetime()
+        # Reentrant: a signal handler may close the engine while its thread is closing it.
+        self._closing_lock = make_rlock(Order.CLOSING)
+        self._serving = Serving(self)
+        # Last: whatever fails above leaves no file behind.
+        self.swap: SwapFile | None = open_swap(swap, nbytes)
+        if self.swap is not None:
+            try:
+                self.swap.attach(self.core)
+            except OSError:
+                self.swap.close()
+                raise
+        on_fork(self, Zswap._forked)
+
+    # Life
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except OSError as busy:
+            if error is None or busy.errno != errno.EBUSY:
+                raise
+            # The frames of an error on its way keep arrays alive: it must not be hidden behind that.
+            error.add_note(f"uzswap: {busy.strerror}; this one closes itself with the last of them")
+
+    def close(self) -> None:
+        """Free everything: memory, file, threads.  Calling it again does nothing, also in a forked child.
+
+        Requests under way end with EINTR, other calls are waited for; later ones are OSError (EBADF).  A signal handler
+        may raise out of it: then it is to be called again, and goes on.
+
+        Raises
+        ------
+        OSError
+            EBUSY: arrays are alive, or the call comes from within one of the engine's own.  Nothing was closed.
+        """
+        if isinstance(self.lifetime, ForkedLifetime):
+            return
+        self.lifetime.require_outside()
+        with self._closing_lock:
+            with hold_back_signals():
+                if self._closed:
+                    return
+                self.arena.require_no_arrays()
+                self.closing = True
+                self._serving.close()
+                self._shrink_worker.close()
+                self._residents.high_work.close()
+            # Handlers run in here, and may raise: a call of another thread may take long.
+            self.lifetime.end()
+            with hold_back_signals():
+                self._take_down()
+
+    def _take_down(self) -> None:
+        if self._closed:  # by a handler, just now
+            return
+        self.tree.close()
+        if not self.core.closed:
+            self.arena.close()
+            try:
+                if self.swap is not None:
+                    self.swap.erase()
+            finally:
+                # Before its threads end: as long as they have the device, no other file can be taken for it.
+                if self.swap is not None:
+                    self.swap.close()
+                self.core.close()
+        self._closed = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def _forked(self) -> None:
+        """Make this copy unusable: called in a forked child, which must not wait for any lock of the parent's."""
+        self.lifetime = ForkedLifetime()
+        self.arena.forked()
+        self.core = cast(Engine, ForkedEngine(self.core))
+        if self.swap is not None:
+            self.swap.abandon()
+
+    # Cgroups
+
+    @property
+    def root(self) -> MemCgroup:
+        """The cgroup "/"."""
+        return self.tree.root
+
+    def cgroup(self, path: str) -> MemCgroup:
+        """Return the cgroup at an absolute path; it and its parents are made when they are missing.
+
+        Raises
+        ------
+        OSError
+            EINVAL for a name no directory could have, ENAMETOOLONG, EAGAIN for too many cgroups.
+        """
+        with self.lifetime:
+            return self.tree.make(path)
+
+    # Pages
+
+    def swap_out(self, data: AnyBuffer, cgroup: MemCgroup, node: int = 0, *, replace: int | None = None) -> int:
+        """Store one entry, as the kernel swaps out a page: into zswap, or where that refuses onto the device.
+
+        Parameters
+        ----------
+        data
+            1 to 65536 bytes; 4096 are the kernel's page.
+        cgroup
+            Who is charged for it.
+        node
+            NUMA node of the LRU.
+        replace
+            A handle whose slot gets the new content: its entry is gone afterwards, also when the new one is refused.
+
+        Returns
+        -------
+        int
+            The handle, never 0.
+
+        Raises
+        ------
+        OSError
+            The data stays with the caller: ENOMEM zswap refused it and it may not go to a device (``memory.swap.max``,
+            ``memory.zswap.writeback=0``, or there is none), ENOSPC or EIO the device could not take it.  ENODEV the
+            cgroup was removed.
+        InvalidArgumentError
+            The size, the node or the buffer is impossible.
+        StaleHandleError
+            ``replace`` is no valid handle; nothing was done.
+        """
+        with self.lifetime:
+            return self._paging.swap_out(data, cgroup, node, replace)
+
+    def swap_out_many(
+        self, data: AnyBuffer, cgroup: MemCgroup, page: int = PAGE_SIZE, node: int = 0, *, folio: int = 1
+    ) -> Handles:
+        """Store a buffer page by page; much faster than one call each.
+
+        Parameters
+        ----------
+        data
+            Any C-contiguous buffer.
+        page
+            Bytes of an entry, 1 to 65536; the last one may be shorter.
+        folio
+            Pages that are kept in zswap all or not at all.
+
+        Returns
+        -------
+        numpy.ndarray of uint64
+            A handle for each page; :data:`uzswap.REFUSED` (0) for one that stays with the caller, for the reasons of
+            :meth:`swap_out`.
+
+        Raises
+        ------
+        OSError
+            ENODEV the cgroup was removed.
+        InvalidArgumentError
+            A size, the node or the buffer is impossible.
+        """
+        with self.lifetime:
+            return self._paging.swap_out_many(data, cgroup, node, page, folio)
+
+    def fault_in(self, handle: int) -> bytes:
+        """Load an entry and consume its handle: the data is now the caller's alone.
+
+        Raises
+        ------
+        StaleHandleError
+            The handle was loaded or freed already, or is another engine's.
+        IntegrityError
+            The data is corrupt.  The entry stays until it is freed.
+        OSError
+            EIO the device cannot be read, EBUSY another thread is loading it.  The entry stays.
+        """
+        with self.lifetime:
+            return self._paging.fault_in(handle)
+
+    def fault_in_many(
+        self, handles: ArrayLike, out: AnyBuffer | None = None, page: int = PAGE_SIZE, *, consume: bool = True
+    ) -> NDArray[np.uint8]:
+        """Load many entries and consume their handles: all of them or, with an error, none.
+
+        Parameters
+        ----------
+        handles
+            Of :meth:`swap_out_many`.
+        out
+            Where to: entry i begins at byte ``i * page``.  By default a new array.
+        page
+            Bytes from one entry to the next; none may be larger.
+        consume
+            False keeps the entries, to be freed when the data is known to have arrived.
+
+        Returns
+        -------
+        numpy.ndarray of uint8
+            The memory of ``out``, or the new array.
+
+        Raises
+        ------
+        OSError
+            As :meth:`fault_in`, telling which handle; the contents of ``out`` are then undefined.
+        InvalidArgumentError
+            An entry is larger than ``page``, or ``out`` is too small or read-only.
+        """
+        with self.lifetime:
+            return self._paging.fault_in_many(handles, out, page, consume)
+
+    def free(self, handle: int) -> None:
+        """Drop an entry without reading it.
+
+        Raises
+        ------
+        StaleHandleError
+            As :meth:`fault_in`.
+        OSError
+            EBUSY another thread is loading it.
+        """
+        with self.lifetime:
+            self._paging.free(handle)
+
+    def free_many(self, handles: ArrayLike) -> None:
+        """Drop many entries: all of them or, with an error of :meth:`free`, none.  Handles that are 0 are skipped."""
+        with self.lifetime:
+            self._paging.free_many(handles)
+
+    def where(self, handle: int) -> Place:
+        """Tell where an entry's bytes are: "zswap", "disk", or "zero" when it has none (a page of one repeated word).
+
+        Raises
+        ------
+        StaleHandleError
+            As :meth:`fault_in`.
+        """
+        with self.lifetime:
+            return self._paging.where(handle)
+
+    # Reclaim
+
+    def reclaim(
+        self, memcg: MemCgroup, request: ReclaimRequest, cancel: Callable[[], bool] | None = None
+    ) -> ReclaimResult:
+        """Carry out a ``memory.reclaim`` request; :meth:`MemCgroup.reclaim` is the friendlier form.
+
+        Raises
+        ------
+        OSError
+            EINVAL when writeback is off for the cgroup and ``source=zswap`` was asked for.
+        ReclaimError
+            Less was done than asked; see :func:`~uzswap.reclaim.writeback.proactive_writeback`.
+        """
+        require_cgroup(memcg, self)
+        if not isinstance(request, ReclaimRequest):
+            raise TypeError(f"a ReclaimRequest is needed, not {type(request).__name__}: use MemCgroup.reclaim()")
+        with self.lifetime:
+            if request.source == "zswap":
+                return proactive_writeback(self, memcg, request.nbytes, min_age=request.min_age, cancel=cancel)
+            return self.reclaimer.proactive(memcg, request, cancel)
+
+    def over_high(self, memcg: MemCgroup) -> None:
+        """Have a cgroup brought back to its ``memory.high`` in the background."""
+        self._residents.over_high(require_cgroup(memcg, self))
+
+    def limit_changed(self, memcg: MemCgroup, name: str) -> None:
+        """Reclaim down to a limit on memory that was just written: ``memory.high``, or a hard one (SPEC 7.2)."""
+        if name in ("memory.high", *HARD_LIMITS) and memcg.limits[name] != NO_LIMIT:
+            with self.lifetime, memcg.removal_told():
+                self._residents.enforce(memcg, name)
+
+    def pressure(self, memcg: MemCgroup) -> Pressure:
+        """Return the stall times of a cgroup."""
+        return require_cgroup(memcg, self).pressure
+
+    def wake_shrink_worker(self) -> None:
+        """Have the pool brought down to its accept threshold in the background."""
+        if self.swap is not None:
+            with hold_back_signals():
+                self._shrink_worker.wake()
+
+    def pool_over_threshold(self) -> int:
+        """Return the pages that the pool has above its accept threshold: what the shrink worker still has to do."""
+        if self.closing:
+            return 0
+        return max(0, self.core.pool_pages() - self.parameters.pool_limit[1])
+
+    def flush_work(self) -> None:
+        """Wait until no background reclaim or writeback is under way, as it is at once when the engine is closed."""
+        if self.core.closed and not isinstance(self.lifetime, ForkedLifetime):
+            return
+        with self.lifetime:
+            self._shrink_worker.flush()
+            self._residents.high_work.flush()
+            self.arena.settle()
+            if self.swap is not None and not self.core.closed:
+                self.core.settle_device()
+
+    # Front-ends
+
+    def register(self, owner: ResidentOwner) -> None:
+        """Make a front-end a member of its cgroup, to be asked for memory.
+
+        Raises
+        ------
+        OSError
+            ENODEV when the cgroup was removed; EINVAL when it is registered already.
+        """
+        require_cgroup(getattr(owner, "cgroup", owner), self)
+        with self.lifetime:
+            self._residents.register(owner)
+
+    def unregister(self, owner: ResidentOwner) -> None:
+        """Undo :meth:`register`."""
+        self._residents.unregister(owner)
+
+    def charge(self, memcg: MemCgroup, nbytes: int, *, force: bool = False) -> None:
+        """Charge resident memory to a cgroup before it is taken into use; reclaims where a limit says so.
+
+        Parameters
+        ----------
+        force
+            For what must not fail, such as loading a value that was accepted: go over a limit that cannot be met.
+
+        Raises
+        ------
+        MemoryError
+            ``memory.max`` cannot be met and nothing more can go.  Nothing is charged.
+        """
+        require_cgroup(memcg, self).require_online()
+        with self.lifetime, memcg.removal_told():
+            self._residents.charge(memcg, parse_size(nbytes), force)
+
+    def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
+        """Take back a charge."""
+        with self.lifetime, require_cgroup(memcg, self).removal_told():
+            memcg.require_online()
+            self._residents.uncharge(memcg, parse_size(nbytes))
+
+    # Control files outward
+
+    def mount(self, path: str | os.PathLike[str], *, allow_other: bool = False) -> Mount:
+        """Mount the control files, until the mount or the engine is closed; see :class:`~uzswap.serve.fuse.Mount`."""
+        return self._serving.mount(path, allow_other=allow_other)
+
+    def serve(self, path: str | os.PathLike[str] | None = None, *, port: int | None = None) -> Server:
+        """Serve the control files on a Unix socket, by default where the ``uzswap`` command finds it.
+
+        See :class:`~uzswap.serve.server.Server`.
+        """
+        return self._serving.serve(path, port=port)
+
+    # Looking inside
+
+    @property
+    def swap_path(self) -> str | None:
+        """Where the swap device is; ``DIRECTORY/(unlinked)`` for a file without a name, None for no device."""
+        return None if self.swap is None else self.swap.path
+
+    def check(self) -> None:
+        """Verify every invariant of the engine; meant for quiet moments, since other threads may be in between steps.
+
+        Raises
+        ------
+        AssertionError
+            With all that is off, in words.
+        """
+        with self.lifetime:
+            self.arena.settle()
+            wrong = [*self.core.check(), *self._check_tree()]
+        if wrong:
+            raise AssertionError("\n".join(wrong))
+
+    def _check_tree(self) -> list[str]:
+        """Compare what the data plane counts in each cgroup with its children, its front-ends, and its own settings."""
+        wrong = []
+        levels = COUNTERS[: COUNTERS.index("swapcached") + 1]
+        with self.tree.lock:
+            for memcg in self.root.preorder():
+                mine = self.core.counters(memcg.index)
+                children = [self.core.counters(child.index) for child in memcg.children.values()]
+                for k, name in enumerate(levels):
+                    below = sum(counters[k] for counters in children)
+                    if mine[k] < below:
+                        wrong.append(f"{memcg.path}: {name} is {mine[k]}, its children have {below}")
+                    if mine[k] < 0:
+                        wrong.append(f"{memcg.path}: {name} is {mine[k]}")
+                if self.tree.by_index(memcg.index) is not memcg:
+                    wrong.append(f"{memcg.path}: index {memcg.index} is {self.tree.by_index(memcg.index).path}")
+                allowed = not self.parameters.enabled or all(one.writeback for one in memcg.ancestry())
+                if self.core.writeback_allowed(memcg.index) != allowed:
+                    wrong.append(f"{memcg.path}: the data plane does not agree that writeback is {allowed}")
+            resident = self.core.globals()[GLOBALS.index("resident")]
+            held = sum(owner.resident_bytes for owner in self._residents.owners())
+            if held > resident:
+                wrong.append(f"front-ends hold {held} bytes, {resident} are charged")
+        return wrong

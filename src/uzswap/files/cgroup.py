@@ -1,0 +1,446 @@
+"""The table of all control files.
+
+One row a file, for every interface there is.  :data:`FILES` are those of a cgroup, :data:`ENGINE_FILES` those there is
+one of: the module parameters (``zswap/parameters``), the debugfs counters (``zswap/debug``), and what a machine has in
+/proc (``vmstat``, ``meminfo``, ``swaps``).  Formats, units, defaults, errors and what the root lacks are the kernel's;
+names with ``uzswap.`` are ours.
+
+Two things are simpler than in the kernel.  The only controller is ``memory``, and it is always on: it can be taken out
+of ``cgroup.subtree_control`` while there are no children, and the first child brings it back.  And the members of a
+cgroup are front-ends, not processes, so there is no ``cgroup.procs``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from uzswap.cgroup.reclaim import parse
+from uzswap.cgroup.stat import (
+    CGROUP_STATS,
+    MEMORY_EVENTS,
+    NUMA_STATS,
+    STATS,
+    SWAP_EVENTS,
+    Stat,
+    Unit,
+    cgroup_stat,
+    flat_keyed,
+    memory_stat,
+    numa_stat,
+)
+from uzswap.core.boundary.engine import COUNTERS, GLOBALS, LZ4, ZSTD
+from uzswap.errors import os_error
+from uzswap.files.file import EventSession, FileType, Kind, PeakSession, PressureSession
+from uzswap.files.histograms import HISTOGRAM_FILES
+from uzswap.files.proc import PROC_FILES
+from uzswap.units import NO_LIMIT, PAGE_SIZE, WHITESPACE, kstrtoint, page_counter_memparse, round_up_to_page
+
+if TYPE_CHECKING:
+    from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.engine.zswap import Zswap
+
+__all__ = ["DEBUG", "ENGINE_FILES", "FILES", "PARAMETERS", "cgroup_file", "engine_file"]
+
+
+def cgroup_file(cgroup: MemCgroup, name: str) -> FileType[MemCgroup]:
+    """Return a file of a cgroup; raises ENOENT when it has none of that name."""
+    filetype = FILES.get(name)
+    if filetype is None:
+        raise os_error(errno.ENOENT, f"cgroups have no file {name!r}", cgroup.path)
+    if cgroup.parent is None and not filetype.on_root:
+        raise os_error(errno.ENOENT, f"the root cgroup has no {name}: its children have", cgroup.path)
+    return filetype
+
+
+def engine_file(path: str) -> FileType[Zswap]:
+    """Return a file of the engine, such as ``zswap/parameters/enabled``; raises ENOENT when there is none."""
+    filetype = ENGINE_FILES.get(path.lstrip("/"))
+    if filetype is None:
+        raise os_error(errno.ENOENT, "the engine has no such file", path)
+    return filetype
+
+
+# Rows that several files have in common
+
+
+def _sum(
+    name: str, text: str, *sources: str, unit: Unit = "bytes", counter: bool = False, on_root: bool = False
+) -> FileType[MemCgroup]:
+    """A file with one number: the sum of counters of the data plane.
+
+    With several sources it is what the kernel has a page counter for, which goes by whole pages; Senpai relies on it.
+    """
+    positions = [COUNTERS.index(source) for source in sources]
+
+    def read(cgroup: MemCgroup) -> str:
+        counters = cgroup.zswap.core.counters(cgroup.index)
+        value = sum(counters[position] for position in positions)
+        return f"{value if len(positions) == 1 else round_up_to_page(value)}\n"
+
+    return FileType(name, text, "value", unit, counter, reader=read, on_root=on_root)
+
+
+def _limit(name: str, text: str, *, enforced: bool = False) -> FileType[MemCgroup]:
+    """A file with a size in whole pages, or max."""
+
+    def read(cgroup: MemCgroup) -> str:
+        nbytes = cgroup.limits[name]
+        return "max\n" if nbytes == NO_LIMIT else f"{nbytes}\n"
+
+    def write(cgroup: MemCgroup, text: str) -> None:
+        cgroup.set_limit(name, page_counter_memparse(text))
+
+    def enforce(cgroup: MemCgroup) -> None:
+        cgroup.zswap.limit_changed(cgroup, name)
+
+    return FileType(
+        name, text, "limit", "bytes", reader=read, writer=write, enforce=enforce if enforced else None, on_root=False
+    )
+
+
+def _flag(name: str, text: str, attribute: str, *, on_root: bool = False) -> FileType[MemCgroup]:
+    """A file with 0 or 1."""
+
+    def read(cgroup: MemCgroup) -> str:
+        return f"{int(getattr(cgroup, attribute))}\n"
+
+    def write(cgroup: MemCgroup, text: str) -> None:
+        value = kstrtoint(text.strip(WHITESPACE))
+        if value not in (0, 1):
+            raise os_error(errno.EINVAL, f"{value} is neither 0 nor 1")
+        with cgroup.in_use():
+            setattr(cgroup, attribute, bool(value))
+
+    return FileType(name, text, "flag", "bool", reader=read, writer=write, on_root=on_root)
+
+
+def _events(
+    name: str, text: str, keys: tuple[Stat, ...], reader: Callable[[MemCgroup], str], *, on_root: bool = False
+) -> FileType[MemCgroup]:
+    """A file of key-value lines that can be polled."""
+    return FileType(
+        name,
+        text,
+        "flat_keyed",
+        keys=keys,
+        reader=reader,
+        session=EventSession,
+        on_root=on_root,
+    )
+
+
+def _peak(name: str, text: str, *, swap: bool) -> FileType[MemCgroup]:
+    def read(cgroup: MemCgroup) -> str:
+        return f"{round_up_to_page(cgroup.zswap.core.watermark(cgroup.index, swap)[0])}\n"
+
+    return FileType(name, text, "value", "bytes", reader=read, session=PeakSession, writes_per_open=True, on_root=False)
+
+
+# Files of their own kind
+
+
+def _write_reclaim(cgroup: MemCgroup, text: str) -> None:
+    cgroup.reclaim_request(parse(text))
+
+
+def _pressure(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.count_faults(cgroup)
+    return cgroup.pressure.read()
+
+
+def _memory_events(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.count_faults(cgroup)
+    return flat_keyed({stat.name: cgroup.events[stat.name] for stat in MEMORY_EVENTS})
+
+
+def _memory_events_local(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.count_faults(cgroup)
+    return flat_keyed({stat.name: cgroup.local_events[stat.name] for stat in MEMORY_EVENTS})
+
+
+def _swap_events(cgroup: MemCgroup) -> str:
+    cgroup.zswap.arena.count_faults(cgroup)
+    return flat_keyed({stat.name: cgroup.events[f"swap.{stat.name}"] for stat in SWAP_EVENTS})
+
+
+def _cgroup_events(cgroup: MemCgroup) -> str:
+    return flat_keyed({"populated": int(cgroup.populated()), "frozen": 0})
+
+
+def _controllers(cgroup: MemCgroup) -> str:
+    return "memory\n"
+
+
+def _subtree_control(cgroup: MemCgroup) -> str:
+    return "memory\n" if cgroup.controls_children else ""
+
+
+#: what the kernel could be built with; none of them but memory is here (include/linux/cgroup_subsys.h)
+_KERNEL_CONTROLLERS: Final = frozenset(
+    {"cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc", "dmem", "perf_event"}
+)
+
+
+def _write_subtree_control(cgroup: MemCgroup, text: str) -> None:
+    """Take ``+memory -io``: the last sign of each name wins, and an unknown name spoils it all."""
+    wanted: dict[str, bool] = {}
+    for word in text.strip(WHITESPACE).split(" "):
+        if not word:
+            continue
+        sign, name = word[0], word[1:]
+        if sign not in "+-" or name not in _KERNEL_CONTROLLERS:
+            raise os_error(errno.EINVAL, f"{word!r} is not + or - and a controller: there is memory")
+        wanted[name] = sign == "+"
+    missing = [name for name, on in wanted.items() if on and name != "memory"]
+    if missing:
+        raise os_error(errno.ENOENT, f"there is no controller {' '.join(missing)} here, only memory")
+    with cgroup.in_use():
+        enable = wanted.get("memory", cgroup.controls_children)
+        if cgroup.children and not enable:
+            raise os_error(errno.EBUSY, "children use the controller memory: remove them first")
+        cgroup.controls_children = enable
+
+
+def _last_reclaim(cgroup: MemCgroup) -> str:
+    result = cgroup.last_reclaim
+    if result is None:
+        return ""
+    return "".join(
+        f"{key} {value:.6f}\n" if isinstance(value, float) else f"{key} {value}\n" for key, value in result.items()
+    )
+
+
+_LAST_RECLAIM_STATS: Final = (
+    Stat("asked", "bytes", help="bytes requested"),
+    Stat("written", "bytes", help="compressed bytes written back"),
+    Stat("entries", "entries", help="entries written back"),
+    Stat("scanned", "entries", help="entries met that were candidates"),
+    Stat("rotated", "entries", help="entries that used up their second chance"),
+    Stat("reclaimed", "bytes", help="resident bytes freed, by reclaim without a source"),
+    Stat("failed.<errno>", "entries", help="entries that could not be written back, by reason"),
+    Stat("seconds", "seconds", help="wall time"),
+)
+
+_ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
+    _sum(
+        "memory.current",
+        "memory in use, in whole pages: resident and compressed zswap bytes of the subtree",
+        "resident",
+        "zswap",
+    ),
+    _peak("memory.peak", "highest memory.current since creation, or since a write to this open file", swap=False),
+    _limit("memory.min", "memory that ordinary reclaim never takes from the subtree"),
+    _limit("memory.low", "memory that ordinary reclaim takes only when nothing else is left"),
+    _limit("memory.high", "usage above it is reclaimed in the background", enforced=True),
+    _limit("memory.max", "usage never goes above it: reclaim, then MemoryError", enforced=True),
+    _sum("uzswap.resident.current", "resident memory of the subtree, compressed bytes not counted", "resident"),
+    _limit("uzswap.resident.max", "the same never goes above it: a budget that leaves the pool out", enforced=True),
+    FileType(
+        "memory.reclaim",
+        "reclaim a number of bytes: <size> [swappiness=0..200|max], or <size> source=zswap [min_age=<seconds>]",
+        "command",
+        "bytes",
+        writer=_write_reclaim,
+    ),
+    _flag("memory.oom.group", "whether an oom would kill the whole group; uzswap kills nobody", "oom_group"),
+    FileType(
+        "memory.stat",
+        "what the memory of the subtree is used for, and what happened to it",
+        "flat_keyed",
+        keys=STATS,
+        reader=lambda cgroup: flat_keyed(memory_stat(cgroup)),
+    ),
+    FileType("memory.numa_stat", "the same by node", "nested_keyed", "bytes", keys=NUMA_STATS, reader=numa_stat),
+    _events("memory.events", "times that limits of the subtree were met", MEMORY_EVENTS, _memory_events),
+    _events("memory.events.local", "times that limits of this cgroup were met", MEMORY_EVENTS, _memory_events_local),
+    _sum("memory.swap.current", "uncompressed bytes swapped out: to zswap, to disk, or all zero", "swap"),
+    _peak(
+        "memory.swap.peak", "highest memory.swap.current since creation, or since a write to this open file", swap=True
+    ),
+    _limit("memory.swap.high", "swap usage above it counts as an event"),
+    _limit("memory.swap.max", "swap usage never goes above it: what would is not swapped out"),
+    _events("memory.swap.events", "times that swap limits of the subtree were met", SWAP_EVENTS, _swap_events),
+    _sum("memory.zswap.current", "compressed bytes in the pool", "zswap"),
+    _limit("memory.zswap.max", "compressed bytes in the pool never go above it; 0 turns zswap off", enforced=True),
+    _flag(
+        "memory.zswap.writeback",
+        "whether zswap entries may be written to the device; an ancestor's 0 counts too",
+        "writeback",
+        on_root=True,
+    ),
+    FileType(
+        "memory.pressure",
+        "share of time in which threads waited for memory; write 'some|full <stall us> <window us>' and poll for it",
+        "nested_keyed",
+        reader=_pressure,
+        session=PressureSession,
+        writes_per_open=True,
+    ),
+    FileType("cgroup.type", "always domain", "word", reader=lambda cgroup: "domain\n", on_root=False),
+    FileType("cgroup.controllers", "controllers that there are", "list", reader=_controllers),
+    FileType(
+        "cgroup.subtree_control",
+        "controllers that children have; write +memory or -memory",
+        "list",
+        reader=_subtree_control,
+        writer=_write_subtree_control,
+    ),
+    _events(
+        "cgroup.events",
+        "whether there are front-ends in the subtree",
+        (Stat("populated", "bool", help="a front-end is in the subtree"), Stat("frozen", "bool", help="always 0")),
+        _cgroup_events,
+    ),
+    FileType("cgroup.stat", "how many cgroups there are", "flat_keyed", keys=CGROUP_STATS, reader=cgroup_stat),
+    FileType(
+        "uzswap.last_reclaim",
+        "what the last write to memory.reclaim did; empty before the first",
+        "flat_keyed",
+        keys=_LAST_RECLAIM_STATS,
+        reader=_last_reclaim,
+    ),
+    _sum(
+        "uzswap.same_filled",
+        "pages stored as one repeated word, all zero ones not counted",
+        "uzswap.same_filled",
+        unit="pages",
+        counter=True,
+        on_root=True,
+    ),
+    _sum("uzswap.disk", "compressed bytes on the device", "disk", on_root=True),
+    _sum(
+        "uzswap.clean_copies",
+        "compressed bytes in the pool of pages that are in memory too, unmodified; the first to go under pressure",
+        "uzswap.clean_copies",
+        on_root=True,
+    ),
+)
+
+#: the files of a cgroup, by name
+FILES: Final[dict[str, FileType[MemCgroup]]] = {row.name: row for row in _ROWS}
+
+
+# Files of the engine
+
+
+def _parameter(name: str, text: str, kind: Kind, unit: Unit = "") -> FileType[Zswap]:
+    return FileType(
+        f"zswap/parameters/{name}",
+        text,
+        kind,
+        unit,
+        reader=lambda zswap: f"{zswap.parameters.get(name)}\n",
+        writer=lambda zswap, text: zswap.parameters.set(name, text),
+    )
+
+
+_LEVELS: Final = frozenset(
+    ["pool_total_size", "stored_pages", "stored_incompressible_pages", "uzswap.metadata_bytes", "uzswap.reached_full"]
+)
+
+
+def _debug(name: str, text: str, unit: Unit, reader: Callable[[Zswap], int] | None = None) -> FileType[Zswap]:
+    """A number of debugfs; without a reader it is the data plane's of the same name."""
+    if reader is None:
+        position = GLOBALS.index(name)
+
+        def reader(zswap: Zswap) -> int:
+            return zswap.core.globals()[position]
+
+    read, counter = reader, name not in _LEVELS
+    return FileType(f"zswap/debug/{name}", text, "value", unit, counter, reader=lambda zswap: f"{read(zswap)}\n")
+
+
+def _pool_bytes(zswap: Zswap) -> int:
+    return zswap.core.pool_pages() * PAGE_SIZE
+
+
+def _metadata_bytes(zswap: Zswap) -> int:
+    return zswap.core.metadata_bytes()
+
+
+def _reached_full(zswap: Zswap) -> int:
+    return int(zswap.core.reached_full())
+
+
+def _pools(zswap: Zswap) -> str:
+    names = {LZ4: "lz4", ZSTD: "zstd"}
+    return "".join(
+        f"{names[pool.codec]} level={pool.level} entries={pool.entries} current={int(pool.current)}\n"
+        for pool in zswap.core.pools()
+    )
+
+
+_DEVICE_STATS: Final = (
+    Stat("segments", "segments", help="segments of 1 MiB on the device"),
+    Stat("free_segments", "segments", help="of these, segments with nothing in them"),
+    Stat("live_bytes", "bytes", help="compressed entries, headers included"),
+    Stat("dead_bytes", "bytes", help="what entries left behind, that cleaning would win back"),
+    Stat("direct", "bool", help="O_DIRECT is used"),
+    Stat("asynchronous", "bool", help="io_uring is used"),
+    Stat("cleaned_segments", "segments", counter=True, help="segments emptied because space ran low"),
+    Stat("punched_bytes", "bytes", counter=True, help="bytes given back to the file system"),
+)
+
+
+def _device(zswap: Zswap) -> str:
+    device = zswap.core.device()
+    return flat_keyed({name: int(value) for name, value in device._asdict().items()}) if device else ""
+
+
+#: the module parameters, by name
+PARAMETERS: Final[dict[str, FileType[Zswap]]] = {
+    row.name.rpartition("/")[2]: row
+    for row in (
+        _parameter(
+            "accept_threshold_percent", "a full pool accepts again at this share of its limit", "value", "percent"
+        ),
+        _parameter("compressor", "how new entries are compressed: lz4 or zstd, with :LEVEL if wanted", "word"),
+        _parameter("enabled", "whether anything is stored", "flag", "bool"),
+        _parameter("max_pool_percent", "largest size of the pool, as a share of RAM", "value", "percent"),
+        _parameter(
+            "same_filled_pages_enabled", "whether pages of one repeated word are kept as that word", "flag", "bool"
+        ),
+        _parameter("shrinker_enabled", "whether reclaim also writes entries back", "flag", "bool"),
+        _parameter("uzswap.walk", "how entries are chosen for writeback: fair, coldest or v5", "word"),
+    )
+}
+
+#: the counters of debugfs, by name; since the engine was made
+DEBUG: Final[dict[str, FileType[Zswap]]] = {
+    row.name.rpartition("/")[2]: row
+    for row in (
+        _debug("pool_limit_hit", "stores refused because the pool was at its limit", "events"),
+        _debug("reject_reclaim_fail", "entries that could not be written back", "entries"),
+        _debug("reject_alloc_fail", "stores refused because the pool had no memory", "events"),
+        _debug("reject_kmemcache_fail", "stores refused because there was no memory for an entry", "events"),
+        _debug("reject_compress_fail", "stores refused because the compressor failed", "events"),
+        _debug("reject_compress_poor", "stores refused because the data did not compress", "events"),
+        _debug("decompress_fail", "loads failed because the data did not decompress", "events"),
+        _debug("written_back_pages", "pages written back", "pages"),
+        _debug("pool_total_size", "memory that the pool occupies", "bytes", _pool_bytes),
+        _debug("stored_pages", "pages in the pool", "pages"),
+        _debug("stored_incompressible_pages", "of these, pages kept raw", "pages"),
+        _debug("uzswap.checksum_fail", "entries whose bytes on the device were damaged", "events"),
+        _debug("uzswap.io_error", "reads and writes of the device that failed", "events"),
+        _debug("uzswap.metadata_bytes", "memory of the tables of entries", "bytes", _metadata_bytes),
+        _debug("uzswap.reached_full", "whether the pool waits for its accept threshold", "bool", _reached_full),
+        FileType(
+            "zswap/debug/uzswap.pools", "compressors with entries, the current one first", "nested_keyed", reader=_pools
+        ),
+        FileType("zswap/debug/uzswap.device", "the swap device", "flat_keyed", keys=_DEVICE_STATS, reader=_device),
+        *HISTOGRAM_FILES,
+    )
+}
+
+#: the files of the engine, by path
+ENGINE_FILES: Final[dict[str, FileType[Zswap]]] = {
+    row.name: row
+    for row in (
+        *PARAMETERS.values(),
+        *DEBUG.values(),
+        *PROC_FILES,
+    )
+}

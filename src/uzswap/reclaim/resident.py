@@ -1,0 +1,254 @@
+"""Ordinary reclaim: front-ends give up resident memory, which goes to zswap, or to the device where zswap refuses it.
+
+The shape is the kernel's (mm/vmscan.c): priorities from 12, where a 4096th of each cgroup is looked at, down to 0,
+where all of it is; ``memory.min`` is never touched, ``memory.low`` only when nothing else is left; the dynamic shrinker
+runs beside.  All resident memory is anonymous, so ``swappiness=0`` leaves nothing to take.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from uzswap.core.boundary.engine import COUNTERS
+from uzswap.errors import reclaim_error
+from uzswap.reclaim.walks.cursor import Cursors
+from uzswap.reclaim.walks.relief import room_below
+from uzswap.reclaim.writeback import Request
+from uzswap.result import ReclaimResult
+from uzswap.signals import hold_back_signals
+from uzswap.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.cgroup.reclaim import ReclaimRequest
+    from uzswap.engine.zswap import Zswap
+    from uzswap.reclaim.limits import ResidentOwner
+
+__all__ = ["MAX_RECLAIM_RETRIES", "Kind", "ResidentReclaim"]
+
+MAX_RECLAIM_RETRIES: Final = 16  # mm/internal.h
+DEF_PRIORITY: Final = 12  # include/linux/mmzone.h
+SWAP_CLUSTER_MAX: Final = 32  # include/linux/swap.h, pages
+#: Asked of a front-end at once: large enough to be compressed in batches, small enough to look for signals in between.
+SHRINK_BYTES: Final = 4 << 20
+
+_CLEAN_COPIES: Final = COUNTERS.index("uzswap.clean_copies")
+
+
+class Kind(StrEnum):
+    """On whose behalf: the last part of the pgscan_* and pgsteal_* counters."""
+
+    PROACTIVE = "proactive"
+    DIRECT = "direct"
+    KSWAPD = "kswapd"  # in the background
+
+
+def _never() -> bool:
+    return False
+
+
+class _Scan:
+    """One attempt: what is wanted, what was freed, and why something was left alone (struct scan_control)."""
+
+    def __init__(self, target: MemCgroup, want: int, kind: Kind, anonymous: bool, stop: Callable[[], bool]) -> None:
+        self.target = target
+        self.want = want
+        self.kind = kind
+        self.anonymous = anonymous
+        self.stop = stop
+        self.freed = 0
+        self.low_reclaim = False
+        self.low_skipped = False
+
+    @property
+    def over(self) -> bool:
+        return self.freed >= self.want or self.stop()
+
+
+class ResidentReclaim:
+    """Reclaim of resident memory in one engine; may run in several threads at once."""
+
+    def __init__(self, zswap: Zswap) -> None:
+        self._zswap = zswap
+        self._cursors = Cursors(zswap.tree)
+
+    def once(
+        self,
+        target: MemCgroup,
+        nbytes: int,
+        kind: Kind,
+        *,
+        swappiness: int | str | None = None,
+        copies: bool = True,
+        stop: Callable[[], bool] = _never,
+    ) -> int:
+        """try_to_free_mem_cgroup_pages(): make one attempt to free ``nbytes``; return how many were freed.
+
+        Clean copies are the first to go, unless it is resident memory alone that has to become less.
+        """
+        scan = _Scan(target, max(nbytes, SWAP_CLUSTER_MAX * PAGE_SIZE), kind, swappiness != 0, stop)
+        if copies:
+            scan.freed = self._zswap.core.drop_clean(target.index, scan.want)
+            if scan.freed >= scan.want:
+                return scan.freed
+        while True:
+            for priority in range(DEF_PRIORITY, -1, -1):
+                self._shrink_subtree(scan, priority)
+                if scan.over:
+                    return scan.freed
+            if scan.freed or scan.low_reclaim or not scan.low_skipped:
+                return scan.freed
+            scan.low_reclaim = True
+
+    def proactive(
+        self, memcg: MemCgroup, request: ReclaimRequest, cancel: Callable[[], bool] | None = None
+    ) -> ReclaimResult:
+        """``memory.reclaim`` without a source (SPEC 6.3).
+
+        Raises
+        ------
+        ReclaimError
+            EAGAIN less could be freed than asked for; EINTR a signal came, or ``cancel()`` was true.
+        """
+        started = time.monotonic()
+        want = request.nbytes - request.nbytes % PAGE_SIZE
+        freed = outcome = 0
+        retries = MAX_RECLAIM_RETRIES
+        with hold_back_signals() as signals:
+
+            def stop() -> bool:
+                return self._zswap.closing or (cancel is not None and cancel()) or signals.pending()
+
+            while freed < want:
+                if stop():
+                    outcome = errno.EINTR
+                    break
+                share = (want - freed) // PAGE_SIZE // 4 * PAGE_SIZE
+                progress = self.once(memcg, share, Kind.PROACTIVE, swappiness=request.swappiness, stop=stop)
+                freed += progress
+                if not progress:
+                    if retries == 0:
+                        outcome = errno.EAGAIN
+                        break
+                    retries -= 1
+            result = ReclaimResult(request.nbytes, reclaimed=freed, seconds=time.monotonic() - started)
+            if outcome:
+                why = "reclaim was interrupted" if outcome == errno.EINTR else "less could be reclaimed than asked for"
+                raise reclaim_error(outcome, f"{memcg.path}: {why}, {freed} of {request.nbytes} bytes freed", result)
+        return result
+
+    def shrink_to(
+        self,
+        memcg: MemCgroup,
+        name: str,
+        kind: Kind,
+        *,
+        more: int = 0,
+        stop: Callable[[], bool] = _never,
+        retries: int = MAX_RECLAIM_RETRIES,
+    ) -> bool:
+        """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop.
+
+        When the front-ends have nothing left to give, zswap itself is written back, if the limit is on that, too.  The
+        kernel does that only where shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does
+        ``v5``.
+        """
+        copies = name != "uzswap.resident.max"
+        while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
+            if stop():
+                return False
+            if self._anything_to_take(memcg, copies) and retries:
+                if not self.once(memcg, excess, kind, copies=copies, stop=stop):
+                    retries -= 1
+            elif not copies or not self._write_back(memcg, excess + room_below(memcg.limits[name]), stop):
+                return False
+        return True
+
+    def _write_back(self, memcg: MemCgroup, nbytes: int, stop: Callable[[], bool]) -> bool:
+        """Write compressed bytes of the subtree back, what memory.low protects last; whether anything was written."""
+        zswap = self._zswap
+        if zswap.swap is None or zswap.walk.name == "v5":
+            return False
+        for low_too in (False, True):
+
+            def spared(member: MemCgroup) -> bool:
+                minimum, low = member.effective_protection(memcg)
+                return 0 < member.usage() <= (minimum if low_too else max(minimum, low))  # noqa: B023  used at once
+
+            with Request(zswap, memcg, nbytes, cancel=stop, spared=spared) as request:
+                zswap.walk.run(request)
+            if request.written or stop():
+                break
+        return request.written > 0
+
+    def _anything_to_take(self, target: MemCgroup, copies: bool) -> bool:
+        """Whether a retry can find more than nothing."""
+        if self._zswap.parameters.shrinker_enabled:
+            return True
+        if copies and self._zswap.core.counters(target.index)[_CLEAN_COPIES]:
+            return True
+        return any(owner.resident_bytes for memcg in target.preorder() for owner in self._owners(memcg))
+
+    def _owners(self, memcg: MemCgroup) -> tuple[ResidentOwner, ...]:
+        """Everybody with resident memory of a cgroup's own: its members, and its arrays."""
+        return (*memcg.members, *self._zswap.arena.holder(memcg))
+
+    def _shrink_subtree(self, scan: _Scan, priority: int) -> None:
+        """shrink_node_memcgs()"""
+        for memcg in self._in_turn(scan.target):
+            try:
+                self._shrink_memcg(scan, memcg, priority)
+            except (OSError, ValueError):
+                # Removed while we were at it; an error of its own is its to raise.
+                if memcg.online:
+                    raise
+            self._cursors.set(scan.target, memcg)
+            if scan.over:
+                return
+
+    def _in_turn(self, target: MemCgroup) -> Iterator[MemCgroup]:
+        """Yield the subtree once round, from behind the cgroup that was served last."""
+        subtree = list(target.preorder())
+        cursor = self._cursors.get(target)
+        first = next((i + 1 for i, memcg in enumerate(subtree) if cursor and memcg.id == cursor.cgroup), 0)
+        yield from subtree[first:]
+        yield from subtree[:first]
+
+    def _shrink_memcg(self, scan: _Scan, memcg: MemCgroup, priority: int) -> None:
+        minimum, low = memcg.effective_protection(scan.target)
+        usage = memcg.usage()
+        if minimum and usage <= minimum:
+            return
+        if low and usage <= low:
+            if not scan.low_reclaim:
+                scan.low_skipped = True
+                return
+            memcg.count_event("low")
+        protection = minimum
+        if low > minimum and not scan.low_reclaim:
+            scan.low_skipped = True
+            protection = low
+        if scan.anonymous:
+            for owner in self._owners(memcg):
+                resident = owner.resident_bytes
+                unprotected = resident - resident * protection // (max(usage, protection) + 1)
+                self._shrink_owner(scan, memcg, owner, unprotected >> priority)
+                if scan.over:
+                    return
+        self._zswap.shrinker.shrink(memcg, priority)
+
+    def _shrink_owner(self, scan: _Scan, memcg: MemCgroup, owner: ResidentOwner, quota: int) -> None:
+        quota = min(max(quota, SWAP_CLUSTER_MAX * PAGE_SIZE), owner.resident_bytes)
+        while quota > 0 and not scan.over:
+            done = owner.reclaim(min(quota, scan.want - scan.freed, SHRINK_BYTES))
+            if done.scanned_pages:
+                memcg.count_event(f"pgscan_{scan.kind}", done.scanned_pages)
+            if done.freed_bytes <= 0:
+                return
+            memcg.count_event(f"pgsteal_{scan.kind}", -(-done.freed_bytes // PAGE_SIZE))
+            scan.freed += done.freed_bytes
+            quota -= done.freed_bytes

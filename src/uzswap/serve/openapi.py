@@ -1,0 +1,181 @@
+"""The description of the socket, made from the table of control files: ``python -m uzswap.serve.openapi``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from uzswap.files.cgroup import ENGINE_FILES, FILES
+
+if TYPE_CHECKING:
+    from uzswap.files.file import FileType
+
+__all__ = ["as_yaml", "document"]
+
+#: those of 500 and above are the device's: EIO and the like, ENOSPC
+_ERRORS: Final = ("4XX", "5XX")
+_NUMBER: Final = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}}
+_CGROUP: Final = {
+    "name": "cgroup",
+    "in": "path",
+    "required": True,
+    "description": "path of the cgroup, such as `jobs/a`; its slashes may stay as they are",
+    "schema": {"type": "string", "minLength": 1},
+}
+_TEXT: Final = {"text/plain": {"schema": {"type": "string"}}}
+_BODY: Final = {"required": True, "content": {"text/plain": {"schema": {"type": "string", "maxLength": 4096}}}}
+_FLAG: Final[dict[str, Any]] = {"in": "query", "schema": {"type": "string", "enum": [""]}, "allowEmptyValue": True}
+_LOCATION: Final = {
+    "201": {
+        "description": "opened; an hour after its last use it may be closed",
+        "headers": {"Location": {"schema": {"type": "string"}, "required": True}},
+    }
+}
+
+
+def _responses(code: str, description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": description}
+    if content is not None:
+        done["content"] = content
+    return {code: done} | {error: {"$ref": "#/components/responses/Error"} for error in _ERRORS}
+
+
+def _file(row: FileType[Any], parameters: list[Any]) -> dict[str, Any]:
+    """Return the description of the path of one file."""
+    unit = f", in {row.unit}" if row.unit else ""
+    item: dict[str, Any] = {"summary": f"{row.help}{unit}"}
+    if parameters:
+        item["parameters"] = parameters
+    if row.reader is not None:
+        item["get"] = {"summary": "read it", "responses": _responses("200", "the text", _TEXT)}
+        if row.keys:
+            keys = "\n".join(
+                f"- `{key.name}`: {key.help or key.name}{f' ({key.unit})' if key.unit else ''}" for key in row.keys
+            )
+            item["get"]["description"] = f"One line for each key:\n\n{keys}"
+    if row.writable:
+        item["put"] = {
+            "summary": "write to it",
+            "requestBody": _BODY,
+            "responses": _responses("204", "all of it was written"),
+        }
+    item["post"] = {
+        "summary": "open it, for what belongs to an open file: polls, triggers, peaks",
+        "parameters": [{"name": "open", "required": True, **_FLAG}, {"name": "nonblock", **_FLAG}],
+        "responses": _responses("201", "") | _LOCATION,
+    }
+    return item
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    paths: dict[str, Any] = {}
+    for path, engine_row in ENGINE_FILES.items():
+        paths[f"/{path}"] = _file(engine_row, [])
+    for name, row in FILES.items():
+        if row.on_root:
+            paths[f"/cgroup/{name}"] = _file(row, [])
+        paths[f"/cgroup/{{cgroup}}/{name}"] = _file(row, [_CGROUP])
+    listing = {"application/json": {"schema": {"$ref": "#/components/schemas/Listing"}}}
+    for directory in ("/", "/cgroup/", "/zswap/", "/zswap/parameters/", "/zswap/debug/"):
+        paths[directory] = {"get": {"summary": "list it", "responses": _responses("200", "what is in it", listing)}}
+    paths["/cgroup/{cgroup}/"] = {
+        "summary": "a cgroup",
+        "parameters": [_CGROUP],
+        "get": {"summary": "list it", "responses": _responses("200", "files and children", listing)},
+        "put": {"summary": "make it", "responses": _responses("201", "it was made")},
+        "delete": {"summary": "remove it", "responses": _responses("204", "it was removed")},
+    }
+    events = {"application/json": {"schema": {"type": "object", "properties": {"events": {"type": "integer"}}}}}
+    paths["/open/{number}"] = {
+        "summary": "an open file",
+        "parameters": [_NUMBER],
+        "get": {
+            "summary": "read it, or wait until it has something to tell: POLLPRI is 2, POLLERR 8",
+            "parameters": [
+                {"name": "poll", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 3600}}
+            ],
+            "responses": _responses("200", "the text, or the events", _TEXT | events),
+        },
+        "put": {
+            "summary": "write to it",
+            "requestBody": _BODY,
+            "responses": _responses("204", "all of it was written"),
+        },
+        "delete": {"summary": "close it", "responses": _responses("204", "it is closed")},
+    }
+    paths["/metrics"] = {"get": {"summary": "for Prometheus", "responses": _responses("200", "the metrics", _TEXT)}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "uzswap control files",
+            "version": "1",
+            "description": "Served on a Unix socket: `curl --unix-socket SOCKET http://localhost/cgroup/memory.stat`.",
+        },
+        "servers": [{"url": "http://localhost"}],
+        "paths": paths,
+        "components": {"schemas": _SCHEMAS, "responses": _RESPONSES},
+    }
+
+
+_SCHEMAS: Final = {
+    "Error": {
+        "type": "object",
+        "required": ["errno", "error", "message", "path"],
+        "properties": {
+            "errno": {"type": "integer", "examples": [11]},
+            "error": {"type": "string", "examples": ["EAGAIN"]},
+            "message": {"type": "string"},
+            "path": {"type": "string"},
+            "result": {"type": "object", "description": "how far a reclaim came, as in uzswap.last_reclaim"},
+        },
+    },
+    "Listing": {
+        "type": "object",
+        "required": ["entries"],
+        "properties": {
+            "entries": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "type", "mode"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "type": {"enum": ["file", "directory"]},
+                        "mode": {"type": "string", "pattern": "^[0-7]{4}$"},
+                    },
+                },
+            }
+        },
+    },
+}
+_RESPONSES: Final = {
+    "Error": {
+        "description": "refused; the errno is what the same operation on a mount gives",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+}
+
+
+def as_yaml() -> str:
+    """Return the document as YAML: keys in order, every text quoted as JSON does, which YAML 1.2 has as a subset."""
+    made_by = "# Made by `python -m uzswap.serve.openapi > docs/openapi.yaml` from src/uzswap/files/cgroup.py.\n"
+    return made_by + "".join(_lines(document(), 0))
+
+
+def _lines(value: Any, depth: int) -> list[str]:
+    indent = "  " * depth
+    lines = []
+    items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    for key, item in items:
+        head = f"{indent}- " if key is None else f"{indent}{json.dumps(key)}: "
+        if isinstance(item, dict | list) and item and not isinstance(value, list):
+            lines += [head.rstrip() + "\n", *_lines(item, depth + 1)]
+        else:
+            lines.append(f"{head}{json.dumps(item, ensure_ascii=False)}\n")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_yaml())

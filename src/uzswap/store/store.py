@@ -1,0 +1,312 @@
+"""A mapping whose cold values are kept compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, MutableMapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
+
+from uzswap.cgroup.memcg import require_cgroup
+from uzswap.core.boundary.engine import DISK, ZSWAP
+from uzswap.errors import StaleHandleError
+from uzswap.reclaim.limits import Reclaimed
+from uzswap.store.kinds import opaque
+from uzswap.store.slots import NOTHING, Slots
+from uzswap.store.weigh import REFERENCED, UNPICKLABLE
+from uzswap.units import parse_size
+
+if TYPE_CHECKING:
+    from uzswap.cgroup.memcg import MemCgroup
+
+__all__ = ["Store"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+D = TypeVar("D")
+
+
+@opaque
+class Store(MutableMapping[K, V], Generic[K, V]):
+    """A dict, in a cgroup, that keeps its cold values compressed.
+
+    A value is the very object that was put in, as long as it is resident.  When the cgroup has to give memory back
+    (``memory.reclaim``, ``memory.high``, ``memory.max``, its own or an ancestor's), the values that were not accessed
+    for longest are pickled into chunks of at most 64 KiB and swapped out; a later access makes an equal object and
+    drops the chunks.
+
+    A value that somebody else still holds, in whole or in part, stays resident: evicting it would free nothing, and a
+    change made through the other reference would be lost.  So does one that can't be pickled, or has a finalizer.
+    :meth:`stats` counts them.
+
+    Parameters
+    ----------
+    cgroup
+        Whose memory it is.  The store is a member of it: it can be removed when the store is closed.
+
+    Notes
+    -----
+    *Weight.* A resident value is charged to the cgroup with what it really occupies, objects and array memory included,
+    at the time it is set, loaded or looked at by reclaim.  Growth of a value in place is not seen until then: call
+    :meth:`reweigh`, or set it again.  Keys, and some 500 bytes of bookkeeping a value, are not charged.
+
+    *Counters.* An access that brings a value back is a fault for each page of it: ``pgfault``, ``pgmajfault``,
+    ``workingset_refault_anon``, and ``zswpin``, ``pswpin`` or ``swpin_zero`` by place.  Access to a resident value
+    counts nothing.
+
+    *Pickling* takes place in whichever thread reclaims, with protocol 5: an object sees its ``__reduce_ex__`` or
+    ``__getstate__`` called at any time.  Large contiguous arrays are compressed where they lie and loaded straight into
+    the memory of the new array.  ``bytes`` are not pickled.
+
+    *Signals.* A handler may raise out of any call, which then has had no effect, or all of it; and it may use the store
+    itself.  Only a value that its own thread is just loading is a RuntimeError there.
+
+    *Threads* may share a store.  Accesses of the same value while it is being loaded wait and get the same object.
+    Iterating while another thread adds or deletes keys raises RuntimeError, as with a dict.
+
+    *Iteration*, ``len`` and ``in`` load nothing and count as no access; ``values()``, ``items()`` and comparisons load
+    every value.
+
+    Examples
+    --------
+    >>> import uzswap
+    >>> with uzswap.Zswap(swap="auto") as z, uzswap.Store(z.cgroup("/jobs/a")) as store:
+    ...     store["greeting"] = ["hello"] * 1000
+    ...     freed = store.reclaim(1 << 20).freed_bytes
+    ...     store.where("greeting"), len(store["greeting"]), store.where("greeting")
+    ('zswap', 1000, 'resident')
+    """
+
+    def __init__(self, cgroup: MemCgroup) -> None:
+        self._slots = Slots(require_cgroup(cgroup))
+        self._zswap = cgroup.zswap
+        self._zswap.register(self)
+
+    # The mapping
+
+    def __getitem__(self, key: K) -> V:
+        value = self._slots.fetch(key)
+        if value is NOTHING:
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return the value of ``key``, or ``default`` without one.  An error while loading is raised."""
+        value = self._slots.fetch(key)
+        return default if value is NOTHING else value
+
+    def __setitem__(self, key: K, value: V) -> None:
+        """Set a value, replacing an older one.
+
+        Raises
+        ------
+        MemoryError
+            ``memory.max`` of the cgroup or an ancestor can't be met.  Nothing changed: an older value is still there.
+        """
+        self._slots.insert(key, value)
+
+    def setdefault(self, key: K, default: Any = None) -> Any:
+        """Return the value of ``key``; set it to ``default`` before if there is none."""
+        while (value := self._slots.fetch(key)) is NOTHING:
+            if self._slots.insert(key, default, replace=False):
+                return default
+        return value
+
+    def __delitem__(self, key: K) -> None:
+        self._slots.remove(key)
+
+    def discard(self, key: K) -> bool:
+        """Delete ``key`` if it is there, without loading its value; say whether it was."""
+        try:
+            del self[key]
+        except KeyError:
+            return False
+        return True
+
+    @overload
+    def pop(self, key: K) -> V: ...
+    @overload
+    def pop(self, key: K, default: D) -> V | D: ...
+    def pop(self, key: K, default: Any = NOTHING) -> Any:
+        """Delete ``key`` and return its value, which is not charged any more.  When loading it fails, it stays."""
+        value = self._slots.fetch(key, pop=True)
+        if value is not NOTHING:
+            return value
+        if default is NOTHING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[K, V]:
+        """Delete the key that was added last and return it with its value, as a dict does."""
+        while True:
+            self._slots.require_open()
+            try:
+                key = next(reversed(self._slots.by_key))
+            except StopIteration:
+                raise KeyError("popitem(): the store is empty") from None
+            value = self._slots.fetch(key, pop=True)
+            if value is not NOTHING:
+                return key, value
+
+    def clear(self) -> None:
+        """Delete every key, without loading anything."""
+        self._slots.require_open()
+        self._slots.clear()
+
+    def __contains__(self, key: object) -> bool:
+        self._slots.require_open()
+        return key in self._slots.by_key
+
+    def __iter__(self) -> Iterator[K]:
+        self._slots.require_open()
+        return iter(self._slots.by_key)
+
+    def __reversed__(self) -> Iterator[K]:
+        self._slots.require_open()
+        return reversed(self._slots.by_key)
+
+    def __len__(self) -> int:
+        self._slots.require_open()
+        return len(self._slots.by_key)
+
+    def __repr__(self) -> str:
+        state = (
+            "closed"
+            if self._slots.closed
+            else f"{len(self._slots.by_key)} values, {self._slots.resident_bytes} bytes resident"
+        )
+        return f"<Store of {self._slots.cgroup.path}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"the store of {self._slots.cgroup.path} can't be pickled or copied: it belongs to its engine")
+
+    # Where the values are
+
+    @property
+    def cgroup(self) -> MemCgroup:
+        """Whose memory it is."""
+        return self._slots.cgroup
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes that the cgroup is charged for this store's resident values."""
+        return self._slots.resident_bytes
+
+    def where(self, key: K) -> str:
+        """Return where the value of ``key`` is: "resident", or the places of its chunks.
+
+        Those are "zswap", "disk" and "zero" (one repeated word, kept as such), joined with "+" when there are several.
+        Loads nothing and counts as no access, but looks at every chunk.  KeyError without such a key.
+        """
+        while True:
+            self._slots.require_open()
+            packed = self._slots.by_key[key].packed
+            if packed is None:
+                return "resident"
+            try:
+                places = {self._zswap.where(int(handle)) for handle in packed.handles}
+            except StaleHandleError:
+                continue  # it has just come back
+            return "+".join(sorted(places)) or "zero"
+
+    def stats(self) -> dict[str, int]:
+        """Return counts and bytes by place, in one snapshot.
+
+        ``values``, ``resident`` and ``packed`` count values.  ``referenced`` and ``unpicklable`` count the resident
+        ones that reclaim had to leave alone, unless they were accessed since; ``referenced_bytes`` and
+        ``unpicklable_bytes`` are what they weigh.  ``resident_bytes`` is what the cgroup is charged, ``packed_bytes``
+        what it would be charged in addition if all values were resident.  ``chunks`` counts the chunks; ``zswap_bytes``
+        and ``disk_bytes`` are their compressed bytes, of which those of one repeated word have none.  ``evicted``,
+        ``loaded`` and ``refused`` (by the engine) count since the store was made.
+
+        Looks at every chunk.
+        """
+        self._slots.require_open()
+        slots = list(self._slots.by_key.values())
+        packed = [slot for slot in slots if slot.packed is not None]
+        stuck = {kind: [slot.weight for slot in slots if slot.obstacle == kind] for kind in (REFERENCED, UNPICKLABLE)}
+        counts = {
+            "values": len(slots),
+            "resident": len(slots) - len(packed),
+            "packed": len(packed),
+            "referenced": len(stuck[REFERENCED]),
+            "referenced_bytes": sum(stuck[REFERENCED]),
+            "unpicklable": len(stuck[UNPICKLABLE]),
+            "unpicklable_bytes": sum(stuck[UNPICKLABLE]),
+            "resident_bytes": self._slots.resident_bytes,
+            "packed_bytes": sum(slot.weight for slot in packed),
+            "evicted": self._slots.evicted,
+            "loaded": self._slots.loaded,
+            "refused": self._slots.refused,
+        }
+        handles = [slot.packed.handles for slot in packed if slot.packed is not None]
+        with self._zswap.lifetime:
+            states = [info for many in handles for handle in many if (info := self._zswap.core.info(int(handle)))]
+        counts["chunks"] = len(states)
+        counts["zswap_bytes"] = sum(info.length for info in states if info.state == ZSWAP)
+        counts["disk_bytes"] = sum(info.length for info in states if info.state == DISK)
+        return counts
+
+    def reweigh(self) -> int:
+        """Weigh every resident value again, charge what has grown in place, and return the bytes charged in all.
+
+        Raises
+        ------
+        MemoryError
+            ``memory.max`` can't be met; values weighed until then keep their new weight.
+        """
+        self._slots.require_open()
+        for slot in [slot for slot in list(self._slots.by_key.values()) if slot.packed is None]:
+            self._slots.reweigh(slot)
+        return self._slots.resident_bytes
+
+    def check(self) -> None:
+        """Verify every invariant; meant for quiet moments, since other threads may be in between steps.
+
+        Raises
+        ------
+        AssertionError
+            With all that is off, in words.
+        """
+        self._slots.require_open()
+        if wrong := self._slots.check():
+            raise AssertionError("\n".join(wrong))
+
+    # The life of a store
+
+    def reclaim(self, nbytes: str | SupportsIndex) -> Reclaimed:
+        """Swap the coldest values out until ``nbytes`` less are charged, or none is left that can go.
+
+        Parameters
+        ----------
+        nbytes
+            Bytes, or text such as "10M".
+
+        Returns
+        -------
+        Reclaimed
+            Pages looked at and bytes freed, both as charged.  Nothing in a closed store.
+        """
+        return self._slots.reclaim(parse_size(nbytes))
+
+    def close(self) -> None:
+        """Free everything and leave the cgroup.  Later calls, but for this one, are OSError (EBADF).
+
+        Closing the engine closes its stores.  A signal handler may raise out of it: then it is to be called again.  It
+        may be called by a finalizer.
+        """
+        if not self._slots.forked:
+            self._slots.close()
+            self._zswap.unregister(self)
+
+    def __enter__(self) -> Self:
+        self._slots.require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,5 +1,0 @@
-"""Swap devices: where written-back entries go."""
-
-from uzswap.swap.file import SwapFile, open_swap
-
-__all__ = ["SwapFile", "open_swap"]
