@@ -1,8 +1,8 @@
 """The paged memory of an engine: opened by its first array, closed with the engine.
 
-numpy arrays are areas of a :class:`uzswap.core.boundary.memory.Memory`.  To the engine they are one more holder of resident
-memory, beside the front-ends that are members of cgroups.  They are not members: like anonymous memory in the kernel
-they stay when their cgroup goes, and become its parent's.
+numpy arrays are areas of a :class:`uzswap.core.boundary.memory.Memory`.  To the engine they are one more holder of
+resident memory, beside the front-ends that are members of cgroups.  They are not members: like anonymous memory in the
+kernel they stay when their cgroup goes, and become its parent's.
 
 Threads: everything may be called from any thread.  One thread waits for what the fault threads have to tell; it begins
 with the memory and ends with it.

@@ -1,8 +1,8 @@
 """One memory cgroup: its settings, events, members and control files.
 
-The data plane keeps what is counted per page (:mod:`uzswap.core.boundary.engine`); here is what a cgroup *is*.  An entry knows
-its cgroup by the data plane's index, which is used again after a removal; whatever outlives a cgroup has to go by its
-``id``, which is not.
+The data plane keeps what is counted per page (:mod:`uzswap.core.boundary.engine`); here is what a cgroup *is*.  An
+entry knows its cgroup by the data plane's index, which is used again after a removal; whatever outlives a cgroup has to
+go by its ``id``, which is not.
 
 Invariants
 ----------
