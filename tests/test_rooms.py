@@ -1,0 +1,208 @@
+"""The house: which room may know which, read from every import of the code, those for types included."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import uzswap
+
+PACKAGE: Final = Path(uzswap.__file__).parent
+
+#: beside all rooms: what anybody may use, and what uses no room
+BESIDE: Final = frozenset({"errors", "locks", "result", "signals", "units", "_version"})
+#: room -> rooms, or single modules of them, that it may import from, beside itself.  Arrows point down only.
+#: "uzswap" are the public names.
+ARROWS: Final[Mapping[str, frozenset[str]]] = {
+    "core": frozenset(),
+    "cgroup": frozenset({"core"}),
+    "devices": frozenset(),
+    "reclaim": frozenset({"cgroup", "core"}),
+    "engine": frozenset({"cgroup", "core", "devices", "reclaim"}),
+    "store": frozenset({"cgroup", "core", "engine", "reclaim"}),
+    "arrays": frozenset({"cgroup", "core", "engine", "reclaim"}),
+    "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
+    "serve": frozenset({"cgroup", "client", "engine", "files"}),
+    "client": frozenset(),
+    # The grammar of memory.reclaim is text, as the tables of files are.
+    "cli": frozenset({"cgroup.reclaim", "client", "files", "uzswap"}),
+}
+#: the composition root, and the public names: they know everybody, and no room knows the first
+EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})
+
+#: wrong arrows that are still to go
+NOT_YET: Final = frozenset(
+    {
+        "uzswap.arrays.arena -> uzswap.engine.zswap",
+        "uzswap.cgroup.memcg -> uzswap.engine.zswap",
+        "uzswap.cgroup.memcg -> uzswap.files.cgroup",
+        "uzswap.cgroup.memcg -> uzswap.files.file",
+        "uzswap.cgroup.memcg -> uzswap.reclaim.limits",
+        "uzswap.cgroup.memcg -> uzswap.reclaim.protection",
+        "uzswap.cgroup.tree -> uzswap.engine.zswap",
+        "uzswap.cgroup.tree -> uzswap.files.cgroup",
+        "uzswap.cli.doctor -> uzswap.engine.probes",
+        "uzswap.cli.launch -> uzswap.arrays.managed",
+        "uzswap.cli.launch -> uzswap.cgroup.memcg",
+        "uzswap.cli.launch -> uzswap.engine.default",
+        "uzswap.cli.launch -> uzswap.engine.zswap",
+        "uzswap.cli.launch -> uzswap.serve.tree",
+        "uzswap.cli.stat -> uzswap.cgroup.stat",
+        "uzswap.client.places -> uzswap.cli.interrupts",
+        "uzswap.engine.probes -> uzswap.arrays.arena",
+        "uzswap.files.cgroup -> uzswap.engine.zswap",
+        "uzswap.files.histograms -> uzswap.engine.zswap",
+        "uzswap.files.proc -> uzswap.engine.zswap",
+        "uzswap.reclaim.limits -> uzswap.engine.worker",
+        "uzswap.reclaim.limits -> uzswap.engine.zswap",
+        "uzswap.reclaim.resident -> uzswap.engine.zswap",
+        "uzswap.reclaim.shrinker -> uzswap.engine.zswap",
+        "uzswap.reclaim.walks -> uzswap.engine.zswap",
+        "uzswap.reclaim.walks.coldest -> uzswap.engine.zswap",
+        "uzswap.reclaim.walks.fair -> uzswap.engine.zswap",
+        "uzswap.reclaim.walks.relief -> uzswap.engine.zswap",
+        "uzswap.reclaim.walks.v5 -> uzswap.engine.zswap",
+        "uzswap.reclaim.writeback -> uzswap.engine.zswap",
+        "uzswap.serve.fuse -> uzswap.engine.zswap",
+        "uzswap.serve.metrics -> uzswap.engine.zswap",
+        "uzswap.serve.requests -> uzswap.engine.zswap",
+        "uzswap.serve.server -> uzswap.engine.zswap",
+        "uzswap.serve.serving -> uzswap.engine.zswap",
+        "uzswap.serve.tree -> uzswap.engine.zswap",
+        "uzswap.serve.watch -> uzswap.engine.zswap",
+    }
+)
+#: modules that still import each other in a circle
+IN_A_CIRCLE: Final = frozenset(
+    {
+        "uzswap.arrays.arena",
+        "uzswap.cgroup.memcg",
+        "uzswap.cgroup.stat",
+        "uzswap.cgroup.tree",
+        "uzswap.engine.paging",
+        "uzswap.engine.parameters",
+        "uzswap.engine.zswap",
+        "uzswap.files.cgroup",
+        "uzswap.files.file",
+        "uzswap.files.histograms",
+        "uzswap.files.proc",
+        "uzswap.reclaim.limits",
+        "uzswap.reclaim.protection",
+        "uzswap.reclaim.resident",
+        "uzswap.reclaim.shrinker",
+        "uzswap.reclaim.walks",
+        "uzswap.reclaim.walks.coldest",
+        "uzswap.reclaim.walks.cursor",
+        "uzswap.reclaim.walks.fair",
+        "uzswap.reclaim.walks.relief",
+        "uzswap.reclaim.walks.v5",
+        "uzswap.reclaim.writeback",
+        "uzswap.serve.fuse",
+        "uzswap.serve.metrics",
+        "uzswap.serve.openapi",
+        "uzswap.serve.requests",
+        "uzswap.serve.server",
+        "uzswap.serve.serving",
+        "uzswap.serve.tree",
+        "uzswap.serve.watch",
+    }
+)
+
+
+def modules() -> dict[str, list[Path]]:
+    """Return the files of each module: a compiled one has up to three."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in (".py", ".pyi", ".pxd"):
+            name = ".".join(("uzswap", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+            found.setdefault(name, []).append(path)
+    return found
+
+
+MODULES: Final = modules()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the modules that a file imports or cimports, those of this package."""
+    if path.suffix == ".pxd":
+        yield from re.findall(r"(?m)^\s*from (uzswap[\w.]*) cimport", path.read_text())
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "uzswap")
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import, which this test does not read"
+            module = (node.module or "").removeprefix("cython.cimports.")
+            if module.split(".")[0] == "uzswap":
+                for alias in node.names:
+                    name = f"{module}.{alias.name}"
+                    yield name if name in MODULES else module
+
+
+#: module -> what it imports
+IMPORTS: Final = {
+    name: {target for path in paths for target in imported(path)} - {name} for name, paths in MODULES.items()
+}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def is_allowed(module: str, target: str) -> bool:
+    here, there = room(module), room(target)
+    if there == here or there in BESIDE:
+        return True
+    if target == "uzswap.engine.zswap" or here in BESIDE:
+        return False
+    arrows = ARROWS[here]
+    return there in arrows or target.removeprefix("uzswap.") in arrows
+
+
+def wrong_arrows() -> set[str]:
+    return {
+        f"{module} -> {target}"
+        for module, targets in IMPORTS.items()
+        if module not in EVERYWHERE
+        for target in targets
+        if not is_allowed(module, target)
+    }
+
+
+def circles() -> set[str]:
+    """Return the modules from which imports lead back to themselves."""
+    reached = {module: set(targets) for module, targets in IMPORTS.items()}
+    for via in reached:
+        for targets in reached.values():
+            if via in targets:
+                targets |= reached[via]
+    return {module for module, targets in reached.items() if module in targets}
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert {room(module) for module in MODULES} - {"uzswap"} <= ARROWS.keys() | BESIDE
+
+
+def test_arrows_point_down_only() -> None:
+    assert sorted(wrong_arrows() - NOT_YET) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert sorted(circles() - IN_A_CIRCLE) == []
+
+
+def test_only_what_is_still_wrong_is_excused() -> None:
+    assert sorted(NOT_YET - wrong_arrows()) == []
+    assert sorted(IN_A_CIRCLE - circles()) == []
+
+
+def test_the_house_is_read_as_it_is_built() -> None:
+    """An arrow each of a plain import, of one for types, of a cimport in .py and in .pxd, of a .pyi."""
+    assert "uzswap.cgroup.memcg" in IMPORTS["uzswap.files.file"]
+    assert "uzswap.cgroup.stat" in IMPORTS["uzswap.files.file"]
+    assert "uzswap.core.store.state" in IMPORTS["uzswap.core.boundary.engine"]
+    assert "uzswap.core.store.entries" in IMPORTS["uzswap.core.store.state"]
+    assert "uzswap.core.boundary.engine" in IMPORTS["uzswap.core.boundary.memory"]
