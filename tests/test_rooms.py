@@ -38,12 +38,9 @@ NOT_YET: Final = frozenset(
     {
         "uzswap.arrays.arena -> uzswap.engine.zswap",
         "uzswap.cgroup.memcg -> uzswap.engine.zswap",
-        "uzswap.cgroup.memcg -> uzswap.files.cgroup",
-        "uzswap.cgroup.memcg -> uzswap.files.file",
         "uzswap.cgroup.memcg -> uzswap.reclaim.limits",
         "uzswap.cgroup.memcg -> uzswap.reclaim.protection",
         "uzswap.cgroup.tree -> uzswap.engine.zswap",
-        "uzswap.cgroup.tree -> uzswap.files.cgroup",
         "uzswap.cli.doctor -> uzswap.engine.probes",
         "uzswap.cli.launch -> uzswap.arrays.managed",
         "uzswap.cli.launch -> uzswap.cgroup.memcg",
@@ -79,6 +76,7 @@ NOT_YET: Final = frozenset(
 IN_A_CIRCLE: Final = frozenset(
     {
         "uzswap.arrays.arena",
+        "uzswap.cgroup.control_files",
         "uzswap.cgroup.memcg",
         "uzswap.cgroup.stat",
         "uzswap.cgroup.tree",

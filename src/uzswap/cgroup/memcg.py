@@ -36,15 +36,14 @@ from uzswap.core.boundary.engine import (
     ZSWAP_MAX,
 )
 from uzswap.errors import InvalidArgumentError, ReclaimError, os_error
-from uzswap.files import cgroup as files
 from uzswap.units import NO_LIMIT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from weakref import WeakSet
 
+    from uzswap.cgroup.control_files import Measurement, OpenControlFile
     from uzswap.cgroup.tree import CgroupTree
     from uzswap.engine.zswap import Zswap
-    from uzswap.files.file import ControlFile, PeakSession
     from uzswap.reclaim.limits import ResidentOwner
     from uzswap.result import ReclaimResult
 
@@ -194,7 +193,7 @@ class MemCgroup:
         self._nr_members = 0
         self._notifications: dict[str, int] = {}
         #: measurements under way, by control file: memory.peak and memory.swap.peak
-        self.peak_sessions: dict[str, WeakSet[PeakSession]] = {}
+        self.peak_sessions: dict[str, WeakSet[Measurement]] = {}
 
     def __repr__(self) -> str:
         return f"<MemCgroup {self.path}{'' if self.online else ' (removed)'}>"
@@ -209,7 +208,7 @@ class MemCgroup:
         OSError
             ENOENT there is no such file here; ENODEV the cgroup was removed; EACCES the file cannot be read.
         """
-        return files.cgroup_file(self, name).read(self, self)
+        return self.tree.files.read(self, name)
 
     def write(self, name: str, data: str | bytes | SupportsIndex) -> int:
         """Write to a control file, as one open, write and close; return the number of bytes, always all of them.
@@ -224,7 +223,7 @@ class MemCgroup:
         with self.open(name) as file:
             return file.write(data)
 
-    def open(self, name: str, *, nonblock: bool = False, privileged: bool | None = None) -> ControlFile[MemCgroup]:
+    def open(self, name: str, *, nonblock: bool = False, privileged: bool | None = None) -> OpenControlFile:
         """Open a control file: for ``poll``, and for what belongs to an open file (memory.peak, triggers).
 
         Parameters
@@ -239,7 +238,7 @@ class MemCgroup:
         OSError
             ENOENT there is no such file here; ENODEV the cgroup was removed.
         """
-        return files.cgroup_file(self, name).open(self, self, nonblock=nonblock, privileged=privileged)
+        return self.tree.files.open(self, name, nonblock=nonblock, privileged=privileged)
 
     def stats(self) -> dict[str, int]:
         """Return ``memory.stat`` as numbers, in its order."""

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Final
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cgroup.pressure import PressureMonitor
 from uzswap.errors import os_error
-from uzswap.files.cgroup import FILES
 from uzswap.locks import Order, make_condition, make_rlock
 from uzswap.signals import hold_back_signals
 
 if TYPE_CHECKING:
+    from uzswap.cgroup.control_files import ControlFiles
     from uzswap.engine.zswap import Zswap
 
 __all__ = ["CgroupTree", "MemCgroup"]
@@ -40,6 +40,8 @@ class CgroupTree:
     ----------
     zswap
         The engine; its ``core`` has to exist already.
+    files
+        The control files of cgroups.
 
     Attributes
     ----------
@@ -55,8 +57,9 @@ class CgroupTree:
     closed : bool
     """
 
-    def __init__(self, zswap: Zswap) -> None:
+    def __init__(self, zswap: Zswap, files: ControlFiles) -> None:
         self.zswap = zswap
+        self.files: Final = files
         self.lock = make_rlock(Order.TREE)
         self.changed = make_condition(Order.CHANGED)
         self.changes = 0
@@ -141,7 +144,7 @@ class CgroupTree:
             _check_name(name, where)
             if name in parent.children:
                 raise os_error(errno.EEXIST, "the cgroup exists", where)
-            if name in FILES:
+            if name in self.files:
                 raise os_error(errno.EEXIST, "a control file has this name: choose another", where)
             index = self.zswap.core.memcg_new(parent.index)
             if index < 0:

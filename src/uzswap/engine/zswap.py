@@ -35,6 +35,7 @@ from uzswap.engine.paging import Paging, Place
 from uzswap.engine.parameters import Compressor, Parameters, parse_max_pool
 from uzswap.engine.worker import Worker
 from uzswap.errors import InvalidArgumentError
+from uzswap.files.cgroup import CGROUP_FILES
 from uzswap.locks import Order, make_rlock
 from uzswap.reclaim.limits import HARD_LIMITS, ResidentOwner, Residents
 from uzswap.reclaim.resident import ResidentReclaim
@@ -148,7 +149,7 @@ class Zswap:
         self.closing = False
         self._closed = False
         self.core = Engine(nodes)
-        self.tree = CgroupTree(self)
+        self.tree = CgroupTree(self, CGROUP_FILES)
         self.walks = make_walks(self.tree)
         self.walk: Walk
         self.parameters = Parameters(self, limit, chosen, walk)

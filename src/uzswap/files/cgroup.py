@@ -32,7 +32,7 @@ from uzswap.cgroup.stat import (
 )
 from uzswap.core.boundary.engine import COUNTERS, GLOBALS, LZ4, ZSTD
 from uzswap.errors import os_error
-from uzswap.files.file import EventSession, FileType, Kind, PeakSession, PressureSession
+from uzswap.files.file import ControlFile, EventSession, FileType, Kind, PeakSession, PressureSession
 from uzswap.files.histograms import HISTOGRAM_FILES
 from uzswap.files.proc import PROC_FILES
 from uzswap.units import NO_LIMIT, PAGE_SIZE, WHITESPACE, kstrtoint, page_counter_memparse, round_up_to_page
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.engine.zswap import Zswap
 
-__all__ = ["DEBUG", "ENGINE_FILES", "FILES", "PARAMETERS", "cgroup_file", "engine_file"]
+__all__ = ["CGROUP_FILES", "DEBUG", "ENGINE_FILES", "FILES", "PARAMETERS", "cgroup_file", "engine_file"]
 
 
 def cgroup_file(cgroup: MemCgroup, name: str) -> FileType[MemCgroup]:
@@ -320,6 +320,22 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
 
 #: the files of a cgroup, by name
 FILES: Final[dict[str, FileType[MemCgroup]]] = {row.name: row for row in _ROWS}
+
+
+class _ControlFiles:
+    """The table as cgroups use it: a :class:`uzswap.cgroup.control_files.ControlFiles`."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in FILES
+
+    def read(self, cgroup: MemCgroup, name: str) -> str:
+        return cgroup_file(cgroup, name).read(cgroup, cgroup)
+
+    def open(self, cgroup: MemCgroup, name: str, *, nonblock: bool, privileged: bool | None) -> ControlFile[MemCgroup]:
+        return cgroup_file(cgroup, name).open(cgroup, cgroup, nonblock=nonblock, privileged=privileged)
+
+
+CGROUP_FILES: Final = _ControlFiles()
 
 
 # Files of the engine

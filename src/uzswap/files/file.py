@@ -315,9 +315,12 @@ class PeakSession(Session["MemCgroup"]):
             peers.discard(self)
             lately = self._watermark()
             for peer in peers:
-                peer._value = max(peer._value or 0, lately)
+                peer.note(lately)
             self._value = cgroup.zswap.core.reset_watermark(cgroup.index, self._swap)
             peers.add(self)
+
+    def note(self, usage: int) -> None:
+        self._value = max(self._value or 0, usage)
 
     def _watermark(self) -> int:
         return self.target.zswap.core.watermark(self.target.index, self._swap)[1]
