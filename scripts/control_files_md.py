@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from uzswap.files.cgroup import DEBUG, ENGINE_FILES, FILES, PARAMETERS
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import DEBUG, ENGINE_FILES, PARAMETERS
 from uzswap.files.file import FileType
 
 PAGE = Path(__file__).parent.parent / "docs" / "control-files.md"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from uzswap.files.cgroup import ENGINE_FILES, FILES, engine_file
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES, engine_file
 
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory

@@ -121,7 +121,7 @@ def test_pressure_tells_of_threads_that_waited(group: uzswap.MemCgroup) -> None:
 
 
 def test_the_files_of_the_engine_count_arrays_too(z: uzswap.Zswap, group: uzswap.MemCgroup) -> None:
-    from uzswap.files.cgroup import engine_file
+    from uzswap.files.engine import engine_file
 
     x = uzswap.array(np.arange(100 * PER_PAGE), cgroup=group)
     settle(x)

@@ -12,7 +12,7 @@ from tests.support.states import fill, reclaim, stat, stat_delta, stats
 
 from uzswap import Zswap
 from uzswap.cgroup.stat import STATS
-from uzswap.files.cgroup import engine_file
+from uzswap.files.engine import engine_file
 
 #: SPEC 7.3, written out
 ORDER = """

@@ -11,7 +11,7 @@ from tests.support.pages import pages_of_length, random_page
 from tests.support.states import stat
 
 from uzswap import MemCgroup, Zswap
-from uzswap.files.cgroup import DEBUG, PARAMETERS, engine_file
+from uzswap.files.engine import DEBUG, PARAMETERS, engine_file
 
 
 @pytest.fixture

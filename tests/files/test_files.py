@@ -22,7 +22,7 @@ from uzswap.files.cgroup import FILES
 from uzswap.reclaim.limits import Reclaimed
 from uzswap.units import NO_LIMIT
 
-LIMITS = [name for name, row in FILES.items() if row.kind == "limit"]
+LIMITS = [name for name, row in FILES.items() if row.shape == "limit"]
 
 
 @pytest.fixture(params=["v5", "fair", "coldest"])

@@ -10,7 +10,7 @@ from tests.support.pages import page_of_length, random_page, zero_page
 from tests.support.states import fill, reclaim
 
 from uzswap import MemCgroup, Zswap
-from uzswap.files.cgroup import DEBUG
+from uzswap.files.engine import DEBUG
 from uzswap.files.histograms import HISTOGRAM_FILES, Series, parse_series
 
 SECOND = 10**9

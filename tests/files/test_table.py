@@ -9,9 +9,10 @@ import pytest
 from tests.conftest import EngineFactory
 
 from uzswap import Zswap
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 
-KEYED = [name for name, row in FILES.items() if row.kind == "flat_keyed"]
+KEYED = [name for name, row in FILES.items() if row.shape == "flat_keyed"]
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def test_every_row_tells_all_about_itself(z: Zswap, row: Any) -> None:
     g = z.cgroup("/job")
     assert row.help
     assert "\n" not in row.help
-    assert row.mode == (0o200 if row.kind == "command" else 0o644 if row.writable else 0o444)
-    assert (row.kind in ("value", "limit")) <= bool(row.unit)
-    assert bool(row.keys) == (row.kind == "flat_keyed" or row.name in ("memory.numa_stat", "meminfo"))
-    if row.kind == "command":
+    assert row.mode == (0o200 if row.shape == "command" else 0o644 if row.writable else 0o444)
+    assert (row.shape in ("value", "limit")) <= bool(row.unit)
+    assert bool(row.keys) == (row.shape == "flat_keyed" or row.name in ("memory.numa_stat", "meminfo"))
+    if row.shape == "command":
         return
     text = row.read(g, g) if row.name in FILES else row.read(z, z.root)
     shape = {
@@ -40,7 +41,7 @@ def test_every_row_tells_all_about_itself(z: Zswap, row: Any) -> None:
         "nested_keyed": r"(\S+( \S+=\S+)+\n)*",
         "histogram": r"(\S+ sum=\d+( \d+=\d+)+ inf=\d+\n)+",
         "table": r"Filename.*\n(\S.*\n)?",
-    }[row.kind]
+    }[row.shape]
     assert re.fullmatch(shape, text), text
 
 

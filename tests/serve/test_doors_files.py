@@ -15,10 +15,11 @@ from tests.support.states import OK, fill
 
 from uzswap import MemCgroup, Zswap
 from uzswap.cgroup.pressure import has_cap_sys_resource
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 
 EINVAL = errno.EINVAL
-LIMITS = [name for name, row in FILES.items() if row.kind == "limit"]
+LIMITS = [name for name, row in FILES.items() if row.shape == "limit"]
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from tests.support.front_end import FrontEnd
 from tests.support.states import fill
 
 from uzswap import Zswap
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 from uzswap.files.file import MAX_WRITE
 
 #: what the kernel's own files say to bad text, to requests that cannot be met, and to the wrong kind of access

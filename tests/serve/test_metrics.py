@@ -19,7 +19,8 @@ from tests.support.states import fill, reclaim
 
 from uzswap import MemCgroup, Zswap
 from uzswap.client.client import Client
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 from uzswap.serve.metrics import ZswapCollector, exposition
 
 UNITS = ("bytes", "pages", "entries", "segments", "events", "cgroups", "percent", "seconds")
@@ -58,13 +59,13 @@ def test_every_number_of_every_file(z: Zswap, g: MemCgroup) -> None:
     found = scrape(z)
     for name, row in FILES.items():
         base = "uzswap_" + re.sub(r"\W", "_", name.removeprefix("uzswap."))
-        if row.kind == "flat_keyed":
+        if row.shape == "flat_keyed":
             for line in g.read(name).splitlines():
                 key, number = line.split()
                 key = re.sub(r"\W", "_", key.removeprefix("uzswap."))
                 names = [one for one in found if re.fullmatch(rf"{base}_{key}(_[a-z]+)?(_total)?", one)]
                 assert any(value(found, one, cgroup="/jobs/a") == float(number) for one in names), f"{name} {key}"
-        elif row.kind in ("value", "limit", "flag"):
+        elif row.shape in ("value", "limit", "flag"):
             text = g.read(name).strip()
             names = [one for one in found if re.fullmatch(rf"{base}(_[a-z]+)?(_total)?", one)]
             expected = float("inf") if text == "max" else float(text)
@@ -75,7 +76,7 @@ def test_every_number_of_every_file(z: Zswap, g: MemCgroup) -> None:
                 if sample.labels["cgroup"] == "/jobs/a"
             ), name
     for path, engine_row in ENGINE_FILES.items():
-        if engine_row.kind in ("value", "flag", "word", "flat_keyed", "histogram"):
+        if engine_row.shape in ("value", "flag", "word", "flat_keyed", "histogram"):
             base = "uzswap_" + re.sub(r"\W", "_", path.replace("uzswap.", ""))
             assert [one for one in found if one.startswith(base)], path
 

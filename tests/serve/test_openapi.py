@@ -23,7 +23,8 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from uzswap import Zswap
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 from uzswap.serve.openapi import as_yaml, document
 from uzswap.serve.server import Server
 

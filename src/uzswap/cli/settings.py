@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from uzswap.errors import InvalidArgumentError, os_error
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 from uzswap.units import kstrtobool, parse_size
 
 __all__ = ["CONFIG", "SETTINGS", "Settings"]

@@ -1,9 +1,7 @@
-"""The table of all control files.
+"""The table of the control files of a cgroup.
 
-One row a file, for every interface there is.  :data:`FILES` are those of a cgroup, :data:`ENGINE_FILES` those there is
-one of: the module parameters (``zswap/parameters``), the debugfs counters (``zswap/debug``), and what a machine has in
-/proc (``vmstat``, ``meminfo``, ``swaps``).  Formats, units, defaults, errors and what the root lacks are the kernel's;
-names with ``uzswap.`` are ours.
+One row a file, for every interface there is; :mod:`uzswap.files.engine` has those of the engine.  Formats, units,
+defaults, errors and what the root lacks are the kernel's; names with ``uzswap.`` are ours.
 
 Two things are simpler than in the kernel.  The only controller is ``memory``, and it is always on: it can be taken out
 of ``cgroup.subtree_control`` while there are no children, and the first child brings it back.  And the members of a
@@ -30,18 +28,16 @@ from uzswap.cgroup.stat import (
     memory_stat,
     numa_stat,
 )
-from uzswap.core.boundary.engine import COUNTERS, GLOBALS, LZ4, ZSTD
+from uzswap.core.boundary.engine import COUNTERS
 from uzswap.errors import os_error
-from uzswap.files.file import ControlFile, EventSession, FileType, Kind, PeakSession, PressureSession
-from uzswap.files.histograms import HISTOGRAM_FILES
-from uzswap.files.proc import PROC_FILES
-from uzswap.units import NO_LIMIT, PAGE_SIZE, WHITESPACE, kstrtoint, page_counter_memparse, round_up_to_page
+from uzswap.files.file import ControlFile, FileType
+from uzswap.files.sessions import EventSession, PeakSession, PressureSession
+from uzswap.units import NO_LIMIT, WHITESPACE, kstrtoint, page_counter_memparse, round_up_to_page
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.engine.zswap import Zswap
 
-__all__ = ["CGROUP_FILES", "DEBUG", "ENGINE_FILES", "FILES", "PARAMETERS", "cgroup_file", "engine_file"]
+__all__ = ["CGROUP_FILES", "FILES", "cgroup_file"]
 
 
 def cgroup_file(cgroup: MemCgroup, name: str) -> FileType[MemCgroup]:
@@ -51,14 +47,6 @@ def cgroup_file(cgroup: MemCgroup, name: str) -> FileType[MemCgroup]:
         raise os_error(errno.ENOENT, f"cgroups have no file {name!r}", cgroup.path)
     if cgroup.parent is None and not filetype.on_root:
         raise os_error(errno.ENOENT, f"the root cgroup has no {name}: its children have", cgroup.path)
-    return filetype
-
-
-def engine_file(path: str) -> FileType[Zswap]:
-    """Return a file of the engine, such as ``zswap/parameters/enabled``; raises ENOENT when there is none."""
-    filetype = ENGINE_FILES.get(path.lstrip("/"))
-    if filetype is None:
-        raise os_error(errno.ENOENT, "the engine has no such file", path)
     return filetype
 
 
@@ -336,127 +324,3 @@ class _ControlFiles:
 
 
 CGROUP_FILES: Final = _ControlFiles()
-
-
-# Files of the engine
-
-
-def _parameter(name: str, text: str, kind: Kind, unit: Unit = "") -> FileType[Zswap]:
-    return FileType(
-        f"zswap/parameters/{name}",
-        text,
-        kind,
-        unit,
-        reader=lambda zswap: f"{zswap.parameters.get(name)}\n",
-        writer=lambda zswap, text: zswap.parameters.set(name, text),
-    )
-
-
-_LEVELS: Final = frozenset(
-    ["pool_total_size", "stored_pages", "stored_incompressible_pages", "uzswap.metadata_bytes", "uzswap.reached_full"]
-)
-
-
-def _debug(name: str, text: str, unit: Unit, reader: Callable[[Zswap], int] | None = None) -> FileType[Zswap]:
-    """A number of debugfs; without a reader it is the data plane's of the same name."""
-    if reader is None:
-        position = GLOBALS.index(name)
-
-        def reader(zswap: Zswap) -> int:
-            return zswap.core.globals()[position]
-
-    read, counter = reader, name not in _LEVELS
-    return FileType(f"zswap/debug/{name}", text, "value", unit, counter, reader=lambda zswap: f"{read(zswap)}\n")
-
-
-def _pool_bytes(zswap: Zswap) -> int:
-    return zswap.core.pool_pages() * PAGE_SIZE
-
-
-def _metadata_bytes(zswap: Zswap) -> int:
-    return zswap.core.metadata_bytes()
-
-
-def _reached_full(zswap: Zswap) -> int:
-    return int(zswap.core.reached_full())
-
-
-def _pools(zswap: Zswap) -> str:
-    names = {LZ4: "lz4", ZSTD: "zstd"}
-    return "".join(
-        f"{names[pool.codec]} level={pool.level} entries={pool.entries} current={int(pool.current)}\n"
-        for pool in zswap.core.pools()
-    )
-
-
-_DEVICE_STATS: Final = (
-    Stat("segments", "segments", help="segments of 1 MiB on the device"),
-    Stat("free_segments", "segments", help="of these, segments with nothing in them"),
-    Stat("live_bytes", "bytes", help="compressed entries, headers included"),
-    Stat("dead_bytes", "bytes", help="what entries left behind, that cleaning would win back"),
-    Stat("direct", "bool", help="O_DIRECT is used"),
-    Stat("asynchronous", "bool", help="io_uring is used"),
-    Stat("cleaned_segments", "segments", counter=True, help="segments emptied because space ran low"),
-    Stat("punched_bytes", "bytes", counter=True, help="bytes given back to the file system"),
-)
-
-
-def _device(zswap: Zswap) -> str:
-    device = zswap.core.device()
-    return flat_keyed({name: int(value) for name, value in device._asdict().items()}) if device else ""
-
-
-#: the module parameters, by name
-PARAMETERS: Final[dict[str, FileType[Zswap]]] = {
-    row.name.rpartition("/")[2]: row
-    for row in (
-        _parameter(
-            "accept_threshold_percent", "a full pool accepts again at this share of its limit", "value", "percent"
-        ),
-        _parameter("compressor", "how new entries are compressed: lz4 or zstd, with :LEVEL if wanted", "word"),
-        _parameter("enabled", "whether anything is stored", "flag", "bool"),
-        _parameter("max_pool_percent", "largest size of the pool, as a share of RAM", "value", "percent"),
-        _parameter(
-            "same_filled_pages_enabled", "whether pages of one repeated word are kept as that word", "flag", "bool"
-        ),
-        _parameter("shrinker_enabled", "whether reclaim also writes entries back", "flag", "bool"),
-        _parameter("uzswap.walk", "how entries are chosen for writeback: fair, coldest or v5", "word"),
-    )
-}
-
-#: the counters of debugfs, by name; since the engine was made
-DEBUG: Final[dict[str, FileType[Zswap]]] = {
-    row.name.rpartition("/")[2]: row
-    for row in (
-        _debug("pool_limit_hit", "stores refused because the pool was at its limit", "events"),
-        _debug("reject_reclaim_fail", "entries that could not be written back", "entries"),
-        _debug("reject_alloc_fail", "stores refused because the pool had no memory", "events"),
-        _debug("reject_kmemcache_fail", "stores refused because there was no memory for an entry", "events"),
-        _debug("reject_compress_fail", "stores refused because the compressor failed", "events"),
-        _debug("reject_compress_poor", "stores refused because the data did not compress", "events"),
-        _debug("decompress_fail", "loads failed because the data did not decompress", "events"),
-        _debug("written_back_pages", "pages written back", "pages"),
-        _debug("pool_total_size", "memory that the pool occupies", "bytes", _pool_bytes),
-        _debug("stored_pages", "pages in the pool", "pages"),
-        _debug("stored_incompressible_pages", "of these, pages kept raw", "pages"),
-        _debug("uzswap.checksum_fail", "entries whose bytes on the device were damaged", "events"),
-        _debug("uzswap.io_error", "reads and writes of the device that failed", "events"),
-        _debug("uzswap.metadata_bytes", "memory of the tables of entries", "bytes", _metadata_bytes),
-        _debug("uzswap.reached_full", "whether the pool waits for its accept threshold", "bool", _reached_full),
-        FileType(
-            "zswap/debug/uzswap.pools", "compressors with entries, the current one first", "nested_keyed", reader=_pools
-        ),
-        FileType("zswap/debug/uzswap.device", "the swap device", "flat_keyed", keys=_DEVICE_STATS, reader=_device),
-        *HISTOGRAM_FILES,
-    )
-}
-
-#: the files of the engine, by path
-ENGINE_FILES: Final[dict[str, FileType[Zswap]]] = {
-    row.name: row
-    for row in (
-        *PARAMETERS.values(),
-        *DEBUG.values(),
-        *PROC_FILES,
-    )
-}

@@ -14,7 +14,7 @@ from uzswap.files.file import FileType
 
 if TYPE_CHECKING:
     from uzswap.cgroup.stat import Unit
-    from uzswap.engine.zswap import Zswap
+    from uzswap.files.view import EngineView
 
 __all__ = ["HISTOGRAM_FILES", "Series", "parse_series"]
 
@@ -36,7 +36,7 @@ def _histogram(
     series: dict[str, str],
     bounds: tuple[int, ...],
     shown: tuple[int, ...],
-) -> FileType[Zswap]:
+) -> FileType[EngineView]:
     """A file of histograms.
 
     Parameters
@@ -47,8 +47,8 @@ def _histogram(
         The upper bounds of the data plane's classes, and those of them that are told apart.
     """
 
-    def read(zswap: Zswap) -> str:
-        found = zswap.core.histograms()
+    def read(engine: EngineView) -> str:
+        found = engine.core.histograms()
         return "".join(f"{line} {' '.join(_pairs(found[key]))}\n" for line, key in series.items())
 
     def _pairs(histogram: tuple[int, list[int]]) -> Iterator[str]:

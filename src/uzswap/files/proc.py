@@ -17,7 +17,7 @@ from uzswap.files.file import FileType
 from uzswap.units import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.files.view import EngineView
 
 __all__ = ["PROC_FILES"]
 
@@ -34,14 +34,14 @@ _VMSTAT: Final = (
 )
 
 
-def _vmstat(zswap: Zswap) -> str:
+def _vmstat(engine: EngineView) -> str:
     """Return the keys of memory.stat that /proc/vmstat has as well, of the whole engine."""
-    totals = dict(zip(GLOBALS, zswap.core.globals(), strict=True))
+    totals = dict(zip(GLOBALS, engine.core.globals(), strict=True))
     values = {stat.name: totals.get(stat.source or "", 0) for stat in _VMSTAT}
     values["nr_anon_pages"] //= PAGE_SIZE
     values["nr_swapcached"] //= PAGE_SIZE
-    values["nr_zspages"] = zswap.core.pool_pages()
-    events = zswap.tree.root.events
+    values["nr_zspages"] = engine.core.pool_pages()
+    events = engine.tree.root.events
     return flat_keyed(values | {name: events[name] for name in values.keys() & events.keys()})
 
 
@@ -60,38 +60,38 @@ _MEMINFO: Final = (
 )
 
 
-def _meminfo(zswap: Zswap) -> str:
+def _meminfo(engine: EngineView) -> str:
     with open("/proc/meminfo", encoding="ascii") as file:
         machine = {line.partition(":")[0]: int(line.split()[1]) for line in file}
-    total, used = _swap_space(zswap)
+    total, used = _swap_space(engine)
     values = {stat.name: machine.get(stat.name, 0) for stat in _MEMINFO} | {
         "MemTotal": total_ram_pages() * PAGE_SIZE // 1024,
-        "SwapCached": zswap.core.globals()[GLOBALS.index("swapcached")] // 1024,
+        "SwapCached": engine.core.globals()[GLOBALS.index("swapcached")] // 1024,
         "SwapTotal": total // 1024,
         "SwapFree": (total - used) // 1024,
-        "Zswap": zswap.core.pool_pages() * PAGE_SIZE // 1024,
-        "Zswapped": zswap.core.globals()[GLOBALS.index("zswapped")] // 1024,
+        "Zswap": engine.core.pool_pages() * PAGE_SIZE // 1024,
+        "Zswapped": engine.core.globals()[GLOBALS.index("zswapped")] // 1024,
     }
     return "".join(f"{key + ':':<16}{value:8} kB\n" for key, value in values.items())
 
 
-def _swap_space(zswap: Zswap) -> tuple[int, int]:
+def _swap_space(engine: EngineView) -> tuple[int, int]:
     """Return (size, use) of the swap device in bytes."""
-    device = zswap.core.device()
+    device = engine.core.device()
     return (device.segments * _SEGMENT, device.live_bytes) if device else (0, 0)
 
 
-def _swaps(zswap: Zswap) -> str:
+def _swaps(engine: EngineView) -> str:
     """Return what /proc/swaps says: sizes in kB, in mm/swapfile.c's columns."""
     heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
-    path = zswap.swap_path
+    path = engine.swap_path
     if path is None:
         return heading
     try:
         kind = "partition" if st.S_ISBLK(os.stat(path).st_mode) else "file\t"
     except OSError:  # an unnamed file
         kind = "file\t"
-    size, used = (nbytes // 1024 for nbytes in _swap_space(zswap))
+    size, used = (nbytes // 1024 for nbytes in _swap_space(engine))
     name = path.translate({ord(blank): f"\\{ord(blank):03o}" for blank in " \t\n\\"})
     columns = f"{size}\t{'' if size >= 10_000_000 else chr(9)}{used}\t{'' if used >= 10_000_000 else chr(9)}"
     return f"{heading}{name}{' ' * max(40 - len(name), 1)}{kind}\t{columns}-2\n"

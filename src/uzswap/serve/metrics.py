@@ -13,7 +13,8 @@ from math import isinf
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap.cgroup.stat import Stat
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 from uzswap.files.file import FileType
 from uzswap.files.histograms import Series, parse_series
 
@@ -111,15 +112,15 @@ class _Families:
     def add(self, text: str, labels: list[str]) -> None:
         """Add a sample for each number in the text of the file."""
         row = self._row
-        if row.kind in ("value", "limit", "flag"):
+        if row.shape in ("value", "limit", "flag"):
             self._sample(Stat("", row.unit, row.counter, row.help), text.strip(), labels)
-        elif row.kind == "word":
+        elif row.shape == "word":
             self._sample(Stat("info", "", False, row.help), "1", labels, ("value", text.strip()))
-        elif row.kind == "flat_keyed":
+        elif row.shape == "flat_keyed":
             for line in text.splitlines():
                 key, value = line.split()[:2]
                 self._sample(self._stat(key.rstrip(":")), value, labels)
-        elif row.kind == "histogram":
+        elif row.shape == "histogram":
             for series in parse_series(text):
                 self._histogram(series, labels)
         elif row.name == "memory.pressure":

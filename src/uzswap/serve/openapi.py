@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from uzswap.files.cgroup import ENGINE_FILES, FILES
+from uzswap.files.cgroup import FILES
+from uzswap.files.engine import ENGINE_FILES
 
 if TYPE_CHECKING:
     from uzswap.files.file import FileType

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap.errors import os_error
-from uzswap.files.cgroup import ENGINE_FILES, FILES, cgroup_file
+from uzswap.files.cgroup import FILES, cgroup_file
+from uzswap.files.engine import ENGINE_FILES
 from uzswap.files.file import MAX_WRITE
 from uzswap.units import is_path
 
@@ -78,7 +79,7 @@ class File:
     @property
     def is_quick(self) -> bool:
         """Whether a write takes no longer than a read, since nothing is reclaimed for it."""
-        return self.target is self.owner and self.type.enforce is None and self.type.kind != "command"
+        return self.target is self.owner and self.type.enforce is None and self.type.shape != "command"
 
     def check_access(self, *, reading: bool, writing: bool) -> None:
         """Raise EACCES when the file can not be opened that way, whoever asks: not even root can read a command."""

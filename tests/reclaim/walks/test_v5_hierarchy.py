@@ -95,7 +95,7 @@ def test_F15_counters_of_a_subtree(z: Zswap) -> None:
 
 
 def vmstat(z: Zswap) -> str:
-    from uzswap.files.cgroup import engine_file
+    from uzswap.files.engine import engine_file
 
     return engine_file("vmstat").read(z, z.root)
 
