@@ -251,7 +251,7 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
     _limit("memory.swap.max", "swap usage never goes above it: what would is not swapped out"),
     _events("memory.swap.events", "times that swap limits of the subtree were met", SWAP_EVENTS, _swap_events),
     _sum("memory.zswap.current", "compressed bytes in the pool", "zswap"),
-    _limit("memory.zswap.max", "compressed bytes in the pool never go above it; 0 turns zswap off", enforced=True),
+    _limit("memory.zswap.max", "compressed bytes in the pool never go above it; 0 turns zswap off"),
     _flag(
         "memory.zswap.writeback",
         "whether zswap entries may be written to the device; an ancestor's 0 counts too",
