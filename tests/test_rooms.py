@@ -46,7 +46,7 @@ NOT_YET: Final = frozenset(
         "uzswap.cli.launch -> uzswap.cgroup.memcg",
         "uzswap.cli.launch -> uzswap.engine.default",
         "uzswap.cli.launch -> uzswap.engine.zswap",
-        "uzswap.cli.launch -> uzswap.serve.tree",
+        "uzswap.cli.launch -> uzswap.serve.virtual_tree",
         "uzswap.cli.stat -> uzswap.cgroup.stat",
         "uzswap.client.places -> uzswap.cli.interrupts",
         "uzswap.engine.probes -> uzswap.arrays.arena",
@@ -65,7 +65,7 @@ NOT_YET: Final = frozenset(
         "uzswap.serve.requests -> uzswap.engine.zswap",
         "uzswap.serve.server -> uzswap.engine.zswap",
         "uzswap.serve.serving -> uzswap.engine.zswap",
-        "uzswap.serve.tree -> uzswap.engine.zswap",
+        "uzswap.serve.virtual_tree -> uzswap.engine.zswap",
         "uzswap.serve.watch -> uzswap.engine.zswap",
     }
 )
@@ -104,7 +104,7 @@ IN_A_CIRCLE: Final = frozenset(
         "uzswap.serve.requests",
         "uzswap.serve.server",
         "uzswap.serve.serving",
-        "uzswap.serve.tree",
+        "uzswap.serve.virtual_tree",
         "uzswap.serve.watch",
     }
 )

@@ -18,7 +18,7 @@ from tests.support.child import Child
 
 from uzswap import Zswap, signals
 from uzswap.client.client import Client
-from uzswap.serve.tree import ControlTree, Directory, OpenFile
+from uzswap.serve.virtual_tree import ControlTree, Directory, OpenFile
 
 #: more than any control file has
 PLENTY = 1 << 16

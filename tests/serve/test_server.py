@@ -28,7 +28,7 @@ from uzswap import MemCgroup, ReclaimError, TraceEvent, Zswap
 from uzswap.client.client import Client
 from uzswap.serve import requests
 from uzswap.serve.server import STATUS, Server
-from uzswap.serve.tree import ControlTree
+from uzswap.serve.virtual_tree import ControlTree
 
 PATIENCE = 60.0
 

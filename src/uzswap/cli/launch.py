@@ -39,7 +39,7 @@ from uzswap.engine.default import set_default_engine
 from uzswap.engine.probes import kernel_waits
 from uzswap.engine.zswap import Zswap
 from uzswap.errors import InvalidArgumentError, os_error
-from uzswap.serve.tree import ControlTree
+from uzswap.serve.virtual_tree import ControlTree
 
 
 def main(arguments: list[str]) -> None:

@@ -40,7 +40,7 @@ from uzswap.core.boundary.relay import Relay
 from uzswap.engine.lifetime import on_fork
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_condition, make_lock
-from uzswap.serve.tree import ControlTree, Directory, File, Node, OpenFile
+from uzswap.serve.virtual_tree import ControlTree, Directory, File, Node, OpenFile
 from uzswap.serve.watch import Watch
 from uzswap.signals import on_behalf_of
 from uzswap.threads import start_thread

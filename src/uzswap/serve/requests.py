@@ -25,7 +25,7 @@ from urllib.parse import unquote_to_bytes
 from uzswap.cgroup.pressure import has_cap_sys_resource
 from uzswap.errors import ReclaimError, os_error
 from uzswap.serve.openapi import as_yaml
-from uzswap.serve.tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
+from uzswap.serve.virtual_tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
 from uzswap.serve.watch import Watch
 from uzswap.signals import on_behalf_of
 from uzswap.threads import start_thread
