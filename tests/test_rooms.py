@@ -60,13 +60,6 @@ NOT_YET: Final = frozenset(
         "uzswap.reclaim.walks.relief -> uzswap.engine.zswap",
         "uzswap.reclaim.walks.v5 -> uzswap.engine.zswap",
         "uzswap.reclaim.writeback -> uzswap.engine.zswap",
-        "uzswap.serve.fuse -> uzswap.engine.zswap",
-        "uzswap.serve.metrics -> uzswap.engine.zswap",
-        "uzswap.serve.requests -> uzswap.engine.zswap",
-        "uzswap.serve.server -> uzswap.engine.zswap",
-        "uzswap.serve.serving -> uzswap.engine.zswap",
-        "uzswap.serve.virtual_tree -> uzswap.engine.zswap",
-        "uzswap.serve.watch -> uzswap.engine.zswap",
     }
 )
 #: modules that still import each other in a circle

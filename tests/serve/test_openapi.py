@@ -26,7 +26,6 @@ from uzswap import Zswap
 from uzswap.files.cgroup import FILES
 from uzswap.files.engine import ENGINE_FILES
 from uzswap.serve.openapi import as_yaml, document
-from uzswap.serve.server import Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 
@@ -86,7 +85,7 @@ def served(engine: EngineFactory, tmp_path: Path) -> Iterator[tuple[Zswap, reque
     """An engine that has something to read and to reclaim, and a session on its socket."""
     z = engine(swap_size="16M")
     fill(z, z.cgroup("/jobs/a"), 20, 1000)
-    with Server(z, tmp_path / "s") as server, requests.Session() as session:
+    with z.serve(tmp_path / "s") as server, requests.Session() as session:
         session.mount("http://", _Adapter(server.path))
         yield z, session
 

@@ -162,7 +162,7 @@ class Zswap:
         self.lifetime = Lifetime()
         # Reentrant: a signal handler may close the engine while its thread is closing it.
         self._closing_lock = make_rlock(Order.CLOSING)
-        self._serving = Serving(self)
+        self._serving = Serving(self, lambda: self.lifetime)
         # Last: whatever fails above leaves no file behind.
         self.swap: SwapFile | None = open_swap(swap, nbytes)
         if self.swap is not None:

@@ -46,7 +46,7 @@ from uzswap.signals import on_behalf_of
 from uzswap.threads import start_thread
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.files.view import EngineView
 
 try:
     import mfusepy
@@ -104,7 +104,7 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         self._numbers = itertools.count(1)
         self.open_files: dict[int, _Open] = {}
         self.open_directories: dict[int, Directory] = {}
-        self._watch = Watch(mount.tree.zswap)
+        self._watch = Watch(mount.tree.cgroups)
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
         conn_info.max_write = _MAX_WRITE
@@ -258,8 +258,8 @@ class Mount:
 
     Parameters
     ----------
-    zswap
-        The engine.
+    engine
+        Whose control files are mounted.
     path
         An empty directory; made, and removed in the end, when there is none.
     allow_other
@@ -283,14 +283,14 @@ class Mount:
 
     def __init__(
         self,
-        zswap: Zswap,
+        engine: EngineView,
         path: str | os.PathLike[str],
         *,
         allow_other: bool = False,
         closed: Callable[[], object] = lambda: None,
     ) -> None:
         self.path = Path(os.path.abspath(path))
-        self.tree = ControlTree(zswap)
+        self.tree = ControlTree(engine)
         self.closing = False
         self._told_closed = closed
         self._operations = _Operations(self)

@@ -19,7 +19,7 @@ from uzswap.files.file import FileType
 from uzswap.files.histograms import Series, parse_series
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.files.view import EngineView
 
 try:
     from prometheus_client.core import (
@@ -43,13 +43,13 @@ _UNITS: Final = {"kB": ("bytes", 1024.0), "ns": ("seconds", 1e-9), "percent": ("
 _PRESSURE: Final = Stat("", "seconds", True, "time in which some, or all, threads waited for memory")
 
 
-def exposition(zswap: Zswap, accept: str = "") -> tuple[bytes, str]:
+def exposition(engine: EngineView, accept: str = "") -> tuple[bytes, str]:
     """Return the metrics of an engine as text and its content type, in the format that ``accept`` asks for.
 
     What is no format is taken for none.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(ZswapCollector(zswap))
+    registry.register(ZswapCollector(engine))
     try:
         encoder, content_type = choose_encoder(accept)
     except (ValueError, TypeError):
@@ -62,14 +62,14 @@ class ZswapCollector(Collector):
 
     Parameters
     ----------
-    zswap
-        The engine.
+    engine
+        A Zswap.
     labels
         Put on every sample, to tell several engines of a process apart.
     """
 
-    def __init__(self, zswap: Zswap, labels: dict[str, str] | None = None) -> None:
-        self._zswap = zswap
+    def __init__(self, engine: EngineView, labels: dict[str, str] | None = None) -> None:
+        self._engine = engine
         self._labels = labels or {}
 
     def describe(self) -> list[Metric]:
@@ -78,7 +78,7 @@ class ZswapCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield a metric for each number of each file, with a sample for each cgroup that has the file."""
-        cgroups = list(self._zswap.root.preorder())
+        cgroups = list(self._engine.tree.root.preorder())
         for row in FILES.values():
             families = _Families(row, [*self._labels, "cgroup"])
             for cgroup in cgroups:
@@ -94,7 +94,7 @@ class ZswapCollector(Collector):
             yield from families.made.values()
         for engine_row in ENGINE_FILES.values():
             families = _Families(engine_row, list(self._labels))
-            families.add(engine_row.read(self._zswap, self._zswap.root), list(self._labels.values()))
+            families.add(engine_row.read(self._engine, self._engine.tree.root), list(self._labels.values()))
             yield from families.made.values()
 
 

@@ -32,16 +32,17 @@ from uzswap.threads import start_thread
 from uzswap.units import is_path
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.files.view import EngineView
 
 try:
     from aiohttp import web
 except ImportError as error:
     raise ImportError("the socket needs aiohttp: pip install 'uzswap[http]'") from error
 
-__all__ = ["STATUS", "Requests", "errors_as_json"]
+__all__ = ["STATUS", "MountTree", "Requests", "errors_as_json"]
 
 T = TypeVar("T")
+MountTree = Callable[[str, bool], object]
 
 #: errno -> HTTP status; the errno in the body is what counts.  Others are 500: the device, or a fault of ours.
 STATUS: Final = {
@@ -93,14 +94,23 @@ class _Open:
 
 
 class Requests:
-    """The requests of one server."""
+    """The requests of one server.
 
-    def __init__(self, zswap: Zswap) -> None:
-        self._zswap = zswap
-        self.tree = ControlTree(zswap)
+    Parameters
+    ----------
+    engine
+        Whose control files these are.
+    mount
+        Has the engine mount its tree: a path, and whether for others too.
+    """
+
+    def __init__(self, engine: EngineView, mount: MountTree) -> None:
+        self._engine = engine
+        self._mount_tree = mount
+        self.tree = ControlTree(engine)
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
-        self._watch = Watch(zswap)
+        self._watch = Watch(engine.tree)
         self._scraping = asyncio.Lock()
 
     def application(self) -> web.Application:
@@ -249,7 +259,7 @@ class Requests:
         if not os.path.isabs(where):
             raise os_error(errno.EINVAL, "where to mount has to be an absolute path", where)
         try:
-            await _in_thread(lambda: self._zswap.mount(where, allow_other=allow_other))
+            await _in_thread(lambda: self._mount_tree(where, allow_other))
         except ImportError as error:
             raise os_error(errno.EOPNOTSUPP, str(error), where) from error
 
@@ -259,7 +269,7 @@ class Requests:
         except ImportError as error:
             raise os_error(errno.EOPNOTSUPP, str(error), request.path) from error
         accept = request.headers.get("Accept", "")
-        body, content_type = await _in_thread(lambda: exposition(self._zswap, accept))
+        body, content_type = await _in_thread(lambda: exposition(self._engine, accept))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def metrics_of_one(self, request: web.Request) -> web.Response:

@@ -48,7 +48,8 @@ from uzswap.threads import start_thread
 from uzswap.units import is_path
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.files.view import EngineView
+    from uzswap.serve.requests import MountTree
 
 __all__ = ["STATUS", "Server"]
 
@@ -69,10 +70,12 @@ class Server:
 
     Parameters
     ----------
-    zswap
-        The engine.
+    engine
+        Whose control files are served.
     path
         Of the socket, which nobody else can connect to: EACCES.
+    mount
+        What a request to mount the tree is handed to.
     port
         Serve ``/metrics``, and nothing else, on this port of localhost too; 0 chooses one, see :attr:`port`.  Every
         user of the machine can read it, one at a time.
@@ -87,9 +90,10 @@ class Server:
 
     def __init__(
         self,
-        zswap: Zswap,
+        engine: EngineView,
         path: str | os.PathLike[str],
         *,
+        mount: MountTree,
         port: int | None = None,
         closed: Callable[[], object] = lambda: None,
     ) -> None:
@@ -98,7 +102,7 @@ class Server:
         self.path = Path(os.path.abspath(path))
         self.port: int | None = None
         self._told_closed = closed
-        self._requests = Requests(zswap)
+        self._requests = Requests(engine, mount)
         self._sockets: list[socket.socket] = []
         self._inode = -1
         self._lock = make_lock(Order.SERVER)

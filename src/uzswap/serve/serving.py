@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from uzswap.errors import os_error
 from uzswap.locks import Order, make_lock
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.engine.lifetime import Lifetime
+    from uzswap.files.view import EngineView
     from uzswap.serve.fuse import Mount
     from uzswap.serve.server import Server
 
@@ -27,10 +29,18 @@ class Serving:
     """What ``z.mount()`` and ``z.serve()`` made, to be closed with the engine.
 
     The adapters are imported when they are first asked for: they need libraries that an engine does not.
+
+    Parameters
+    ----------
+    engine
+        Whose control files are served.
+    lifetime
+        Returns the engine's, which is another one in a forked child.
     """
 
-    def __init__(self, zswap: Zswap) -> None:
-        self._zswap = zswap
+    def __init__(self, engine: EngineView, lifetime: Callable[[], Lifetime]) -> None:
+        self._engine = engine
+        self._lifetime = lifetime
         self._lock = make_lock(Order.SERVING)
         self._mounts: list[Mount] = []
         self._servers: list[Server] = []
@@ -44,9 +54,9 @@ class Serving:
         from uzswap.serve.fuse import Mount
 
         # The engine first: in a forked child the lock may never be free.
-        with self._zswap.lifetime, self._lock:
+        with self._lifetime(), self._lock:
             self._make_entry()
-            made = Mount(self._zswap, path, allow_other=allow_other, closed=self._closed_one)
+            made = Mount(self._engine, path, allow_other=allow_other, closed=self._closed_one)
             self._mounts.append(made)
             self._announce()
             return made
@@ -55,14 +65,17 @@ class Serving:
         """Serve the tree on a socket; see :class:`~uzswap.serve.server.Server`."""
         from uzswap.serve.server import Server
 
-        with self._zswap.lifetime, self._lock:
+        with self._lifetime(), self._lock:
             directory, entry = self._make_entry()
             if path is None:
                 path = directory / f"{entry.name}-{next(self._sockets)}.sock"
-            made = Server(self._zswap, path, port=port, closed=self._closed_one)
+            made = Server(self._engine, path, mount=self._mount_for_client, port=port, closed=self._closed_one)
             self._servers.append(made)
             self._announce()
             return made
+
+    def _mount_for_client(self, path: str, allow_other: bool) -> None:
+        self.mount(path, allow_other=allow_other)
 
     def close(self) -> None:
         """Unmount everything, end the servers, take the entry back; nothing can be served any more."""

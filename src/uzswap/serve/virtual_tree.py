@@ -30,8 +30,8 @@ from uzswap.units import is_path
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.engine.zswap import Zswap
     from uzswap.files.file import ControlFile, FileType
+    from uzswap.files.view import EngineView
 
 __all__ = ["MAX_WRITE", "CgroupDirectory", "ControlTree", "Directory", "File", "Node", "OpenFile"]
 
@@ -67,7 +67,7 @@ class File:
     """A file of the tree."""
 
     type: FileType[Any]
-    target: MemCgroup | Zswap
+    target: MemCgroup | EngineView
     owner: MemCgroup
     path: str
 
@@ -222,10 +222,10 @@ class ControlTree:
     '1073741824\\n'
     """
 
-    def __init__(self, zswap: Zswap) -> None:
-        self.zswap = zswap
+    def __init__(self, engine: EngineView) -> None:
+        self.cgroups: Final = engine.tree
         self.root = FixedDirectory("/")
-        self.root.entries["cgroup"] = CgroupDirectory(zswap.root, "/cgroup")
+        self.root.entries["cgroup"] = CgroupDirectory(engine.tree.root, "/cgroup")
         for path, row in ENGINE_FILES.items():
             directory = self.root
             *parents, name = path.split("/")
@@ -233,7 +233,7 @@ class ControlTree:
                 inner = directory.entries.setdefault(parent, FixedDirectory(directory.join(parent)))
                 assert isinstance(inner, FixedDirectory)
                 directory = inner
-            directory.entries[name] = File(row, zswap, zswap.root, f"/{path}")
+            directory.entries[name] = File(row, engine, engine.tree.root, f"/{path}")
 
     def lookup(self, path: str) -> Node:
         """Return what is at an absolute path; ``..`` goes up, as everywhere, and stays at the root.

@@ -10,7 +10,7 @@ from uzswap.locks import Order, make_lock
 from uzswap.threads import start_thread
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.cgroup.tree import CgroupTree
     from uzswap.files.file import ControlFile
 
 __all__ = ["Watch"]
@@ -27,8 +27,8 @@ class Watch:
     Threads: any.  Answers come from the watch's own thread or from the caller's, never with a lock held.
     """
 
-    def __init__(self, zswap: Zswap) -> None:
-        self._tree = zswap.tree
+    def __init__(self, tree: CgroupTree) -> None:
+        self._tree = tree
         self._lock = make_lock(Order.WATCH)
         self._waiting: dict[Hashable, tuple[ControlFile[Any], Answer]] = {}
         self._thread: threading.Thread | None = None
