@@ -34,12 +34,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from uzswap.cgroup.pressure import has_cap_sys_resource
 from uzswap.client.mounts import attach, is_stale, mounted_on, prepare, take_away
 from uzswap.core.boundary.relay import Relay
 from uzswap.engine.lifetime import on_fork
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_condition, make_lock
+from uzswap.serve.peer import is_privileged
 from uzswap.serve.virtual_tree import ControlTree, Directory, File, Node, OpenFile
 from uzswap.serve.watch import Watch
 from uzswap.signals import on_behalf_of
@@ -202,7 +202,7 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         access = flags & os.O_ACCMODE
         writing = access != os.O_RDONLY
         node.check_access(reading=access != os.O_WRONLY, writing=writing)
-        privileged = _caller_is_privileged() if writing and node.type.writes_per_open else None
+        privileged = is_privileged(mfusepy.fuse_get_context()[2]) if writing and node.type.writes_per_open else None
         number = next(self._numbers)
         opened = node.open(nonblock=bool(flags & os.O_NONBLOCK), privileged=privileged)
         self.open_files[number] = _Open(node, opened)
@@ -243,14 +243,6 @@ def _answer_poll(handle: int, news: bool) -> None:
     if news:
         _libfuse.fuse_notify_poll(handle)
     _libfuse.fuse_pollhandle_destroy(handle)
-
-
-def _caller_is_privileged() -> bool:
-    pid = mfusepy.fuse_get_context()[2]
-    try:
-        return pid != 0 and has_cap_sys_resource(pid)  # 0: it is in a PID namespace that cannot be seen from here
-    except OSError:
-        return False
 
 
 class Mount:

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -22,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from uzswap.cgroup.pressure import has_cap_sys_resource
 from uzswap.errors import ReclaimError, os_error
 from uzswap.serve.openapi import as_yaml
+from uzswap.serve.peer import is_privileged, peer_of
 from uzswap.serve.virtual_tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
 from uzswap.serve.watch import Watch
 from uzswap.signals import on_behalf_of
@@ -306,13 +305,7 @@ def _seconds(request: web.Request) -> float:
 def _is_privileged(request: web.Request) -> bool:
     """Whether the client, not this process, has CAP_SYS_RESOURCE."""
     peer: socket.socket | None = request.get_extra_info("socket")
-    if peer is None or peer.family != socket.AF_UNIX:
-        return False
-    pid, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    try:
-        return pid > 0 and has_cap_sys_resource(pid)  # 0: it is in a PID namespace that cannot be seen from here
-    except OSError:
-        return False
+    return peer is not None and is_privileged(peer_of(peer))
 
 
 async def _body(request: web.Request) -> bytes:
