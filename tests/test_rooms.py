@@ -13,7 +13,7 @@ import uzswap
 PACKAGE: Final = Path(uzswap.__file__).parent
 
 #: beside all rooms: what anybody may use, and what uses no room
-BESIDE: Final = frozenset({"errors", "locks", "result", "signals", "units", "_version"})
+BESIDE: Final = frozenset({"errors", "locks", "mountinfo", "result", "signals", "units", "_version"})
 #: room -> rooms, or single modules of them, that it may import from, beside itself.  Arrows point down only.
 #: "uzswap" are the public names.
 ARROWS: Final[Mapping[str, frozenset[str]]] = {

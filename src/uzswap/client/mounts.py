@@ -8,13 +8,13 @@ import ctypes
 import errno
 import logging
 import os
-import re
 import socket
 import subprocess
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from uzswap.errors import os_error
+from uzswap.mountinfo import MountPoint, mount_points
 from uzswap.units import is_path
 
 __all__ = ["FSTYPE", "attach", "is_stale", "mounted_on", "mounted_type", "prepare", "take_away"]
@@ -23,7 +23,6 @@ _log = logging.getLogger(__name__)
 
 #: in /proc/self/mountinfo
 FSTYPE: Final = "fuse.uzswap"
-_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 #: include/uapi/linux/mount.h
 _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
@@ -33,35 +32,22 @@ _UMOUNT_NOFOLLOW: Final = 8
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class Mounted(NamedTuple):
-    """What is mounted somewhere."""
-
-    type: str
-    #: as ``st_dev`` has it
-    device: int
-
-
 def mounted_type(path: str | os.PathLike[str]) -> str | None:
     """Return the type of the file system that is mounted at a path; None when nothing is."""
     there = mounted_on(path)
     return None if there is None else there.type
 
 
-def mounted_on(path: str | os.PathLike[str]) -> Mounted | None:
+def mounted_on(path: str | os.PathLike[str]) -> MountPoint | None:
     """Return what is mounted at a path, the topmost; None when nothing is.
 
     It does not touch the file system itself, which may be dead.
     """
-    # proc(5): mount ID, parent, device, root, mount point, options, optional fields, "-", type, ...
     wanted = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(path))
     found = None
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            before, _, after = line.partition(b" - ")
-            where = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), before.split(b" ")[4])
-            if os.fsdecode(where) == wanted:
-                major, _, minor = before.split(b" ")[2].partition(b":")
-                found = Mounted(after.split(b" ")[0].decode(), os.makedev(int(major), int(minor)))
+    for point in mount_points():
+        if point.path == wanted:
+            found = point
     return found
 
 

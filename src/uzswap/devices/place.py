@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uzswap.errors import os_error
+from uzswap.mountinfo import mount_points
 
 __all__ = ["IN_MEMORY", "choose_directory", "file_system_type"]
 
@@ -41,14 +42,10 @@ def file_system_type(directory: str) -> str:
     real = os.path.realpath(directory)
     found, found_type = "", ""
     try:
-        with open("/proc/self/mountinfo", "rb") as mounts:
-            for line in mounts:
-                before, _, after = line.partition(b" - ")
-                escaped = before.split()[4].decode("latin-1")
-                point = os.fsdecode(escaped.encode("latin-1").decode("unicode_escape").encode("latin-1"))
-                inside = real == point or real.startswith(point.rstrip("/") + "/")
-                if inside and len(point) >= len(found):
-                    found, found_type = point, os.fsdecode(after.split()[0])
+        for point, kind in mount_points():
+            inside = real == point or real.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(found):
+                found, found_type = point, kind
     except OSError:
         return ""
     return found_type

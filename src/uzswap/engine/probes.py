@@ -27,6 +27,7 @@ from uzswap.core.boundary.engine import Engine
 from uzswap.core.boundary.memory import Memory
 from uzswap.devices import open_swap
 from uzswap.devices.place import IN_MEMORY, file_system_type
+from uzswap.mountinfo import mount_points
 from uzswap.units import PAGE_SIZE, format_size
 
 
@@ -316,10 +317,9 @@ def kernel_zswap() -> Finding:
 
 def _unified_cgroup() -> tuple[Path, Path] | None:
     """The cgroup2 mount and this process's cgroup in it."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[fields.index("-") + 1] == "cgroup2":
-            mount = Path(fields[4])
+    for point in mount_points():
+        if point.type == "cgroup2":
+            mount = Path(point.path)
             for entry in Path("/proc/self/cgroup").read_text().splitlines():
                 if entry.startswith("0::"):
                     own = mount / entry[3:].lstrip("/")
