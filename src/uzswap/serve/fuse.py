@@ -130,6 +130,7 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         kind, links = (st.S_IFDIR, 2 + node.nr_directories()) if isinstance(node, Directory) else (st.S_IFREG, 1)
         return {
             "st_mode": kind | node.mode,
+            "st_ino": node.inode,
             "st_nlink": links,
             "st_uid": self._uid,
             "st_gid": self._gid,
@@ -149,10 +150,12 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         del self.open_directories[fh]
         return 0
 
-    def readdir(self, path: str | None, fh: int) -> Iterator[tuple[str, int, int]]:
-        yield from ((name, st.S_IFDIR, 0) for name in (".", ".."))
-        for name, node in self.open_directories[fh].nodes():
-            yield name, st.S_IFDIR if isinstance(node, Directory) else st.S_IFREG, 0
+    def readdir(self, path: str | None, fh: int) -> Iterator[tuple[str, dict[str, int], int]]:
+        directory = self.open_directories[fh]
+        yield from ((name, {"st_mode": st.S_IFDIR, "st_ino": directory.inode}, 0) for name in (".", ".."))
+        for name, node in directory.nodes():
+            kind = st.S_IFDIR if isinstance(node, Directory) else st.S_IFREG
+            yield name, {"st_mode": kind, "st_ino": node.inode}, 0
 
     def mkdir(self, path: str, mode: int) -> int:
         self._tree.mkdir(path)
@@ -409,6 +412,7 @@ class Mount:
                 f"/dev/fd/{os.dup(self._socket.fileno())}",  # libfuse closes it
                 foreground=True,
                 direct_io=True,
+                use_ino=True,
                 attr_timeout=0,
                 entry_timeout=0,
                 negative_timeout=0,

@@ -120,6 +120,7 @@ def document() -> dict[str, Any]:
     }
 
 
+_INODE: Final = {"type": "integer", "description": "a cgroup's own, and no other's after it is gone"}
 _SCHEMAS: Final = {
     "Error": {
         "type": "object",
@@ -134,20 +135,22 @@ _SCHEMAS: Final = {
     },
     "Listing": {
         "type": "object",
-        "required": ["entries"],
+        "required": ["inode", "entries"],
         "properties": {
+            "inode": _INODE,
             "entries": {
                 "type": "array",
                 "items": {
                     "type": "object",
-                    "required": ["name", "type", "mode"],
+                    "required": ["name", "type", "mode", "inode"],
                     "properties": {
                         "name": {"type": "string"},
                         "type": {"enum": ["file", "directory"]},
                         "mode": {"type": "string", "pattern": "^[0-7]{4}$"},
+                        "inode": _INODE,
                     },
                 },
-            }
+            },
         },
     },
 }

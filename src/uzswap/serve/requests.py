@@ -287,10 +287,16 @@ def _path(request: web.Request) -> str:
 
 def _listing(directory: Directory) -> bytes:
     entries = [
-        {"name": name, "type": "directory" if isinstance(node, Directory) else "file", "mode": f"{node.mode:04o}"}
+        {
+            "name": name,
+            "type": "directory" if isinstance(node, Directory) else "file",
+            "mode": f"{node.mode:04o}",
+            "inode": node.inode,
+        }
         for name, node in directory.nodes()
     ]
-    return json.dumps({"entries": entries}).encode()  # escapes every character that is no text
+    told = {"inode": directory.inode, "entries": entries}
+    return json.dumps(told).encode()  # escapes every character that is no text
 
 
 def _seconds(request: web.Request) -> float:

@@ -2,7 +2,7 @@
 
 =========  ========================  ==============================================================================
 GET        a file                    its text
-GET        a directory               ``{"entries": [{"name", "type", "mode"}]}``
+GET        a directory               ``{"inode", "entries": [{"name", "type", "mode", "inode"}]}``
 PUT        a file                    writes the body, as one write; 204
 PUT        a directory, with a /     makes a cgroup; 201
 DELETE     a directory               removes a cgroup; 204

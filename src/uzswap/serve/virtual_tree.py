@@ -16,6 +16,7 @@ Threads: everything here can be used from several; a node is looked up anew for 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -38,6 +39,16 @@ __all__ = ["MAX_WRITE", "CgroupDirectory", "ControlTree", "Directory", "File", "
 #: include/linux/limits.h
 _PATH_MAX: Final = 4096
 _NAME_MAX: Final = 255
+
+
+#: inodes of one cgroup, its directory's first; the first block is for what there is one of
+_BLOCK: Final = 1 << 16
+_POSITION: Final = {name: position for position, name in enumerate(FILES, 1)}
+
+
+def _inode(cgroup: MemCgroup) -> int:
+    """Return the inode of a cgroup's directory: its own, and no other's after it is gone."""
+    return (cgroup.id + 1) * _BLOCK
 
 
 class OpenFile:
@@ -70,6 +81,7 @@ class File:
     target: MemCgroup | EngineView
     owner: MemCgroup
     path: str
+    inode: int
 
     @property
     def mode(self) -> int:
@@ -108,8 +120,9 @@ class Directory(ABC):
     #: permission bits
     mode: Final = 0o755
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, inode: int) -> None:
         self.path = path
+        self.inode: Final = inode
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -155,8 +168,8 @@ Node = Directory | File
 class FixedDirectory(Directory):
     """A directory whose contents never change."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: str, inode: int) -> None:
+        super().__init__(path, inode)
         self.entries: dict[str, Node] = {}
 
     def names(self) -> list[str]:
@@ -183,7 +196,7 @@ class CgroupDirectory(Directory):
     """A cgroup: its control files, and its children."""
 
     def __init__(self, cgroup: MemCgroup, path: str) -> None:
-        super().__init__(path)
+        super().__init__(path, _inode(cgroup))
         self.cgroup = cgroup
 
     def names(self) -> list[str]:
@@ -196,7 +209,8 @@ class CgroupDirectory(Directory):
         child = self.cgroup.children.get(name)
         if child is not None:
             return CgroupDirectory(child, self.join(name))
-        return File(cgroup_file(self.cgroup, name), self.cgroup, self.cgroup, self.join(name))
+        row, inode = cgroup_file(self.cgroup, name), self.inode + _POSITION[name]
+        return File(row, self.cgroup, self.cgroup, self.join(name), inode)
 
     def nr_directories(self) -> int:
         return len(self.cgroup.children)
@@ -224,16 +238,19 @@ class ControlTree:
 
     def __init__(self, engine: EngineView) -> None:
         self.cgroups: Final = engine.tree
-        self.root = FixedDirectory("/")
+        inodes = itertools.count(1)  # of the root, as everywhere
+        self.root = FixedDirectory("/", next(inodes))
         self.root.entries["cgroup"] = CgroupDirectory(engine.tree.root, "/cgroup")
         for path, row in ENGINE_FILES.items():
             directory = self.root
             *parents, name = path.split("/")
             for parent in parents:
-                inner = directory.entries.setdefault(parent, FixedDirectory(directory.join(parent)))
+                inner = directory.entries.get(parent)
+                if inner is None:
+                    inner = directory.entries[parent] = FixedDirectory(directory.join(parent), next(inodes))
                 assert isinstance(inner, FixedDirectory)
                 directory = inner
-            directory.entries[name] = File(row, engine, engine.tree.root, f"/{path}")
+            directory.entries[name] = File(row, engine, engine.tree.root, f"/{path}", next(inodes))
 
     def lookup(self, path: str) -> Node:
         """Return what is at an absolute path; ``..`` goes up, as everywhere, and stays at the root.
