@@ -48,7 +48,6 @@ NOT_YET: Final = frozenset(
         "uzswap.cli.launch -> uzswap.engine.zswap",
         "uzswap.cli.launch -> uzswap.serve.virtual_tree",
         "uzswap.cli.stat -> uzswap.cgroup.stat",
-        "uzswap.client.places -> uzswap.cli.interrupts",
         "uzswap.engine.probes -> uzswap.arrays.arena",
         "uzswap.reclaim.limits -> uzswap.engine.worker",
         "uzswap.reclaim.limits -> uzswap.engine.zswap",

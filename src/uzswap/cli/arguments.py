@@ -49,9 +49,9 @@ class _Path(click.ParamType[str]):
         return []
 
     def names_in(self, directory: str, engine: str | None) -> Iterator[str]:
-        tree, where = open_path(directory, engine)
-        with tree:
-            yield from (name.name + "/" * name.is_directory for name in tree.names(where))
+        root, where = open_path(directory, engine)
+        with root:
+            yield from (name.name + "/" * name.is_directory for name in root.names(where))
 
 
 class _Cgroup(_Path):
@@ -59,7 +59,7 @@ class _Cgroup(_Path):
 
     def names_in(self, directory: str, engine: str | None) -> Iterator[str]:
         cgroup = open_cgroup(directory, engine)
-        with cgroup.tree:
+        with cgroup.root:
             yield from (name.name for name in cgroup.names() if name.is_directory)
 
 

@@ -50,5 +50,5 @@ def mount(path: str, allow_other: bool, engine: str | None) -> None:
     PATH is an empty directory, or is made.  It is the engine that mounts, and that unmounts when it ends.  To unmount
     it earlier: fusermount3 -u PATH.  What a dead engine has left mounted there is taken away.
     """
-    with open_engine(engine) as tree:
-        tree.mount(os.path.abspath(path), allow_other=allow_other)
+    with open_engine(engine) as root:
+        root.mount(os.path.abspath(path), allow_other=allow_other)

@@ -11,7 +11,8 @@ import click
 from uzswap.cli.arguments import PATH, engine_option, json_option
 from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.report import printable
-from uzswap.client.places import Name, open_path
+from uzswap.client.places import open_path
+from uzswap.client.root import Name
 
 __all__ = ["cat", "ls", "mkdir", "rmdir", "write"]
 
@@ -26,9 +27,9 @@ def ls(path: str, long: bool, as_json: bool, engine: str | None) -> None:
 
     PATH is one of the engine's tree, such as cgroup/jobs, or of a mounted one, or /sys/fs/cgroup/...
     """
-    tree, where = open_path(path, engine)
-    with tree:
-        names = tree.names(where)
+    root, where = open_path(path, engine)
+    with root:
+        names = root.names(where)
     if as_json:
         rows = [
             {"name": one.name, "type": "directory" if one.is_directory else "file", "mode": f"{one.mode:04o}"}
@@ -56,9 +57,9 @@ def _mode(name: Name) -> str:
 def cat(paths: tuple[str, ...], engine: str | None) -> None:
     """Show control files, such as cgroup/jobs/memory.stat."""
     for path in paths:
-        tree, where = open_path(path, engine)
-        with tree:
-            _show(tree.read(where))
+        root, where = open_path(path, engine)
+        with root:
+            _show(root.read(where))
 
 
 @click.command()
@@ -68,9 +69,9 @@ def cat(paths: tuple[str, ...], engine: str | None) -> None:
 def write(path: str, text: str, engine: str | None) -> None:
     """Write TEXT to a control file.  As one write, which Ctrl-C interrupts.  With - it is read from stdin."""
     data = sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")
-    tree, where = open_path(path, engine)
-    with tree, Interrupts() as interrupts:
-        tree.write_interruptibly(where, data, interrupts)
+    root, where = open_path(path, engine)
+    with root, Interrupts() as interrupts:
+        root.write(where, data, interrupts=interrupts)
 
 
 @click.command()
@@ -79,9 +80,9 @@ def write(path: str, text: str, engine: str | None) -> None:
 def mkdir(paths: tuple[str, ...], engine: str | None) -> None:
     """Make cgroups, such as cgroup/jobs/b.  Their parents have to exist."""
     for path in paths:
-        tree, where = open_path(path, engine)
-        with tree:
-            tree.mkdir(where)
+        root, where = open_path(path, engine)
+        with root:
+            root.mkdir(where)
 
 
 @click.command()
@@ -90,6 +91,6 @@ def mkdir(paths: tuple[str, ...], engine: str | None) -> None:
 def rmdir(paths: tuple[str, ...], engine: str | None) -> None:
     """Remove cgroups.  They have no children and no members; their entries go to the parent."""
     for path in paths:
-        tree, where = open_path(path, engine)
-        with tree:
-            tree.rmdir(where)
+        root, where = open_path(path, engine)
+        with root:
+            root.rmdir(where)

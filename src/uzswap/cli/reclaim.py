@@ -19,7 +19,8 @@ from uzswap.cli.arguments import CGROUP, SIZE, engine_option, json_option
 from uzswap.cli.interrupts import Interrupts
 from uzswap.cli.report import Output, describe, exit_code, printable
 from uzswap.cli.usage import parse_flat
-from uzswap.client.places import Cgroup, open_cgroup
+from uzswap.client.places import open_cgroup
+from uzswap.client.root import Cgroup
 from uzswap.errors import ReclaimError, os_error
 from uzswap.result import ReclaimResult
 from uzswap.threads import start_thread
@@ -68,7 +69,7 @@ def reclaim(
     pairs = "".join(f" {key}={value}" for key, value in keys.items() if value is not None)
     one = open_cgroup(cgroup, engine)
     failed: OSError | None = None
-    with one.tree, Interrupts() as interrupts, _progress(one, parse_size(nbytes), source):
+    with one.root, Interrupts() as interrupts, _progress(one, parse_size(nbytes), source):
         attempt = Attempts(one, parse_size(nbytes), pairs, interrupts)
         try:
             attempt.run(wait=wait)
@@ -124,7 +125,7 @@ class Attempts:
         before, began = parse_flat(self._cgroup.read("memory.stat")), time.monotonic()
         try:
             text = f"{nbytes}{self._keys}".encode()
-            self._cgroup.tree.write_interruptibly(f"{self._cgroup.path}/memory.reclaim", text, self._interrupts)
+            self._cgroup.write("memory.reclaim", text, interrupts=self._interrupts)
         except ReclaimError as error:
             self._add(error.result)
             error.filename = self._cgroup.name
@@ -197,11 +198,11 @@ def _progress(cgroup: Cgroup, nbytes: int, source: str | None) -> Iterator[None]
         task = bar.add_task(printable(cgroup.name), total=nbytes or None)
 
         def look() -> None:
-            with cgroup.again().tree as tree:
+            with cgroup.again().root as root:
                 path, first = f"{cgroup.path}/memory.stat", None
                 while True:
                     try:
-                        now = parse_flat(tree.read(path)).get(key, 0) * unit
+                        now = parse_flat(root.read(path)).get(key, 0) * unit
                     except OSError:  # it goes without
                         return
                     first = now if first is None else first

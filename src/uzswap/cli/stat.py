@@ -11,7 +11,8 @@ from rich.table import Table
 from uzswap.cgroup.stat import Stat
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.report import Output
-from uzswap.client.places import Cgroup, open_cgroup
+from uzswap.client.places import open_cgroup
+from uzswap.client.root import Cgroup
 from uzswap.files.cgroup import FILES
 from uzswap.units import format_size
 
@@ -37,7 +38,7 @@ def stat(cgroup: str, everything: bool, raw: bool, as_json: bool, engine: str | 
     CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/...
     """
     one = open_cgroup(cgroup, engine)
-    with one.tree:
+    with one.root:
         told = {name: parse_file(text) for name, text in _files(one).items()}
     if as_json:
         click.echo(json.dumps({"cgroup": one.name, **told}))

@@ -25,7 +25,8 @@ from rich.text import Text
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.report import Output, describe, printable
 from uzswap.cli.usage import Usage
-from uzswap.client.places import Cgroup, open_cgroup
+from uzswap.client.places import open_cgroup
+from uzswap.client.root import Cgroup
 from uzswap.threads import start_thread
 from uzswap.units import format_size
 
@@ -114,7 +115,7 @@ def top(
     Without a terminal, with --once, --iterations or --json, tables are printed, or one line of JSON each time.
     """
     one = open_cgroup(cgroup, engine)
-    with one.tree:
+    with one.root:
         looks = Looks(one, depth)
         if once or iterations or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
             _print(looks, interval, 1 if once else iterations, sort, as_json=as_json)
@@ -291,8 +292,8 @@ class View:
     def _reclaim(self, cgroup: Cgroup, text: str) -> None:
         began = time.monotonic()
         try:
-            with cgroup.tree as tree:
-                tree.write(f"{cgroup.path}/memory.reclaim", text.encode())
+            with cgroup.root:
+                cgroup.write("memory.reclaim", text.encode())
             told = f"done in {time.monotonic() - began:.2f} s"
         except OSError as error:
             told = describe(OSError(error.errno, error.strerror))  # which file is known

@@ -30,7 +30,7 @@ def tree(cgroup: str, depth: int | None, as_json: bool, engine: str | None) -> N
     """
     top = open_cgroup(cgroup, engine)
     levels: list[tuple[int, Usage]] = []
-    with top.tree:
+    with top.root:
         for level, one in top.preorder(depth):
             try:
                 levels.append((level, Usage.of(one)))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from uzswap.client.places import Cgroup
+from uzswap.client.root import Cgroup
 from uzswap.units import PAGE_SIZE
 
 __all__ = ["Usage", "parse_flat", "some_avg10"]

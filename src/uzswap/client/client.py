@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
@@ -18,12 +19,13 @@ __all__ = ["Client", "RemoteFile"]
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
         try:
             self.sock.connect(self._path)
         except OSError as error:
@@ -42,12 +44,13 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """A connection to an engine's socket; a context manager, for one thread.
 
-    Every method raises the OSError that the operation itself gave, with its errno and message.
+    Every method raises the OSError that the operation itself gave, with its errno and message; with ``timeout``, in
+    seconds, also a TimeoutError when the other end is silent for so long.
     """
 
-    def __init__(self, socket_path: str | os.PathLike[str]) -> None:
+    def __init__(self, socket_path: str | os.PathLike[str], *, timeout: float | None = None) -> None:
         self.socket_path: Final = os.fspath(socket_path)
-        self._connection = _UnixConnection(self.socket_path)
+        self._connection = _UnixConnection(self.socket_path, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -57,6 +60,18 @@ class Client:
 
     def close(self) -> None:
         self._connection.close()
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Change the timeout; None waits for ever."""
+        self._connection.timeout = seconds
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(seconds)
+
+    def cut(self) -> None:
+        """End the connection under another thread, which gets ECONNRESET."""
+        with contextlib.suppress(OSError):  # it has ended
+            if self._connection.sock is not None:
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def read(self, path: str) -> str:
         """Return the text of a file; raises EISDIR for a directory."""
@@ -71,10 +86,19 @@ class Client:
         self._request("PUT", path, raw)
         return len(raw)
 
-    def list(self, path: str) -> list[dict[str, str]]:
-        """Return name, type and mode of what is in a directory."""
-        entries: list[dict[str, str]] = json.loads(self._request("GET", path.rstrip("/") + "/")[0])["entries"]
+    def list(self, path: str) -> list[dict[str, Any]]:
+        """Return name, type, mode and inode of what is in a directory."""
+        entries: list[dict[str, Any]] = self._listing(path)["entries"]
         return entries
+
+    def inode(self, path: str) -> int:
+        """Return the identity of a directory: no cgroup has that of another one, also of one that is gone."""
+        inode: int = self._listing(path)["inode"]
+        return inode
+
+    def _listing(self, path: str) -> dict[str, Any]:
+        listing: dict[str, Any] = json.loads(self._request("GET", path.rstrip("/") + "/")[0])
+        return listing
 
     def mkdir(self, path: str) -> None:
         self._request("PUT", path.rstrip("/") + "/")
@@ -144,10 +168,10 @@ class RemoteFile:
         events: int = json.loads(answer)["events"]
         return events
 
-    def interrupt(self) -> None:
+    def interrupt(self, timeout: float | None = None) -> None:
         """Close the file while another thread writes to it: the write ends with EINTR, as for a signal."""
         self._closed = True
-        with Client(self._client.socket_path) as other:
+        with Client(self._client.socket_path, timeout=timeout) as other:
             other._request("DELETE", self._location)
 
     def close(self) -> None:

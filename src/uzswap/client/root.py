@@ -1,0 +1,181 @@
+"""The seam: control files of anybody, by their paths.
+
+A :class:`Root` is one tree of control files, and there are three of them: an engine's, reached by its socket
+(:class:`~uzswap.client.over_socket.SocketRoot`), one that is mounted, and the kernel's (both are directories:
+:class:`~uzswap.client.directory.DirectoryRoot`).  A :class:`Cgroup` is one directory with a cgroup's files in it.
+Whoever watches or controls cgroups needs nothing else, and sees no difference.
+
+What holds for all of them:
+
+- Every read is made anew.  Nothing is kept between two calls, neither contents nor names.
+- An error is the OSError that the operation gave, with its errno; only the words are ours.  EAGAIN of memory.reclaim is
+  success in part; EINTR is what was interrupted, and it may have done something; ENOENT and ENODEV are a cgroup that is
+  gone.
+- A write is one write, taken whole or not at all, and may take long.  It can be given a time within which it has to
+  end, and then ends with EINTR as for a signal; ETIMEDOUT when it does not even end then, and is left alone.
+- A path may mean another cgroup at the next call.  The inode tells: it is a cgroup's own as long as it lives, and no
+  other's afterwards.
+
+Nothing here imports the engine.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+
+from uzswap.errors import os_error
+
+__all__ = ["PATIENCE", "Cgroup", "Interrupts", "Name", "Root"]
+
+#: seconds that a write has to end in once it was interrupted: it looks up between two batches, and a batch is one
+#: segment of 1 MiB, or SWAP_CLUSTER_MAX pages in the kernel
+PATIENCE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """An entry of a directory."""
+
+    name: str
+    is_directory: bool
+    #: permission bits
+    mode: int
+    inode: int
+
+
+class Interrupts(Protocol):
+    """What can interrupt a write that is under way, such as Ctrl-C."""
+
+    def call(self, act: Callable[[], object]) -> AbstractContextManager[None]:
+        """Call ``act`` when it comes during a block, or came before; ``act`` may raise.  Perhaps more than once."""
+        ...
+
+
+class Root(Protocol):
+    """Control files by their paths.  A context manager, for one thread; :meth:`again` is for another one."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def close(self) -> None:
+        """Let go of what it holds.  Calling it again does nothing."""
+        ...
+
+    def again(self) -> Root:
+        """Return the same tree, for another thread."""
+        ...
+
+    def read(self, path: str) -> str:
+        """Return the text of a file."""
+        ...
+
+    def write(
+        self, path: str, data: bytes, *, within: float | None = None, interrupts: Interrupts | None = None
+    ) -> None:
+        """Write to a file, as one write.
+
+        Parameters
+        ----------
+        within
+            Seconds until it is interrupted; None waits for ever.
+        interrupts
+            What else interrupts it.
+
+        Raises
+        ------
+        OSError
+            What the file says; EINTR it was interrupted, ETIMEDOUT it was, and did not end in :data:`PATIENCE`.
+        """
+        ...
+
+    def names(self, path: str) -> list[Name]:
+        """Return what is in a directory, directories last."""
+        ...
+
+    def inode(self, path: str) -> int:
+        """Return the identity of a directory."""
+        ...
+
+    def mkdir(self, path: str) -> None: ...
+
+    def rmdir(self, path: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """A cgroup, by where it is in a tree.  It need not exist."""
+
+    root: Root
+    #: of its directory
+    path: str
+    #: as a user calls it
+    name: str
+
+    def read(self, file: str) -> str:
+        """Return the text of a control file."""
+        try:
+            return self.root.read(f"{self.path}/{file}")
+        except FileNotFoundError:
+            self.names()
+            raise
+
+    def read_if_there(self, file: str) -> str | None:
+        """Return the text of a control file, None when this cgroup does not have it."""
+        try:
+            return self.read(file)
+        except (FileNotFoundError, PermissionError):
+            return None
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # memory.pressure of a kernel without PSI
+                return None
+            raise
+
+    def write(
+        self, file: str, data: bytes, *, within: float | None = None, interrupts: Interrupts | None = None
+    ) -> None:
+        """Write to a control file; see :meth:`Root.write`."""
+        self.root.write(f"{self.path}/{file}", data, within=within, interrupts=interrupts)
+
+    def inode(self) -> int:
+        """Return what tells it from every other cgroup, also one that has its path later."""
+        return self.root.inode(self.path)
+
+    def names(self) -> list[Name]:
+        """Return its control files and children."""
+        try:
+            return self.root.names(self.path)
+        except FileNotFoundError as error:
+            raise os_error(errno.ENOENT, "there is no such cgroup", self.name) from error
+
+    def children(self) -> Iterator[Cgroup]:
+        """Iterate over its children."""
+        for entry in self.names():
+            if entry.is_directory:
+                yield self.child(entry.name)
+
+    def child(self, name: str) -> Cgroup:
+        return Cgroup(self.root, f"{self.path.rstrip('/')}/{name}", f"{self.name.rstrip('/')}/{name}")
+
+    def preorder(self, depth: int | None = None) -> Iterator[tuple[int, Cgroup]]:
+        """Iterate over (level, cgroup) of the subtree, this one first; what is removed meanwhile is left out."""
+        waiting = [(0, self)]
+        while waiting:
+            level, cgroup = waiting.pop()
+            yield level, cgroup
+            if depth is None or level < depth:
+                try:
+                    below = [(level + 1, child) for child in cgroup.children()]
+                except OSError as error:
+                    if level and error.errno in (errno.ENOENT, errno.ENODEV):
+                        continue
+                    raise
+                waiting += reversed(below)
+
+    def again(self) -> Cgroup:
+        """Return the same cgroup, for another thread."""
+        return Cgroup(self.root.again(), self.path, self.name)
