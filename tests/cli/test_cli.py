@@ -14,8 +14,8 @@ from uzswap import Store, __version__
 from uzswap.cli import demo
 from uzswap.cli.doctor import examine
 from uzswap.cli.main import run
-from uzswap.engine import probes
-from uzswap.engine.probes import Level
+from uzswap.probes import machine as probes
+from uzswap.probes.machine import Level
 
 
 def uzswap(*arguments: str) -> subprocess.CompletedProcess[str]:

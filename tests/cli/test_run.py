@@ -17,8 +17,8 @@ from tests.serve.conftest import needs_fuse
 
 from uzswap.cli.main import run
 from uzswap.cli.settings import Settings
-from uzswap.engine import probes
-from uzswap.engine.probes import Level
+from uzswap.probes import machine as probes
+from uzswap.probes.machine import Level
 
 #: arrays are the subject of one test only, the others run where there is no userfaultfd as well
 PLAIN = {"UZSWAP_MANAGED": "no", "UZSWAP_SWAP_SIZE": "64M"}

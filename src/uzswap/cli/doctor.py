@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from uzswap.engine import probes
-from uzswap.engine.probes import Finding, Level
+from uzswap.probes import machine as probes
+from uzswap.probes.machine import Finding, Level
 
 _STYLE = {Level.OK: "green", Level.LIMITED: "yellow", Level.MISSING: "red"}
 
