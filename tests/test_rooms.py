@@ -13,7 +13,7 @@ import uzswap
 PACKAGE: Final = Path(uzswap.__file__).parent
 
 #: beside all rooms: what anybody may use, and what uses no room
-BESIDE: Final = frozenset({"errors", "locks", "mountinfo", "result", "signals", "units", "_version"})
+BESIDE: Final = frozenset({"errors", "locks", "mountinfo", "result", "signals", "threads", "units", "_version"})
 #: room -> rooms, or single modules of them, that it may import from, beside itself.  Arrows point down only.
 #: "uzswap" are the public names.
 ARROWS: Final[Mapping[str, frozenset[str]]] = {
@@ -30,7 +30,7 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "serve": frozenset({"cgroup", "client", "engine", "files"}),
     "client": frozenset(),
     # The grammar of memory.reclaim is text, as the tables of files are.
-    "cli": frozenset({"cgroup.reclaim", "client", "files", "uzswap"}),
+    "cli": frozenset({"cgroup.reclaim", "client", "files", "probes", "uzswap"}),
 }
 #: the composition root, and the public names: they know everybody, and no room knows the first
 EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})
@@ -43,7 +43,6 @@ NOT_YET: Final = frozenset(
         "uzswap.cgroup.memcg -> uzswap.reclaim.limits",
         "uzswap.cgroup.memcg -> uzswap.reclaim.protection",
         "uzswap.cgroup.tree -> uzswap.engine.zswap",
-        "uzswap.cli.doctor -> uzswap.probes.machine",
         "uzswap.cli.launch -> uzswap.arrays.managed",
         "uzswap.cli.launch -> uzswap.cgroup.memcg",
         "uzswap.cli.launch -> uzswap.engine.default",

@@ -6,7 +6,7 @@ from uzswap.arrays.array import array, asarray, empty, from_file, full, ones, ze
 from uzswap.arrays.managed import managed
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.core.boundary.engine import REFUSED
-from uzswap.engine.default import default_engine
+from uzswap.engine.default import default_engine, set_default_engine
 from uzswap.engine.zswap import Zswap
 from uzswap.errors import (
     IntegrityError,
@@ -16,6 +16,7 @@ from uzswap.errors import (
     ReclaimInterrupted,
     StaleHandleError,
 )
+from uzswap.probes import doctor
 from uzswap.reclaim.trace import TraceEvent
 from uzswap.result import ReclaimResult
 from uzswap.store.store import Store
@@ -39,6 +40,7 @@ __all__ = [
     "array",
     "asarray",
     "default_engine",
+    "doctor",
     "empty",
     "from_file",
     "full",
@@ -46,5 +48,6 @@ __all__ = [
     "managed",
     "ones",
     "resident",
+    "set_default_engine",
     "zeros",
 ]

@@ -17,8 +17,8 @@ from tests.serve.conftest import needs_fuse
 
 from uzswap.cli.main import run
 from uzswap.cli.settings import Settings
-from uzswap.probes import machine as probes
-from uzswap.probes.machine import Level
+from uzswap.probes import machine
+from uzswap.probes.finding import Level
 
 #: arrays are the subject of one test only, the others run where there is no userfaultfd as well
 PLAIN = {"UZSWAP_MANAGED": "no", "UZSWAP_SWAP_SIZE": "64M"}
@@ -353,7 +353,7 @@ atexit.register(lambda: print(int(x[-1])))
 
 @pytest.fixture
 def userfaultfd() -> None:
-    if all(finding.level is Level.MISSING for finding in probes.userfaultfd()):
+    if all(finding.level is Level.MISSING for finding in machine.userfaultfd()):
         pytest.skip("arrays need userfaultfd: sysctl vm.unprivileged_userfaultfd=1, or run the tests as root")
 
 

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from uzswap.probes import machine as probes
-from uzswap.probes.machine import Finding, Level
+import uzswap
 
-_STYLE = {Level.OK: "green", Level.LIMITED: "yellow", Level.MISSING: "red"}
+__all__ = ["doctor"]
 
-
-#: The size of a swap file when none is given.
-_SWAP_SIZE = 8 << 30
-
-
-def examine() -> list[Finding]:
-    """Run every probe."""
-    return [
-        probes.core(),
-        *probes.compressors(),
-        *probes.swap_file(_SWAP_SIZE),
-        probes.memory(),
-        probes.huge_pages(),
-        *probes.userfaultfd(),
-        probes.arrays(),
-        probes.fuse(),
-        probes.kernel_zswap(),
-        probes.kernel_source_zswap(),
-    ]
+_STYLE: Final = {"ok": "green", "limited": "yellow", "missing": "red"}
 
 
 @click.command()
@@ -39,7 +22,7 @@ def doctor() -> int:
 
     Ends with 1 only when something is missing without which uzswap does not run.
     """
-    findings = examine()
+    findings = uzswap.doctor()
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("feature", no_wrap=True)
@@ -48,6 +31,7 @@ def doctor() -> int:
         found = Text(finding.detail)
         if finding.fix:
             found.append(f"\n-> {finding.fix}", style="bold")
-        table.add_row(Text(finding.level.value, style=_STYLE[finding.level]), finding.what, found)
+        level = finding.level.value
+        table.add_row(Text(level, style=_STYLE[level]), finding.what, found)
     Console().print(table)
-    return int(any(finding.required and finding.level is Level.MISSING for finding in findings))
+    return int(any(finding.required and finding.level.value == "missing" for finding in findings))

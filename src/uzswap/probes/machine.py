@@ -1,8 +1,4 @@
-"""What this machine offers, found out by trying it: never by a version number.
-
-Every probe returns a :class:`Finding` and raises nothing; what it opens or makes it takes away again.  The probes
-of the kernel's own zswap write only a zero budget, into a scratch cgroup.
-"""
+"""What this machine offers an engine: libraries, memory, a swap file, userfaultfd, FUSE."""
 
 from __future__ import annotations
 
@@ -18,8 +14,6 @@ import platform
 import shutil
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from uzswap.arrays.arena import refusal
@@ -27,32 +21,8 @@ from uzswap.core.boundary.engine import Engine
 from uzswap.core.boundary.memory import Memory
 from uzswap.devices import open_swap
 from uzswap.devices.place import IN_MEMORY, file_system_type
-from uzswap.mountinfo import mount_points
+from uzswap.probes.finding import Finding, Level, reason
 from uzswap.units import PAGE_SIZE, format_size
-
-
-class Level(Enum):
-    """How good the news are: everything works, something works, nothing works."""
-
-    OK = "ok"
-    LIMITED = "limited"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of ``uzswap doctor``: what was tried, how it went, and the one line that mends it."""
-
-    what: str
-    level: Level
-    detail: str
-    fix: str = ""
-    #: Without it the engine does not run at all.
-    required: bool = False
-
-
-def _reason(error: OSError) -> str:
-    return f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"
 
 
 def _libc() -> ctypes.CDLL:
@@ -103,7 +73,7 @@ def userfaultfd() -> list[Finding]:
         try:
             fd = make()
         except OSError as error:
-            refusals.append(f"{how}: {_reason(error)}")
+            refusals.append(f"{how}: {reason(error)}")
             continue
         try:
             fix = "" if level is Level.OK else "sudo sysctl vm.unprivileged_userfaultfd=1"
@@ -164,7 +134,7 @@ def _move(fd: int) -> Finding:
     try:
         fcntl.ioctl(fd, _UFFDIO_API, answer)
     except OSError as error:
-        return Finding("UFFDIO_MOVE", Level.MISSING, f"UFFDIO_API: {_reason(error)}", "a newer kernel")
+        return Finding("UFFDIO_MOVE", Level.MISSING, f"UFFDIO_API: {reason(error)}", "a newer kernel")
     features = struct.unpack("=QQQ", answer)[1]
     if features & _UFFD_FEATURE_MOVE:
         return Finding("UFFDIO_MOVE", Level.OK, f"features 0x{features:x}")
@@ -185,7 +155,7 @@ def fuse() -> Finding:
             fix = "sudo chmod a+rw /dev/fuse"
         else:
             fix = "sudo modprobe fuse (in a container: docker run --device /dev/fuse --cap-add SYS_ADMIN)"
-        return Finding("FUSE", Level.MISSING, f"/dev/fuse: {_reason(error)}", fix)
+        return Finding("FUSE", Level.MISSING, f"/dev/fuse: {reason(error)}", fix)
     helper = shutil.which("fusermount3")
     if helper is None:
         return Finding("FUSE", Level.MISSING, "fusermount3 is not on PATH", "sudo apt-get install fuse3")
@@ -238,7 +208,7 @@ def _punch_hole(fd: int, elsewhere: str) -> Finding:
         return Finding(what, Level.OK, "works: what is free goes back to the file system")
     code = ctypes.get_errno()
     return Finding(
-        what, Level.LIMITED, f"{_reason(OSError(code, os.strerror(code)))}; the file never shrinks", elsewhere
+        what, Level.LIMITED, f"{reason(OSError(code, os.strerror(code)))}; the file never shrinks", elsewhere
     )
 
 
@@ -259,7 +229,7 @@ def huge_pages() -> Finding:
     try:
         text = path.read_text().strip()
     except OSError as error:
-        return Finding("transparent huge pages", Level.LIMITED, f"{path}: {_reason(error)}", "")
+        return Finding("transparent huge pages", Level.LIMITED, f"{path}: {reason(error)}", "")
     if "[never]" in text:
         return Finding("transparent huge pages", Level.LIMITED, text, fix)
     return Finding("transparent huge pages", Level.OK, text)
@@ -293,93 +263,3 @@ def compressors() -> list[Finding]:
             place = ", inside the wheel" if library.parent.name == "uzswap.libs" else ""
             findings.append(Finding(name, Level.OK, f"{library.name}, {version().decode()}{place}"))
     return findings
-
-
-# The kernel's zswap ---------------------------------------------------------------------------------------------------
-
-
-def kernel_zswap() -> Finding:
-    """Whether the kernel itself has a zswap that does something."""
-    what = "kernel zswap"
-    switch = Path("/sys/module/zswap/parameters/enabled")
-    try:
-        enabled = switch.read_text().strip()
-        devices = len(Path("/proc/swaps").read_text().splitlines()) - 1
-    except OSError as error:
-        return Finding(what, Level.MISSING, f"{switch}: {_reason(error)}", "a kernel with CONFIG_ZSWAP")
-    detail = f"enabled={enabled}, {devices} swap device{'' if devices == 1 else 's'}"
-    if enabled != "Y":
-        return Finding(what, Level.LIMITED, detail, f"echo Y | sudo tee {switch}")
-    if devices == 0:
-        return Finding(what, Level.LIMITED, detail, "add swap (mkswap, swapon)")
-    return Finding(what, Level.OK, detail)
-
-
-def _unified_cgroup() -> tuple[Path, Path] | None:
-    """The cgroup2 mount and this process's cgroup in it."""
-    for point in mount_points():
-        if point.type == "cgroup2":
-            mount = Path(point.path)
-            for entry in Path("/proc/self/cgroup").read_text().splitlines():
-                if entry.startswith("0::"):
-                    own = mount / entry[3:].lstrip("/")
-                    return mount, own if own.is_dir() else mount
-    return None
-
-
-def _writeback_refused(cgroup: Path, mount: Path) -> bool:
-    while True:
-        with contextlib.suppress(OSError):
-            if (cgroup / "memory.zswap.writeback").read_text().strip() == "0":
-                return True
-        if cgroup == mount:
-            return False
-        cgroup = cgroup.parent
-
-
-def kernel_source_zswap() -> Finding:
-    """Whether the kernel's ``memory.reclaim`` knows ``source=zswap``: a zero budget tells and does nothing."""
-    what = "kernel source=zswap"
-    found = _unified_cgroup()
-    if found is None:
-        return Finding(what, Level.MISSING, "no cgroup2 file system is mounted", _UNIFIED)
-    mount, own = found
-    if "memory" not in (mount / "cgroup.controllers").read_text().split():
-        return Finding(what, Level.MISSING, f"{mount} does not have the memory controller", _UNIFIED)
-    for parent in (own, mount):
-        scratch = parent / f"uzswap-doctor-{os.getpid()}"
-        try:
-            scratch.mkdir()
-        except OSError:
-            continue
-        try:
-            if (scratch / "memory.reclaim").exists():
-                return _try_zero_budget(what, scratch, mount)
-        finally:
-            scratch.rmdir()
-    # Without a scratch cgroup the statistics still tell: the series adds a key to memory.stat.
-    for cgroup in (own, mount):
-        with contextlib.suppress(OSError):
-            keys = {line.split()[0] for line in (cgroup / "memory.stat").read_text().splitlines()}
-            if "zswpwb_proactive_b" in keys:
-                return Finding(what, Level.OK, f"{cgroup}/memory.stat has zswpwb_proactive_b")
-            return Finding(what, Level.MISSING, f"{cgroup}/memory.stat has no zswpwb_proactive_b", _PATCHED)
-    fix = "systemd-run --user --scope -p Delegate=yes uzswap doctor"
-    return Finding(what, Level.MISSING, f"no cgroup with the memory controller below {mount} is ours to try", fix)
-
-
-_UNIFIED = "boot with systemd.unified_cgroup_hierarchy=1"
-_PATCHED = "a kernel with the proactive writeback series; uzswap needs none"
-
-
-def _try_zero_budget(what: str, scratch: Path, mount: Path) -> Finding:
-    try:
-        (scratch / "memory.reclaim").write_text("0 source=zswap")
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return Finding(what, Level.MISSING, "EOPNOTSUPP: built without zswap", "a kernel with CONFIG_ZSWAP")
-        if error.errno == errno.EINVAL and _writeback_refused(scratch, mount):
-            fix = "echo 1 into memory.zswap.writeback from here up to the root"
-            return Finding(what, Level.LIMITED, "EINVAL, and memory.zswap.writeback is 0 on the way up", fix)
-        return Finding(what, Level.MISSING, f"0 source=zswap: {_reason(error)}", _PATCHED)
-    return Finding(what, Level.OK, "0 source=zswap is accepted")
