@@ -7,13 +7,13 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Final, Self
 
 from uzswap.client.kernel import explain
 from uzswap.client.root import PATIENCE, Interrupts, Name, Root
 from uzswap.errors import os_error
+from uzswap.threads import start_thread
 
 __all__ = ["DirectoryRoot"]
 
@@ -122,5 +122,5 @@ def _wait_patiently(child: subprocess.Popen[bytes]) -> None:
         child.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         # Whenever it ends, somebody has to have waited for it.
-        threading.Thread(target=child.communicate, name="uzswap-left-alone", daemon=True).start()
+        start_thread("uzswap-left-alone", child.communicate)
         raise os_error(errno.ETIMEDOUT, f"it did not even end within {PATIENCE:g} s of being killed") from None

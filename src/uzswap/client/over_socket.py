@@ -5,13 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import errno
-import threading
 from collections.abc import Iterator
 from typing import Final, Self
 
 from uzswap.client.client import Client, RemoteFile
 from uzswap.client.root import PATIENCE, Interrupts, Name, Root
 from uzswap.errors import ReclaimError, os_error
+from uzswap.threads import start_thread
 
 __all__ = ["SocketRoot"]
 
@@ -122,5 +122,5 @@ def _in_thread(file: RemoteFile, data: bytes) -> concurrent.futures.Future[int]:
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=work, name="uzswap-write", daemon=True).start()
+    start_thread("uzswap-write", work)
     return done

@@ -156,7 +156,8 @@ class Server:
 
     def _run(self, started: concurrent.futures.Future[None]) -> None:
         try:
-            asyncio.run(self._serve(started), debug=False)  # whatever the program wants of its own loops
+            # The loop is ours, not the program's to debug: python -X dev would tell on stderr of every slow machine.
+            asyncio.run(self._serve(started), debug=False)
         except BaseException as error:  # whatever it is, the engine lives on
             if started.done():
                 _log.exception("%s: the socket is not served any more; serve it again", self.path)
