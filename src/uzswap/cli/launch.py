@@ -30,16 +30,13 @@ from collections.abc import Callable
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
-from uzswap.arrays.managed import managed
-from uzswap.cgroup.memcg import MemCgroup
+from uzswap import MemCgroup, Zswap, managed, set_default_engine
 from uzswap.cli.report import BAD_ARGUMENTS, FAILED, describe
 from uzswap.cli.settings import Settings
 from uzswap.client.runtime import runtime_directory
-from uzswap.engine.default import set_default_engine
-from uzswap.engine.probes import kernel_waits
-from uzswap.engine.zswap import Zswap
+from uzswap.probes.machine import kernel_waits
 from uzswap.errors import InvalidArgumentError, os_error
-from uzswap.serve.virtual_tree import ControlTree
+from uzswap.files.engine import engine_file
 
 
 def main(arguments: list[str]) -> None:
@@ -67,9 +64,11 @@ def start(settings: Settings) -> Zswap:
     """
     z = Zswap(**settings.engine)
     cgroup = z.cgroup(settings.cgroup)
-    tree = ControlTree(z)
-    for path, text in settings.files.items():
-        tree.file(f"/{path}").write(text.encode())
+    for name, text in settings.files.items():
+        cgroup.write(name, text)
+    for path, text in settings.engine_files.items():
+        with engine_file(path).open(z, z.root) as file:
+            file.write(text)
     if settings.socket or settings.metrics_port is not None:
         socket = settings.socket if isinstance(settings.socket, str) else None
         atexit.register(z.serve(socket, port=settings.metrics_port).close)

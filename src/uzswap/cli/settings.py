@@ -92,15 +92,13 @@ def _variable(name: str) -> str:
     return _PREFIX + re.sub(r"[./]", "_", name.removeprefix("uzswap.")).upper()
 
 
-_FILES: Final = {
-    **{
-        name: f"cgroup{{cgroup}}/{name}"
-        for name, row in FILES.items()
-        if row.writable and row.reader is not None and not row.writes_per_open
-    },
-    **{path: path for path, row in ENGINE_FILES.items() if row.writable},
-}
-_BY_VARIABLE: Final = {_variable(name): name for name in (*SETTINGS, *_FILES)}
+#: of the program's cgroup
+_CGROUP_FILES: Final = tuple(
+    name for name, row in FILES.items() if row.writable and row.reader is not None and not row.writes_per_open
+)
+_ENGINE_FILES: Final = tuple(path for path, row in ENGINE_FILES.items() if row.writable)
+_NAMES: Final = (*SETTINGS, *_CGROUP_FILES, *_ENGINE_FILES)
+_BY_VARIABLE: Final = {_variable(name): name for name in _NAMES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +114,10 @@ class Settings:
     #: None: if FUSE works here
     mount: bool | str | None = None
     metrics_port: int | None = None
-    #: what to write into which control files first, by their paths in the tree
+    #: what to write into which control files of the cgroup first
     files: Mapping[str, str] = field(default_factory=dict)
+    #: and of the engine, by their paths
+    engine_files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -146,9 +146,11 @@ class Settings:
         engine: dict[str, Any] = {}
         others: dict[str, Any] = {}
         files: dict[str, str] = {}
+        engine_files: dict[str, str] = {}
         for name, (where, value) in given.items():
-            if name in _FILES:
-                files[name] = str(int(value) if isinstance(value, bool) else value)
+            if name not in SETTINGS:
+                text = str(int(value) if isinstance(value, bool) else value)
+                (engine_files if name in _ENGINE_FILES else files)[name] = text
                 continue
             setting = SETTINGS[name]
             try:
@@ -161,8 +163,7 @@ class Settings:
         cgroup = others.setdefault("cgroup", "/program")
         if not cgroup.startswith("/"):
             raise InvalidArgumentError(f"cgroup = {cgroup!r} has to begin with a slash, such as /program")
-        paths = {_FILES[name].format(cgroup=cgroup.rstrip("/")): text for name, text in files.items()}
-        return cls(engine=engine, files=paths, **others)
+        return cls(engine=engine, files=files, engine_files=engine_files, **others)
 
 
 def _read_file(path: str) -> dict[str, Value]:
@@ -174,8 +175,8 @@ def _read_file(path: str) -> dict[str, Value]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is no TOML: {error}") from error
     for name, value in told.items():
-        if name not in SETTINGS and name not in _FILES:
-            raise InvalidArgumentError(f"{path}: {name} is no setting: {_known(name, (*SETTINGS, *_FILES))}")
+        if name not in _NAMES:
+            raise InvalidArgumentError(f"{path}: {name} is no setting: {_known(name, _NAMES)}")
         if not isinstance(value, str | int):
             raise InvalidArgumentError(f"{path}: {name} = {value!r}: text, a whole number, true or false is wanted")
     return told

@@ -8,7 +8,6 @@ from typing import Final
 import click
 from rich.table import Table
 
-from uzswap.cgroup.stat import Stat
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.report import Output
 from uzswap.client.places import open_cgroup
@@ -22,7 +21,10 @@ Value = int | float | str | dict[str, "Value"]
 
 #: (file, key) of what is in bytes; the key is empty in a file of one value
 _BYTES: Final = frozenset(
-    (row.name, stat.name) for row in FILES.values() for stat in (Stat("", row.unit), *row.keys) if stat.unit == "bytes"
+    (row.name, key)
+    for row in FILES.values()
+    for key, unit in (("", row.unit), *((stat.name, stat.unit) for stat in row.keys))
+    if unit == "bytes"
 )
 
 

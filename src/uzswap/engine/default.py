@@ -1,4 +1,4 @@
-"""The engine of a program that was started by ``uzswap run``."""
+"""The engine that a program shares: of ``uzswap run``, or one that it has made its default."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _engine: Zswap | None = None
 
 
 def default_engine() -> Zswap:
-    """Return the engine that ``uzswap run`` made for this program; it lives until the process ends.
+    """Return the engine that ``uzswap run`` made for this program, which lives until the process ends, or the one that
+    the program made its default.
 
     A library uses it to put what it holds into the same pool.  In a forked child it is the parent's, and unusable.
 
     Raises
     ------
     OSError
-        ENODEV: the program was not started by ``uzswap run``.
+        ENODEV: there is none.
 
     >>> default_engine()
     Traceback (most recent call last):
@@ -35,6 +36,6 @@ def default_engine() -> Zswap:
 
 
 def set_default_engine(zswap: Zswap) -> None:
-    """Make an engine the default one."""
+    """Make an engine the one that :func:`default_engine` returns, to libraries too; it stays the caller's to close."""
     global _engine
     _engine = zswap
