@@ -11,7 +11,7 @@ from tests.support.pages import pages_of_length, random_page
 from tests.support.states import stat
 
 from uzswap import MemCgroup, Zswap
-from uzswap.files.engine import DEBUG, PARAMETERS, engine_file
+from uzswap.files.engine import DEBUG, ENGINE_FILES, PARAMETERS, engine_file
 
 
 @pytest.fixture
@@ -75,6 +75,23 @@ def test_debug_counters(z: Zswap, g: MemCgroup) -> None:
     device = dict(line.split() for line in DEBUG["uzswap.device"].read(z, z.root).splitlines())
     assert int(device["live_bytes"]) >= 7 * 500 + 4096
     assert [stat.name for stat in DEBUG["uzswap.device"].keys] == list(device)
+    z.free_many(handles)
+
+
+def test_reading_about_the_device_opens_no_stream_to_it(z: Zswap, g: MemCgroup) -> None:
+    """Nothing is asynchronous until something was written back, however often it is asked."""
+
+    def asynchronous() -> bool:
+        device = z.core.device()
+        assert device is not None
+        return device.asynchronous
+
+    for row in ENGINE_FILES.values():
+        row.read(z, z.root)
+    assert not asynchronous()
+    handles = z.swap_out_many(pages_of_length(500, 7), g)
+    g.reclaim(stat(g, "zswap"), source="zswap")
+    assert asynchronous() <= z.core.device().direct  # a seccomp filter, or aio-max-nr, may forbid it
     z.free_many(handles)
 
 

@@ -22,7 +22,7 @@ import click
 
 from uzswap.cli.settings import CONFIG, SETTINGS, Settings
 from uzswap.client.runtime import engines
-from uzswap.engine.probes import kernel_waits
+from uzswap.probes.machine import kernel_waits
 from uzswap.errors import InvalidArgumentError, os_error
 
 __all__ = ["run"]

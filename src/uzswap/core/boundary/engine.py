@@ -546,13 +546,8 @@ class Engine:
             return None
         d = cython.address(c.device)
         with cython.nogil:
-            s = stream_get(c)
-            has_aio: cython.bint = s != cython.NULL and s.has_aio
-            if s != cython.NULL:
-                stream_put(c, s)
-            give_back(c)
-        with cython.nogil:
             pthread_mutex_lock(cython.address(c.lock))
+            has_aio = c.has_aio
             nr, nr_free, live, used = d.nr, d.nr_free, d.live_bytes, d.used_bytes
             cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
             pthread_mutex_unlock(cython.address(c.lock))

@@ -128,7 +128,7 @@ class DeviceInfo(NamedTuple):
     live_bytes: int  # records that are still wanted
     dead_bytes: int  # overwritten by nobody yet: what cleaning would win
     direct: bool
-    asynchronous: bool
+    asynchronous: bool  # a writer has found that it can be; False before the first one
     cleaned_segments: int
     punched_bytes: int
 

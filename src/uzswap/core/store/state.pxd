@@ -65,6 +65,7 @@ cdef struct Core:
     int has_device
     Request trim            # see trim_device()
     int trimming            # it is under way
+    int has_aio             # a stream writes asynchronously
     Worker *workers
     Stream *streams
     int nodes

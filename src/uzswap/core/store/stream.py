@@ -107,6 +107,10 @@ def stream_get(c):
                 return cython.NULL
         # Without AIO (a seccomp filter, aio-max-nr used up) writes are simply synchronous.
         s.has_aio = c.device.io.direct and uz_io_setup(NR_FLIGHTS, cython.address(s.aio)) == 0
+        if s.has_aio:
+            pthread_mutex_lock(cython.address(c.lock))
+            c.has_aio = 1
+            pthread_mutex_unlock(cython.address(c.lock))
     s.segment = NO_SEGMENT
     s.current = 0
     s.for_cleaning = s.proactive = s.no_space = s.error = 0
