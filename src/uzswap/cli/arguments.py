@@ -31,7 +31,6 @@ class _Path(click.ParamType[str]):
     """A path of a control file or directory."""
 
     name = "path"
-    directories_only = False
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not value or "\0" in value:

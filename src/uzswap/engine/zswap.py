@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from uzswap.cgroup.pressure import Pressure
     from uzswap.core.boundary.engine import Handles
     from uzswap.engine.paging import AnyBuffer
     from uzswap.result import ReclaimResult
@@ -433,10 +432,6 @@ class Zswap:
         if name in ("memory.high", *HARD_LIMITS) and memcg.limits[name] != NO_LIMIT:
             with self.lifetime, memcg.removal_told():
                 self._residents.enforce(memcg, name)
-
-    def pressure(self, memcg: MemCgroup) -> Pressure:
-        """Return the stall times of a cgroup."""
-        return require_cgroup(memcg, self).pressure
 
     def wake_shrink_worker(self) -> None:
         """Have the pool brought down to its accept threshold in the background."""
