@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 PAGE_SIZE: Final = 4096
-#: "max" of a limit: the counter maximum of the data plane, ``uzswap.core.boundary.engine.NO_LIMIT``
+#: "max" of a limit, in bytes; in the data plane it is UNLIMITED (core/store/entries.py)
 NO_LIMIT: Final = 1 << 62
 #: what the kernel's isspace() is true for; str.strip() alone would also take U+0085 and others
 WHITESPACE: Final = " \t\n\v\f\r"

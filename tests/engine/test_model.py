@@ -17,7 +17,8 @@ from tests.support.pages import PAGE_SIZE, page_of_length, random_page
 from tests.support.states import stats
 
 from uzswap import MemCgroup, ReclaimError, ReclaimResult, Zswap
-from uzswap.core.boundary.engine import DISK, NO_LIMIT, ZSWAP
+from uzswap.core.boundary.engine import DISK, ZSWAP
+from uzswap.units import NO_LIMIT
 
 #: By name, so that a failing history reads well.  Entries of all kinds: values, small, large, raw, several pages.
 DATA = {

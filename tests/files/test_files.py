@@ -17,7 +17,6 @@ from tests.support.pages import page_of_length, pages_of_length, random_page
 from tests.support.states import fill, reclaim, stat
 
 from uzswap import MemCgroup, ReclaimError, ReclaimIncomplete, Zswap
-from uzswap.core.boundary import engine as core_engine
 from uzswap.files.cgroup import FILES
 from uzswap.reclaim.limits import Reclaimed
 from uzswap.units import NO_LIMIT
@@ -358,7 +357,10 @@ def test_the_data_plane_has_the_limits(g: MemCgroup, owner: FrontEnd) -> None:
     g.write("memory.high", str(owner.resident_bytes))
     assert g.zswap.core.charge(g.index, 4096) == (-1, g.index)
     g.zswap.core.uncharge(g.index, 4096)
-    assert core_engine.NO_LIMIT == NO_LIMIT == g.limits["memory.max"]
+    g.write("memory.high", "max")
+    assert g.limits["memory.max"] == g.limits["memory.high"] == NO_LIMIT
+    assert g.zswap.core.charge(g.index, 1 << 50) == (-1, -1)
+    g.zswap.core.uncharge(g.index, 1 << 50)
 
 
 @pytest.mark.parametrize(("text", "stored"), [("8192", 2), ("8191", 1), ("0", 0), ("max", 4)])

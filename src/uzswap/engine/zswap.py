@@ -28,7 +28,7 @@ from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
 from uzswap.cgroup.reclaim import ReclaimRequest
 from uzswap.cgroup.tree import CgroupTree
-from uzswap.core.boundary.engine import COUNTERS, GLOBALS, MAX_NODES, NO_LIMIT, Engine
+from uzswap.core.boundary.engine import COUNTERS, GLOBALS, MAX_NODES, Engine
 from uzswap.devices import SwapFile, open_swap
 from uzswap.engine.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
 from uzswap.engine.paging import Paging, Place
@@ -45,7 +45,7 @@ from uzswap.reclaim.walks import Walk, make_walks
 from uzswap.reclaim.writeback import proactive_writeback
 from uzswap.serve.serving import Serving
 from uzswap.signals import hold_back_signals
-from uzswap.units import PAGE_SIZE, is_path, parse_size
+from uzswap.units import NO_LIMIT, PAGE_SIZE, is_path, parse_size
 
 if TYPE_CHECKING:
     import numpy as np

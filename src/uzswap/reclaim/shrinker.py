@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from uzswap.core.boundary.engine import COUNTERS, NO_LIMIT, STOP_ON_EXIST
+from uzswap.core.boundary.engine import COUNTERS, STOP_ON_EXIST
 from uzswap.reclaim.writeback import Request
-from uzswap.units import PAGE_SIZE
+from uzswap.units import NO_LIMIT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from uzswap.core.boundary.engine import GLOBALS, NO_LIMIT, Writer
+from uzswap.core.boundary.engine import GLOBALS, Writer
 from uzswap.errors import os_error, reclaim_error
 from uzswap.reclaim.trace import TraceEvent
 from uzswap.result import ReclaimResult
 from uzswap.signals import hold_back_signals
+from uzswap.units import NO_LIMIT
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup

@@ -33,7 +33,6 @@ NS_BOUNDS: Final[tuple[int, ...]]  # of the others; the last class takes all tha
 
 MAX_NODES: Final[int]  # 8
 MAX_ENTRY: Final[int]  # 65536, the largest uncompressed entry in bytes
-NO_LIMIT: Final[int]  # 2**62: "max"
 REFUSED: Final[int]  # 0: in a handle array, "this page stays with the caller"
 
 # Entry states (EntryInfo.state)

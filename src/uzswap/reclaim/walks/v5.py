@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from uzswap.core.boundary.engine import NO_LIMIT, RETRY_FAILED, STOP_ON_EXIST
+from uzswap.core.boundary.engine import RETRY_FAILED, STOP_ON_EXIST
 from uzswap.reclaim.walks import Room
 from uzswap.reclaim.walks.cursor import Cursors
 from uzswap.reclaim.writeback import Request
+from uzswap.units import NO_LIMIT
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
