@@ -190,3 +190,12 @@ def test_the_house_is_read_as_it_is_built() -> None:
     assert "uzswap.core.store.state" in IMPORTS["uzswap.core.boundary.engine"]
     assert "uzswap.core.store.entries" in IMPORTS["uzswap.core.store.state"]
     assert "uzswap.core.boundary.engine" in IMPORTS["uzswap.core.boundary.memory"]
+
+
+def test_the_plan_in_the_readme_leads_to_what_there_is() -> None:
+    root = Path(__file__).parents[1]
+    plan = (root / "README.md").read_text().partition("## Development")[2]
+    links = re.findall(r"\]\((src/[^)]*)\)", plan)
+    assert links
+    assert [link for link in links if not (root / link).exists()] == []
+    assert set(re.findall(r"(?<![/\w])(\w+)/  ", plan)) == ARROWS.keys()

@@ -1,0 +1,1 @@
+"""numpy arrays whose pages come and go."""

@@ -3,13 +3,14 @@
 It owns the parts and says who acts when; what they do is in their own files:
 
 =========================  =========================================================================================
-paging.py                  pages in and out: the swap-out decision, errors of loads
-writeback.py, walks/       writeback requests, and the three ways to choose what is written
-reclaim_resident.py        ordinary reclaim of resident memory, with shrinker.py beside it
-resident.py                front-ends and their charges: memory.high, memory.max
-memory/arena.py            numpy arrays, whose pages come and go on faults
-parameters.py              the module parameters, the pool limit
-lifetime.py                closing, forking
+engine/paging.py           pages in and out: the swap-out decision, errors of loads
+engine/parameters.py       the module parameters, the pool limit
+engine/lifetime.py         closing, forking
+reclaim/limits.py          front-ends and their charges: memory.high, memory.max
+reclaim/resident.py        ordinary reclaim of resident memory, with shrinker.py beside it
+reclaim/writeback.py       writeback requests; walks/ are the three ways to choose what is written
+arrays/arena.py            numpy arrays, whose pages come and go on faults
+serve/serving.py           mounts and sockets
 =========================  =========================================================================================
 
 The module is compiled, so that no signal handler runs between two of its steps (setup.py, ``UNTORN``).

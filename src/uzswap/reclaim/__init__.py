@@ -1,0 +1,1 @@
+"""The only policy: which memory goes, in which order, how much and when."""

@@ -1,0 +1,1 @@
+"""Objects as a mapping: what is cold is swapped out, value by value."""

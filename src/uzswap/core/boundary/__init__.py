@@ -1,0 +1,1 @@
+"""What Python sees of the data plane: integers and buffers in, integers out."""

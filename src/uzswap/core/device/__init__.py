@@ -1,0 +1,1 @@
+"""The swap device as segments of 1 MiB."""

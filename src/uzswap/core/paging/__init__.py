@@ -1,0 +1,1 @@
+"""Pages of arrays: faults, eviction, reading ahead."""

@@ -1,0 +1,1 @@
+"""Entries: LRUs, pool, codecs, into the pool and onto the device and back."""
