@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap.files.cgroup import FILES
@@ -79,7 +80,8 @@ def document() -> dict[str, Any]:
             paths[f"/cgroup/{name}"] = _file(row, [])
         paths[f"/cgroup/{{cgroup}}/{name}"] = _file(row, [_CGROUP])
     listing = {"application/json": {"schema": {"$ref": "#/components/schemas/Listing"}}}
-    for directory in ("/", "/cgroup/", "/zswap/", "/zswap/parameters/", "/zswap/debug/"):
+    inner = (f"/{parent}/" for path in ENGINE_FILES for parent in reversed(PurePosixPath(path).parents[:-1]))
+    for directory in dict.fromkeys(("/", "/cgroup/", *inner)):
         paths[directory] = {"get": {"summary": "list it", "responses": _responses("200", "what is in it", listing)}}
     paths["/cgroup/{cgroup}/"] = {
         "summary": "a cgroup",
