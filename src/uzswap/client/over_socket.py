@@ -57,13 +57,13 @@ class SocketRoot(Root):
             except TimeoutError:
                 raise os_error(errno.ETIMEDOUT, f"the engine did not answer within {within:g} s", path) from None
             client.set_timeout(None)
-            done = _in_thread(file, data)
 
             def interrupt() -> None:
                 with contextlib.suppress(OSError):
                     file.interrupt(PATIENCE)
 
             try:
+                done = _in_thread(file, data)
                 with contextlib.nullcontext() if interrupts is None else interrupts.call(interrupt):
                     if concurrent.futures.wait([done], within).not_done:
                         interrupt()
