@@ -2,8 +2,8 @@
 
 :class:`Order` names every lock; docs/locking.md says what each guards, and goes on with those of the data plane.  Where
 the environment says ``UZSWAP_CHECK_LOCKS=1``, as it does for the tests, each lock checks the order: waiting for one out
-of order is a :class:`~uzswap.core.boundary.ordered.LockOrderError` with both stacks, whether or not it would have hung.  Else
-they are those of :mod:`threading`.
+of order is a :class:`~uzswap.core.boundary.ordered.LockOrderError` with both stacks, whether or not it would have hung.
+Else they are those of :mod:`threading`.
 """
 
 from __future__ import annotations

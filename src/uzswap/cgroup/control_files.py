@@ -6,7 +6,7 @@ and given to the tree by the engine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, SupportsIndex
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
@@ -24,7 +24,7 @@ class OpenControlFile(Protocol):
 
     def read(self) -> str: ...
 
-    def write(self, data: str | bytes) -> int: ...
+    def write(self, data: str | bytes | SupportsIndex) -> int: ...
 
     def poll(self, timeout: float | None = None) -> int: ...
 

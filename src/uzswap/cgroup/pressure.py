@@ -9,8 +9,8 @@ and in every ancestor.  Two states are timed for each of them:
   period (2 s) after its last stall there, and ``full`` is the time in which all of them are stalled at once.  A
   workload of one thread thus has equal ``some`` and ``full``.
 
-Stalls of faults are measured where the faults are served, in the same states (:mod:`uzswap.core.paging.stalls`), and added
-here with :meth:`Pressure.add`.
+Stalls of faults are measured where the faults are served, in the same states (:mod:`uzswap.core.paging.stalls`), and
+added here with :meth:`Pressure.add`.
 
 The averages are the kernel's: sampled every 2 s, in 11-bit fixed point, whole percents.  The state between two changes
 is constant, so the samples are taken after the fact, exactly at their due times, by whoever looks next; they need no

@@ -34,9 +34,9 @@ from uzswap import MemCgroup, Zswap, managed, set_default_engine
 from uzswap.cli.report import BAD_ARGUMENTS, FAILED, describe
 from uzswap.cli.settings import Settings
 from uzswap.client.runtime import runtime_directory
-from uzswap.probes.machine import kernel_waits
 from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.files.engine import engine_file
+from uzswap.probes.machine import kernel_waits
 
 
 def main(arguments: list[str]) -> None:

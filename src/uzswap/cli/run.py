@@ -22,8 +22,8 @@ import click
 
 from uzswap.cli.settings import CONFIG, SETTINGS, Settings
 from uzswap.client.runtime import engines
-from uzswap.probes.machine import kernel_waits
 from uzswap.errors import InvalidArgumentError, os_error
+from uzswap.probes.machine import kernel_waits
 
 __all__ = ["run"]
 

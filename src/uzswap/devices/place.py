@@ -42,10 +42,10 @@ def file_system_type(directory: str) -> str:
     real = os.path.realpath(directory)
     found, found_type = "", ""
     try:
-        for point, kind in mount_points():
-            inside = real == point or real.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(found):
-                found, found_type = point, kind
+        for point in mount_points():
+            inside = real == point.path or real.startswith(point.path.rstrip("/") + "/")
+            if inside and len(point.path) >= len(found):
+                found, found_type = point.path, point.type
     except OSError:
         return ""
     return found_type

@@ -8,7 +8,8 @@ An error keeps its errno all the way.  What is particular:
 - *Polls.*  A request must not wait, so a poll says what is known now, and the kernel is told when that changes.
 - *Nothing is cached*, neither names nor contents: a cgroup can be made or removed by other ways at any time.
 - *A process that uses its own mount* can be killed: /dev/fuse is in a table of descriptors of its own, see
-  :mod:`uzswap.core.boundary.relay`.  So libfuse, which does not mount and unmount here either, is given a socket for it.
+  :mod:`uzswap.core.boundary.relay`.  So libfuse, which does not mount and unmount here either, is given a socket for
+  it.
 - *The end.*  libfuse leaves its loop when it is told to, and looks when it is woken: by the end of that socket.
 
 libfuse was made to own its process.  It changes the working directory and the handlers of some signals (its
