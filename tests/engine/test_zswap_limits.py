@@ -13,7 +13,7 @@ from tests.support.pages import PAGE_SIZE, page_of_length
 from tests.support.states import fill, stat, stat_delta
 
 from uzswap import MemCgroup, ReclaimIncomplete, ReclaimInterrupted, Zswap
-from uzswap.reclaim.limits import Reclaimed
+from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.units import round_up_to_page
 
 COMPRESSED = 500

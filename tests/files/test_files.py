@@ -17,8 +17,8 @@ from tests.support.pages import page_of_length, pages_of_length, random_page
 from tests.support.states import fill, reclaim, stat
 
 from uzswap import MemCgroup, ReclaimError, ReclaimIncomplete, Zswap
+from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.files.cgroup import FILES
-from uzswap.reclaim.limits import Reclaimed
 from uzswap.units import NO_LIMIT
 
 LIMITS = [name for name, row in FILES.items() if row.shape == "limit"]

@@ -19,7 +19,7 @@ from tests.serve.conftest import needs_fuse
 from tests.support.states import fill, reclaim
 
 from uzswap import MemCgroup, Store, Zswap
-from uzswap.reclaim.limits import Reclaimed
+from uzswap.cgroup.surroundings import Reclaimed
 
 pytestmark = needs_fuse
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from uzswap import MemCgroup
-from uzswap.reclaim.limits import Reclaimed
+from uzswap.cgroup.surroundings import Reclaimed
 
 
 class FrontEnd:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from uzswap.arrays.arena import arena_in
 from uzswap.core.boundary import handler as hook
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Allocating:
     def __enter__(self) -> None:
         self._lifetime.__enter__()
         try:
-            self._previous = self._cgroup.zswap.arena.handler(self._cgroup).install()
+            self._previous = arena_in(self._cgroup).handler(self._cgroup).install()
         except BaseException:
             self._lifetime.__exit__(None, None, None)
             raise

@@ -16,22 +16,23 @@ import os
 import threading
 import weakref
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from uzswap.arrays.kept import Kept
+from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.core.boundary import handler as hook
 from uzswap.core.boundary import memory as paged
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_lock
-from uzswap.reclaim.limits import Reclaimed
 from uzswap.threads import start_thread
 from uzswap.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.engine.zswap import Zswap
+    from uzswap.cgroup.tree import CgroupTree
+    from uzswap.core.boundary.engine import Engine
 
-__all__ = ["Arena", "ArraysOf", "arena_of", "refusal"]
+__all__ = ["Arena", "ArraysOf", "arena_in", "arena_of", "refusal"]
 
 
 def refusal(error: OSError) -> OSError:
@@ -77,6 +78,33 @@ class ArraysOf:
         return Reclaimed(asked if gone else 0, gone * PAGE_SIZE)
 
 
+class ArrayHost(Protocol):
+    """The engine, as its arena sees it."""
+
+    arena: Arena
+
+    @property
+    def core(self) -> Engine: ...
+
+    @property
+    def tree(self) -> CgroupTree: ...
+
+    @property
+    def root(self) -> MemCgroup: ...
+
+    @property
+    def closing(self) -> bool: ...
+
+    def over_high(self, memcg: MemCgroup) -> None: ...
+
+    def wake_shrink_worker(self) -> None: ...
+
+
+def arena_in(cgroup: MemCgroup) -> Arena:
+    """Return the arena of a cgroup's engine; cgroups know nothing of arrays."""
+    return cast(ArrayHost, cgroup.zswap).arena
+
+
 class Arena:
     """Where the arrays of an engine live.
 
@@ -86,7 +114,7 @@ class Arena:
         None until there is an array.
     """
 
-    def __init__(self, zswap: Zswap) -> None:
+    def __init__(self, zswap: ArrayHost) -> None:
         self.zswap: Final = zswap
         self.memory: paged.Memory | None = None
         self._lock = make_lock(Order.ARENA)
@@ -95,7 +123,7 @@ class Arena:
         #: by index of the cgroup that they allocate in now; guarded by the tree's lock
         self._handlers: defaultdict[int, weakref.WeakSet[hook.Handler]] = defaultdict(weakref.WeakSet)
         self._listener: threading.Thread | None = None
-        self._finalizer: weakref.finalize[[], Zswap] | None = None
+        self._finalizer: weakref.finalize[[], ArrayHost] | None = None
         self.kept: Final = Kept()
         zswap.tree.on_remove.append(self._cgroup_goes)
 
@@ -263,7 +291,7 @@ def arena_of(address: int) -> tuple[Arena, int] | None:
     return None
 
 
-def _listen(engine: weakref.ref[Zswap], memory: paged.Memory) -> None:
+def _listen(engine: weakref.ref[ArrayHost], memory: paged.Memory) -> None:
     """Pass on what the fault threads tell, until the memory is closed.  Keeps no engine alive."""
     while events := _next_events(memory):
         zswap = engine()

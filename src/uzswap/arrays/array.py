@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from uzswap.arrays.allocating import Allocating
-from uzswap.arrays.arena import arena_of
+from uzswap.arrays.arena import arena_in, arena_of
 from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core.boundary import handler as hook
 from uzswap.errors import InvalidArgumentError
@@ -119,7 +119,7 @@ def _is_in(candidate: object, cgroup: MemCgroup) -> bool:
         return False
     arena, area = found
     assert arena.memory is not None
-    return arena is cgroup.zswap.arena and arena.memory.place(area).memcg == cgroup.index
+    return arena is arena_in(cgroup) and arena.memory.place(area).memcg == cgroup.index
 
 
 def array(

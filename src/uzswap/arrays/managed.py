@@ -19,12 +19,14 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from uzswap.arrays.arena import arena_in
 from uzswap.cgroup.memcg import require_cgroup
+from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.core.boundary import handler as hook
+from uzswap.engine.host import host_of
 from uzswap.engine.lifetime import ForkedLifetime
 from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.locks import Order, make_lock
-from uzswap.reclaim.limits import Reclaimed
 from uzswap.units import parse_size
 
 if TYPE_CHECKING:
@@ -95,10 +97,10 @@ class managed:
         """
         if self._handler is not None:
             raise InvalidArgumentError(f"{self!r} is on already: make another one")
-        zswap = self.cgroup.zswap
-        handler = zswap.arena.handler(self.cgroup, self.min_bytes, _ITEM, shared=False)
-        _require_system_calls(zswap.arena.open())
-        zswap.register(self)
+        arena = arena_in(self.cgroup)
+        handler = arena.handler(self.cgroup, self.min_bytes, _ITEM, shared=False)
+        _require_system_calls(arena.open())
+        host_of(self.cgroup).register(self)
         self._handler = handler
         self._outer = _current.get()
         self._previous = handler.install()
@@ -117,7 +119,7 @@ class managed:
             _current.set(self._outer)
         self._outer = self._previous = None
         _pass_on_to_threads(-1)
-        zswap = self.cgroup.zswap
+        zswap = host_of(self.cgroup)
         if not isinstance(zswap.lifetime, ForkedLifetime):
             zswap.unregister(self)
 

@@ -6,12 +6,12 @@ and given to the tree by the engine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self, SupportsIndex
-
-if TYPE_CHECKING:
-    from uzswap.cgroup.memcg import MemCgroup
+from typing import Protocol, Self, SupportsIndex, TypeVar
 
 __all__ = ["ControlFiles", "Measurement", "OpenControlFile"]
+
+#: a cgroup, which this must not import
+C = TypeVar("C", contravariant=True)
 
 
 class OpenControlFile(Protocol):
@@ -37,14 +37,14 @@ class OpenControlFile(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
 
-class ControlFiles(Protocol):
+class ControlFiles(Protocol[C]):
     """The files that every cgroup has, by name."""
 
     def __contains__(self, name: object) -> bool: ...
 
-    def read(self, cgroup: MemCgroup, name: str) -> str: ...
+    def read(self, cgroup: C, name: str) -> str: ...
 
-    def open(self, cgroup: MemCgroup, name: str, *, nonblock: bool, privileged: bool | None) -> OpenControlFile: ...
+    def open(self, cgroup: C, name: str, *, nonblock: bool, privileged: bool | None) -> OpenControlFile: ...
 
 
 class Measurement(Protocol):

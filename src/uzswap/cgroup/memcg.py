@@ -42,15 +42,13 @@ if TYPE_CHECKING:
     from weakref import WeakSet
 
     from uzswap.cgroup.control_files import Measurement, OpenControlFile
-    from uzswap.cgroup.tree import CgroupTree
-    from uzswap.engine.zswap import Zswap
-    from uzswap.reclaim.limits import ResidentOwner
+    from uzswap.cgroup.surroundings import Host, Member, Tree
     from uzswap.result import ReclaimResult
 
 __all__ = ["MemCgroup", "require_cgroup"]
 
 
-def require_cgroup(cgroup: object, zswap: Zswap | None = None) -> MemCgroup:
+def require_cgroup(cgroup: object, zswap: object = None) -> MemCgroup:
     """Return what was given for a cgroup, if it is one, of this engine when that is given.
 
     Raises
@@ -152,6 +150,8 @@ class MemCgroup:
         Of the data plane; used again after a removal.
     id : int
         Grows with every cgroup, never used again.
+    order : tuple of int
+        The ids from the root's child down to this one: cgroups compared by it are in pre-order, elder siblings first.
     zswap : Zswap
         The engine.
     tree : CgroupTree
@@ -169,14 +169,15 @@ class MemCgroup:
         Stall times of the subtree.
     """
 
-    def __init__(self, tree: CgroupTree, parent: MemCgroup | None, name: str, index: int, ident: int) -> None:
+    def __init__(self, tree: Tree[MemCgroup], parent: MemCgroup | None, name: str, index: int, ident: int) -> None:
         self.tree = tree
-        self.zswap: Zswap = tree.zswap
+        self.zswap: Host[MemCgroup] = tree.zswap
         self.parent = parent
         self.name = name
         self.path: str = "/" if parent is None else f"{parent.path.rstrip('/')}/{name}"
         self.index = index
         self.id = ident
+        self.order: tuple[int, ...] = () if parent is None else (*parent.order, ident)
         self.online = True
         self.children: dict[str, MemCgroup] = {}
         self.limits = dict(_DEFAULT_LIMITS)
@@ -188,7 +189,7 @@ class MemCgroup:
         self.pressure: Pressure = Pressure(tree.pressure, None if parent is None else parent.pressure)
         self._writeback = True
         #: by id: they may be mappings, which are equal when their contents are
-        self._members: dict[int, ResidentOwner] = {}
+        self._members: dict[int, Member] = {}
         #: members of the subtree
         self._nr_members = 0
         self._notifications: dict[str, int] = {}
@@ -243,7 +244,7 @@ class MemCgroup:
     def stats(self) -> dict[str, int]:
         """Return ``memory.stat`` as numbers, in its order."""
         with self.in_use():
-            return memory_stat(self)
+            return memory_stat(self.zswap.core.counters(self.index), self.events)
 
     # Reclaim
 
@@ -325,17 +326,17 @@ class MemCgroup:
     # Members
 
     @property
-    def members(self) -> tuple[ResidentOwner, ...]:
+    def members(self) -> tuple[Member, ...]:
         """The front-ends in this cgroup; while there are any it is populated and cannot be removed."""
         return tuple(self._members.values())
 
-    def attach(self, owner: ResidentOwner) -> None:
+    def attach(self, owner: Member) -> None:
         """Make a front-end a member.  Raises ENODEV when the cgroup was removed."""
         with self.in_use():
             self._members[id(owner)] = owner
             self._count_members(1)
 
-    def detach(self, owner: ResidentOwner) -> None:
+    def detach(self, owner: Member) -> None:
         """Undo :meth:`attach`; again, it does nothing.
 
         It takes no lock but the leaf that notifies: it may be a finalizer that closes a front-end, in a thread that

@@ -7,14 +7,11 @@ one snapshot of the data plane, descendants included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from uzswap.core.boundary.engine import COUNTERS
-
-if TYPE_CHECKING:
-    from uzswap.cgroup.memcg import MemCgroup
 
 __all__ = [
     "CGROUP_STATS",
@@ -26,10 +23,8 @@ __all__ = [
     "SWAP_EVENTS",
     "Stat",
     "Unit",
-    "cgroup_stat",
     "flat_keyed",
     "memory_stat",
-    "numa_stat",
 ]
 
 Unit = Literal[
@@ -151,10 +146,10 @@ STATS: Final = (
 
 _ZEROS: Final = dict.fromkeys((stat.name for stat in STATS), 0)
 _FROM_CORE: Final = tuple((stat.name, COUNTERS.index(stat.source)) for stat in STATS if stat.source)
-_PER_NODE: Final = tuple(stat for stat in STATS if stat.per_node)
-_ZSWAP_ENTRIES: Final = Stat("uzswap.zswap_entries", "entries", help="entries in the pool")
+PER_NODE: Final = tuple(stat for stat in STATS if stat.per_node)
+ZSWAP_ENTRIES: Final = Stat("uzswap.zswap_entries", "entries", help="entries in the pool")
 #: memory.numa_stat
-NUMA_STATS: Final = (*_PER_NODE, _ZSWAP_ENTRIES)
+NUMA_STATS: Final = (*PER_NODE, ZSWAP_ENTRIES)
 
 
 def flat_keyed(values: Mapping[str, int | str]) -> str:
@@ -162,34 +157,16 @@ def flat_keyed(values: Mapping[str, int | str]) -> str:
     return "".join([f"{key} {value}\n" for key, value in values.items()])
 
 
-def memory_stat(cgroup: MemCgroup) -> dict[str, int]:
-    """Return memory.stat as numbers, in its order."""
-    counters = cgroup.zswap.core.counters(cgroup.index)
+def memory_stat(counters: Sequence[int], events: Mapping[str, int]) -> dict[str, int]:
+    """Return memory.stat as numbers, in its order, from what the data plane counts and what the cgroup does."""
     values = _ZEROS.copy()
     for name, position in _FROM_CORE:
         values[name] = counters[position]
-    events = cgroup.events
     for name in (*_STEALS, *_SCANS):
         values[name] = events[name]
     values["pgscan"] = sum(events[name] for name in _SCANS)
     values["pgsteal"] = sum(events[name] for name in _STEALS)
     return values
-
-
-def numa_stat(cgroup: MemCgroup) -> str:
-    """Return memory.numa_stat.
-
-    Front-ends do not say which node their resident memory is on, so it is all on node 0.  The last line, which the
-    kernel does not have, tells where the zswap entries are.
-    """
-    nodes = range(cgroup.zswap.nodes)
-    values = memory_stat(cgroup)
-    lines = [stat.name + "".join([f" N{n}={0 if n else values[stat.name]}" for n in nodes]) for stat in _PER_NODE]
-    lru_len = cgroup.zswap.core.lru_len
-    subtree = list(cgroup.preorder())
-    entries = [sum(lru_len(member.index, n) for member in subtree) for n in nodes]
-    lines.append(_ZSWAP_ENTRIES.name + "".join([f" N{n}={entries[n]}" for n in nodes]))
-    return "\n".join(lines) + "\n"
 
 
 CGROUP_STATS: Final = (
@@ -198,9 +175,3 @@ CGROUP_STATS: Final = (
     Stat("nr_subsys_memory", "cgroups", help="cgroups with the memory controller, this one included"),
     Stat("nr_dying_subsys_memory", "cgroups", help="the same, removed; uzswap has none"),
 )
-
-
-def cgroup_stat(cgroup: MemCgroup) -> str:
-    """Return cgroup.stat."""
-    subtree = sum(1 for _ in cgroup.preorder())
-    return flat_keyed(dict(zip((stat.name for stat in CGROUP_STATS), (subtree - 1, 0, subtree, 0), strict=True)))

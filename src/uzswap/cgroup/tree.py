@@ -25,7 +25,7 @@ from uzswap.signals import hold_back_signals
 
 if TYPE_CHECKING:
     from uzswap.cgroup.control_files import ControlFiles
-    from uzswap.engine.zswap import Zswap
+    from uzswap.cgroup.surroundings import Host
 
 __all__ = ["CgroupTree", "MemCgroup"]
 
@@ -57,7 +57,7 @@ class CgroupTree:
     closed : bool
     """
 
-    def __init__(self, zswap: Zswap, files: ControlFiles) -> None:
+    def __init__(self, zswap: Host[MemCgroup], files: ControlFiles[MemCgroup]) -> None:
         self.zswap = zswap
         self.files: Final = files
         self.lock = make_rlock(Order.TREE)

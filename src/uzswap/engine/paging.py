@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.core.boundary.engine import EntryInfo, Handles
-    from uzswap.engine.zswap import Zswap
+    from uzswap.reclaim.state import ReclaimState
+    from uzswap.reclaim.walks import Walk
 
     #: what has its memory in one piece; arrays are Buffers to a type checker from Python 3.12 on only
     AnyBuffer: TypeAlias = Buffer | NDArray[Any]
@@ -62,9 +64,14 @@ _BATCH_BYTES: Final = 8 << 20
 class Paging:
     """Swap-out and fault-in of one engine; any thread."""
 
-    def __init__(self, zswap: Zswap) -> None:
-        self._zswap = zswap
-        self._core = zswap.core
+    def __init__(
+        self, state: ReclaimState, walk: Callable[[], Walk], wake_shrink_worker: Callable[[], object], engine: object
+    ) -> None:
+        self._state = state
+        self._core = state.core
+        self._walk = walk
+        self._wake_shrink_worker = wake_shrink_worker
+        self._engine = engine
 
     # Out
 
@@ -97,10 +104,10 @@ class Paging:
         return handles
 
     def _check(self, memcg: MemCgroup, node: int) -> None:
-        if not require_cgroup(memcg, self._zswap).online:
+        if not require_cgroup(memcg, self._engine).online:
             memcg.require_online()
-        if not 0 <= operator.index(node) < self._zswap.nodes:
-            raise InvalidArgumentError(f"node={node}: this engine has nodes 0 to {self._zswap.nodes - 1}")
+        if not 0 <= operator.index(node) < self._state.nodes:
+            raise InvalidArgumentError(f"node={node}: this engine has nodes 0 to {self._state.nodes - 1}")
 
     def _store_all(
         self, data: NDArray[np.uint8], page: int, memcg: MemCgroup, node: int, handles: Handles, folio: int
@@ -137,7 +144,7 @@ class Paging:
             if done.reason == OVER_LIMIT:
                 step, flags = self._over_limit(memcg, folio)
             elif done.reason == POOL_FULL:
-                self._zswap.wake_shrink_worker()
+                self._wake_shrink_worker()
             elif done.reason == OVER_SWAP and was > folio:
                 flags = REFUSE  # all of them at once are too many; one folio may fit
             elif done.reason == OVER_SWAP:
@@ -154,7 +161,7 @@ class Paging:
     def _over_limit(self, memcg: MemCgroup, folio: int) -> tuple[int, int]:
         """S2: over memory.zswap.max.  Return how the store goes on: (pages that one decision is about, flags)."""
         with hold_back_signals():
-            room = self._zswap.walk.make_room(self._zswap, memcg)
+            room = self._walk().make_room(self._state, memcg)
         if room is Room.ADMIT:
             return folio, SKIP_LIMIT
         if room is Room.TEST_AGAIN:
@@ -220,13 +227,13 @@ class Paging:
 
     def _count_stall(self, info: EntryInfo, disk_ns: int) -> None:
         """Waiting for the device is a stall of the cgroup whose data it was, if it was not removed meanwhile."""
-        if disk_ns and (memcg := self._zswap.tree.find_index(info.memcg)) is not None:
+        if disk_ns and (memcg := self._state.tree.find_index(info.memcg)) is not None:
             memcg.pressure.record(disk_ns)
 
     def _load_error(self, number: int, handle: int, info: EntryInfo | None, which: str = "", page: int = 0) -> OSError:
         if info is None or number == errno.ESTALE:
             return _stale(handle, which)
-        memcg = self._zswap.tree.find_index(info.memcg)
+        memcg = self._state.tree.find_index(info.memcg)
         path = "a removed cgroup" if memcg is None else memcg.path
         name = f"handle {handle:#x}{which}"
         if number in (errno.EBADMSG, errno.EILSEQ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +14,8 @@ from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.units import PAGE_SIZE, WHITESPACE, kstrtobool, kstrtouint, parse_size
 
 if TYPE_CHECKING:
-    from uzswap.engine.zswap import Zswap
+    from uzswap.reclaim.state import ReclaimState
+    from uzswap.reclaim.walks import Walk
 
 __all__ = ["Compressor", "Parameters", "PoolLimit", "total_ram_pages"]
 
@@ -104,13 +105,15 @@ class Parameters:
     Every write changes the parameter wholly or, with an error, not at all.  May be called from any thread.
     """
 
-    def __init__(self, zswap: Zswap, limit: PoolLimit, compressor: Compressor, walk: str) -> None:
-        self._zswap = zswap
+    def __init__(
+        self, state: ReclaimState, walks: Mapping[str, Walk], limit: PoolLimit, compressor: Compressor, walk: str
+    ) -> None:
+        self._state = state
+        self._walks = walks
         self._ram = total_ram_pages()
         self._limit = limit
         self._compressor = compressor
         self.enabled = True
-        self.shrinker_enabled = False
         self._same_filled_pages_enabled = True
         self._apply_limit(limit)
         self._use_compressor(compressor)
@@ -158,7 +161,9 @@ class Parameters:
         return self._limit.pages(self._ram)
 
     def _apply_limit(self, limit: PoolLimit) -> None:
-        self._zswap.core.set_pool_limit(*limit.pages(self._ram))
+        maximum, accept = limit.pages(self._ram)
+        self._state.core.set_pool_limit(maximum, accept)
+        self._state.accept_pages = accept
         self._limit = limit
 
     def _max_pool_percent(self) -> int:
@@ -176,22 +181,26 @@ class Parameters:
 
     def _set_enabled(self, text: str) -> None:
         enabled = kstrtobool(text)
-        self._zswap.core.set_enabled(enabled)
+        self._state.core.set_enabled(enabled)
         self.enabled = enabled
 
+    @property
+    def shrinker_enabled(self) -> bool:
+        return self._state.shrinker_enabled
+
     def _set_shrinker_enabled(self, text: str) -> None:
-        self.shrinker_enabled = kstrtobool(text)
+        self._state.shrinker_enabled = kstrtobool(text)
 
     def _set_same_filled_pages_enabled(self, text: str) -> None:
         as_value = kstrtobool(text)
-        self._zswap.core.set_same_filled(as_value)
+        self._state.core.set_same_filled(as_value)
         self._same_filled_pages_enabled = as_value
 
     def _set_compressor(self, text: str) -> None:
         self._use_compressor(Compressor.parse(text.strip(WHITESPACE)))
 
     def _use_compressor(self, compressor: Compressor) -> None:
-        if self._zswap.core.set_compressor(compressor.codec, compressor.level):
+        if self._state.core.set_compressor(compressor.codec, compressor.level):
             raise os_error(
                 errno.EBUSY,
                 f"{compressor} must wait: entries of too many other compressors are still stored, load or free some",
@@ -202,10 +211,9 @@ class Parameters:
         self._use_walk(text.strip(WHITESPACE))
 
     def _use_walk(self, name: str) -> None:
-        walks = self._zswap.walks
-        if name not in walks:
-            raise os_error(errno.ENOENT, f"there is no walk {name!r}: there are {', '.join(walks)}")
-        self._zswap.walk = walks[name]
+        if name not in self._walks:
+            raise os_error(errno.ENOENT, f"there is no walk {name!r}: there are {', '.join(self._walks)}")
+        self._state.walk = name
 
 
 def _yes_no(value: bool) -> str:
@@ -223,7 +231,7 @@ _TABLE: Final[dict[str, tuple[Callable[[Parameters], str], Callable[[Parameters,
         Parameters._set_same_filled_pages_enabled,
     ),
     "shrinker_enabled": (lambda p: _yes_no(p.shrinker_enabled), Parameters._set_shrinker_enabled),
-    "uzswap.walk": (lambda p: p._zswap.walk.name, Parameters._set_walk),
+    "uzswap.walk": (lambda p: p._state.walk, Parameters._set_walk),
 }
 
 

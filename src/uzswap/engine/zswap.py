@@ -39,11 +39,12 @@ from uzswap.errors import InvalidArgumentError
 from uzswap.files.cgroup import CGROUP_FILES
 from uzswap.locks import Order, make_rlock
 from uzswap.reclaim.limits import HARD_LIMITS, ResidentOwner, Residents
+from uzswap.reclaim.proactive import proactive_writeback
 from uzswap.reclaim.resident import ResidentReclaim
 from uzswap.reclaim.shrinker import DynamicShrinker
+from uzswap.reclaim.state import ReclaimState
 from uzswap.reclaim.trace import Trace
 from uzswap.reclaim.walks import Walk, make_walks
-from uzswap.reclaim.writeback import proactive_writeback
 from uzswap.serve.serving import Serving
 from uzswap.signals import hold_back_signals
 from uzswap.units import NO_LIMIT, PAGE_SIZE, is_path, parse_size
@@ -145,20 +146,21 @@ class Zswap:
         if not 1 <= operator.index(nodes) <= MAX_NODES:
             raise InvalidArgumentError(f"nodes={nodes}: there can be 1 to {MAX_NODES}")
         self.nodes: Final = nodes
-        self.trace: Trace | None = None
-        self.closing = False
         self._closed = False
         self.core = Engine(nodes)
         self.tree = CgroupTree(self, CGROUP_FILES)
+        self.reclaim_state = ReclaimState(self.core, self.tree, nodes)
         self.walks = make_walks(self.tree)
-        self.walk: Walk
-        self.parameters = Parameters(self, limit, chosen, walk)
-        self.shrinker = DynamicShrinker(self)
-        self.reclaimer = ResidentReclaim(self)
+        self.parameters = Parameters(self.reclaim_state, self.walks, limit, chosen, walk)
+        self.shrinker = DynamicShrinker(self.reclaim_state)
+        self.reclaimer = ResidentReclaim(self.reclaim_state, self._walk_in_use, self.shrinker)
         self.arena = Arena(self)
-        self._residents = Residents(self)
-        self._paging = Paging(self)
-        self._shrink_worker = Worker("uzswap-shrink", lambda: self.walk.relieve_pool(self))
+        self.reclaim_state.others = self.arena.holder
+        self._residents: Residents
+        self._high_worker = Worker("uzswap-high", lambda: self._residents.reclaim_over())
+        self._residents = Residents(self.reclaim_state, self.reclaimer, self._high_worker.wake)
+        self._paging = Paging(self.reclaim_state, self._walk_in_use, self.wake_shrink_worker, self)
+        self._shrink_worker = Worker("uzswap-shrink", lambda: self.walk.relieve_pool(self.reclaim_state))
         self.lifetime = Lifetime()
         # Reentrant: a signal handler may close the engine while its thread is closing it.
         self._closing_lock = make_rlock(Order.CLOSING)
@@ -171,6 +173,7 @@ class Zswap:
             except OSError:
                 self.swap.close()
                 raise
+            self.reclaim_state.has_device = True
         on_fork(self, Zswap._forked)
 
     # Life
@@ -208,10 +211,10 @@ class Zswap:
                 if self._closed:
                     return
                 self.arena.require_no_arrays()
-                self.closing = True
+                self.reclaim_state.closing = True
                 self._serving.close()
                 self._shrink_worker.close()
-                self._residents.high_work.close()
+                self._high_worker.close()
             # Handlers run in here, and may raise: a call of another thread may take long.
             self.lifetime.end()
             with hold_back_signals():
@@ -233,14 +236,33 @@ class Zswap:
                 self.core.close()
         self._closed = True
 
-    def is_closing(self) -> bool:
-        return self.closing
+    @property
+    def closing(self) -> bool:
+        """Whether :meth:`close` has begun, or is over."""
+        return self.reclaim_state.closing
+
+    @property
+    def walk(self) -> Walk:
+        """The walk in use."""
+        return self.walks[self.reclaim_state.walk]
+
+    def _walk_in_use(self) -> Walk:
+        return self.walk
+
+    @property
+    def trace(self) -> Trace | None:
+        """Called with a :class:`~uzswap.reclaim.trace.TraceEvent` after each batch of each walk."""
+        return self.reclaim_state.trace
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self.reclaim_state.trace = trace
 
     def _forked(self) -> None:
         """Make this copy unusable: called in a forked child, which must not wait for any lock of the parent's."""
         self.lifetime = ForkedLifetime()
         self.arena.forked()
-        self.core = cast(Engine, ForkedEngine(self.core))
+        self.core = self.reclaim_state.core = cast(Engine, ForkedEngine(self.core))
         if self.swap is not None:
             self.swap.abandon()
 
@@ -414,14 +436,16 @@ class Zswap:
         OSError
             EINVAL when writeback is off for the cgroup and ``source=zswap`` was asked for.
         ReclaimError
-            Less was done than asked; see :func:`~uzswap.reclaim.writeback.proactive_writeback`.
+            Less was done than asked; see :func:`~uzswap.reclaim.proactive.proactive_writeback`.
         """
         require_cgroup(memcg, self)
         if not isinstance(request, ReclaimRequest):
             raise TypeError(f"a ReclaimRequest is needed, not {type(request).__name__}: use MemCgroup.reclaim()")
         with self.lifetime:
             if request.source == "zswap":
-                return proactive_writeback(self, memcg, request.nbytes, min_age=request.min_age, cancel=cancel)
+                return proactive_writeback(
+                    self.reclaim_state, self.walk, memcg, request.nbytes, min_age=request.min_age, cancel=cancel
+                )
             return self.reclaimer.proactive(memcg, request, cancel)
 
     def over_high(self, memcg: MemCgroup) -> None:
@@ -442,9 +466,11 @@ class Zswap:
 
     def pool_over_threshold(self) -> int:
         """Return the pages that the pool has above its accept threshold: what the shrink worker still has to do."""
-        if self.closing:
-            return 0
-        return max(0, self.core.pool_pages() - self.parameters.pool_limit[1])
+        return self.reclaim_state.pool_over_threshold()
+
+    def count_faults(self, memcg: MemCgroup) -> None:
+        """Have events and pressure of a subtree say what faults on arrays have met until now."""
+        self.arena.count_faults(memcg)
 
     def flush_work(self) -> None:
         """Wait until no background reclaim or writeback is under way, as it is at once when the engine is closed."""
@@ -452,7 +478,7 @@ class Zswap:
             return
         with self.lifetime:
             self._shrink_worker.flush()
-            self._residents.high_work.flush()
+            self._high_worker.flush()
             self.arena.settle()
             if self.swap is not None and not self.core.closed:
                 self.core.settle_device()

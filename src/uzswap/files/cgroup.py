@@ -19,14 +19,13 @@ from uzswap.cgroup.stat import (
     CGROUP_STATS,
     MEMORY_EVENTS,
     NUMA_STATS,
+    PER_NODE,
     STATS,
     SWAP_EVENTS,
+    ZSWAP_ENTRIES,
     Stat,
     Unit,
-    cgroup_stat,
     flat_keyed,
-    memory_stat,
-    numa_stat,
 )
 from uzswap.core.boundary.engine import COUNTERS
 from uzswap.errors import os_error
@@ -51,6 +50,28 @@ def cgroup_file(cgroup: MemCgroup, name: str) -> FileType[MemCgroup]:
 
 
 # Rows that several files have in common
+
+
+def _numa_stat(cgroup: MemCgroup) -> str:
+    """Return memory.numa_stat.
+
+    Front-ends do not say which node their resident memory is on, so it is all on node 0.  The last line, which the
+    kernel does not have, tells where the zswap entries are.
+    """
+    nodes = range(cgroup.zswap.nodes)
+    values = cgroup.stats()
+    lines = [stat.name + "".join([f" N{n}={0 if n else values[stat.name]}" for n in nodes]) for stat in PER_NODE]
+    lru_len = cgroup.zswap.core.lru_len
+    subtree = list(cgroup.preorder())
+    entries = [sum(lru_len(member.index, n) for member in subtree) for n in nodes]
+    lines.append(ZSWAP_ENTRIES.name + "".join([f" N{n}={entries[n]}" for n in nodes]))
+    return "\n".join(lines) + "\n"
+
+
+def _cgroup_stat(cgroup: MemCgroup) -> str:
+    """Return cgroup.stat."""
+    subtree = sum(1 for _ in cgroup.preorder())
+    return flat_keyed(dict(zip((stat.name for stat in CGROUP_STATS), (subtree - 1, 0, subtree, 0), strict=True)))
 
 
 def _sum(
@@ -134,22 +155,22 @@ def _write_reclaim(cgroup: MemCgroup, text: str) -> None:
 
 
 def _pressure(cgroup: MemCgroup) -> str:
-    cgroup.zswap.arena.count_faults(cgroup)
+    cgroup.zswap.count_faults(cgroup)
     return cgroup.pressure.read()
 
 
 def _memory_events(cgroup: MemCgroup) -> str:
-    cgroup.zswap.arena.count_faults(cgroup)
+    cgroup.zswap.count_faults(cgroup)
     return flat_keyed({stat.name: cgroup.events[stat.name] for stat in MEMORY_EVENTS})
 
 
 def _memory_events_local(cgroup: MemCgroup) -> str:
-    cgroup.zswap.arena.count_faults(cgroup)
+    cgroup.zswap.count_faults(cgroup)
     return flat_keyed({stat.name: cgroup.local_events[stat.name] for stat in MEMORY_EVENTS})
 
 
 def _swap_events(cgroup: MemCgroup) -> str:
-    cgroup.zswap.arena.count_faults(cgroup)
+    cgroup.zswap.count_faults(cgroup)
     return flat_keyed({stat.name: cgroup.events[f"swap.{stat.name}"] for stat in SWAP_EVENTS})
 
 
@@ -238,9 +259,9 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
         "what the memory of the subtree is used for, and what happened to it",
         "flat_keyed",
         keys=STATS,
-        reader=lambda cgroup: flat_keyed(memory_stat(cgroup)),
+        reader=lambda cgroup: flat_keyed(cgroup.stats()),
     ),
-    FileType("memory.numa_stat", "the same by node", "nested_keyed", "bytes", keys=NUMA_STATS, reader=numa_stat),
+    FileType("memory.numa_stat", "the same by node", "nested_keyed", "bytes", keys=NUMA_STATS, reader=_numa_stat),
     _events("memory.events", "times that limits of the subtree were met", MEMORY_EVENTS, _memory_events),
     _events("memory.events.local", "times that limits of this cgroup were met", MEMORY_EVENTS, _memory_events_local),
     _sum("memory.swap.current", "uncompressed bytes swapped out: to zswap, to disk, or all zero", "swap"),
@@ -281,7 +302,7 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
         (Stat("populated", "bool", help="a front-end is in the subtree"), Stat("frozen", "bool", help="always 0")),
         _cgroup_events,
     ),
-    FileType("cgroup.stat", "how many cgroups there are", "flat_keyed", keys=CGROUP_STATS, reader=cgroup_stat),
+    FileType("cgroup.stat", "how many cgroups there are", "flat_keyed", keys=CGROUP_STATS, reader=_cgroup_stat),
     FileType(
         "uzswap.last_reclaim",
         "what the last write to memory.reclaim did; empty before the first",

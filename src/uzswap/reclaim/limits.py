@@ -11,63 +11,41 @@ run in a thread that holds any.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from uzswap.engine.worker import Worker
+from uzswap.cgroup.surroundings import Member
 from uzswap.errors import InvalidArgumentError
-from uzswap.reclaim.resident import MAX_RECLAIM_RETRIES, Kind
+from uzswap.reclaim.resident import OnBehalfOf, ResidentReclaim
+from uzswap.reclaim.state import MAX_RECLAIM_RETRIES, ReclaimState
 from uzswap.signals import hold_back_signals
 from uzswap.units import format_size
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.engine.zswap import Zswap
 
-__all__ = ["HARD_LIMITS", "Reclaimed", "ResidentOwner", "Residents"]
+__all__ = ["HARD_LIMITS", "ResidentOwner", "Residents"]
 
 #: limits that memory never goes over
 HARD_LIMITS: Final = ("memory.max", "uzswap.resident.max")
 
 
-class Reclaimed(NamedTuple):
-    """What a front-end did when it was asked to give up memory."""
-
-    #: pages of 4096 bytes that were looked at
-    scanned_pages: int
-    #: resident bytes that were given up (and uncharged)
-    freed_bytes: int
-
-
-class ResidentOwner(Protocol):
-    """A front-end.
-
-    ``reclaim`` is called from any thread, also from within the owner's own call to :meth:`Zswap.charge`, and from
-    another owner's.  So it must not wait for a lock that is held across a charge: an owner that is busy gives up
-    nothing.
-    """
+class ResidentOwner(Member, Protocol):
+    """A front-end: a member of a cgroup that charges what it holds."""
 
     @property
     def cgroup(self) -> MemCgroup: ...
-
-    @property
-    def resident_bytes(self) -> int:
-        """What it holds uncompressed now."""
-        ...
-
-    def reclaim(self, nbytes: int) -> Reclaimed:
-        """Swap out about ``nbytes`` of what was not used for longest, and uncharge it."""
-        ...
 
 
 class Residents:
     """Charges of all front-ends of an engine, and the background reclaim that ``memory.high`` sets off."""
 
-    def __init__(self, zswap: Zswap) -> None:
-        self._zswap = zswap
+    def __init__(self, state: ReclaimState, reclaimer: ResidentReclaim, wake: Callable[[], object]) -> None:
+        self._state = state
+        self._reclaimer = reclaimer
+        self._wake_worker = wake
         self._owners: dict[int, ResidentOwner] = {}
         #: what is over a limit, for the background: (index, limit) -> cgroup
         self._over: dict[tuple[int, str], MemCgroup] = {}
-        self.high_work = Worker("uzswap-high", self._reclaim_over)
 
     def register(self, owner: ResidentOwner) -> None:
         """Make an owner a member of its cgroup.
@@ -114,12 +92,12 @@ class Residents:
         """
         if nbytes < 0:
             raise InvalidArgumentError(f"a charge cannot be negative: {nbytes}")
-        core, index = self._zswap.core, memcg.index
+        core, index = self._state.core, memcg.index
         forced: MemCgroup | None = None
         retries = 0 if force else MAX_RECLAIM_RETRIES
         over_max, over_high = core.charge(index, nbytes)
         while over_max >= 0:
-            limited = self._zswap.tree.find_index(over_max)
+            limited = self._state.tree.find_index(over_max)
             if limited is not None and not self._fits(limited, memcg, nbytes, retries):
                 if not force:
                     raise self._out_of_memory(limited, nbytes)
@@ -128,7 +106,7 @@ class Residents:
         if over_high < 0 and forced is None:
             return
         try:
-            high = self._zswap.tree.find_index(over_high)
+            high = self._state.tree.find_index(over_high)
             if high is not None:
                 self.over_high(high)
             if forced is not None:
@@ -166,10 +144,10 @@ class Residents:
             return  # and whoever put it there has woken the worker, or is about to
         with hold_back_signals():
             self._over[memcg.index, limit] = memcg
-            self.high_work.wake()
+            self._wake_worker()
 
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
-        self._zswap.core.uncharge(memcg.index, nbytes)
+        self._state.core.uncharge(memcg.index, nbytes)
 
     def enforce(self, memcg: MemCgroup, name: str) -> None:
         """Reclaim at once after a limit was written below what is in use (SPEC 7.2).
@@ -179,7 +157,7 @@ class Residents:
         """
         with hold_back_signals() as signals, memcg.pressure.stall():
             if name == "memory.high":
-                self._zswap.reclaimer.shrink_to(memcg, name, Kind.DIRECT, stop=signals.pending)
+                self._reclaimer.shrink_to(memcg, name, OnBehalfOf.DIRECT, stop=signals.pending)
             elif name in HARD_LIMITS and not self._make_room(memcg, 0, signals.pending) and not signals.pending():
                 memcg.count_event("oom")
 
@@ -190,20 +168,22 @@ class Residents:
         self, limited: MemCgroup, more: int, stop: Callable[[], bool], retries: int = MAX_RECLAIM_RETRIES
     ) -> bool:
         """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go."""
-        shrink_to = self._zswap.reclaimer.shrink_to
+        shrink_to = self._reclaimer.shrink_to
         limits = ("uzswap.resident.max", "memory.max")
-        return all(shrink_to(limited, name, Kind.DIRECT, more=more, stop=stop, retries=retries) for name in limits)
+        return all(
+            shrink_to(limited, name, OnBehalfOf.DIRECT, more=more, stop=stop, retries=retries) for name in limits
+        )
 
-    def _reclaim_over(self) -> None:
+    def reclaim_over(self) -> None:
         """Bring every cgroup that was found above a limit back to it."""
         while self._over:
             (_, limit), memcg = self._over.popitem()
             try:
                 if limit == "memory.high":
                     memcg.count_event("high")
-                    self._zswap.reclaimer.shrink_to(memcg, limit, Kind.KSWAPD, stop=self._zswap.is_closing)
+                    self._reclaimer.shrink_to(memcg, limit, OnBehalfOf.KSWAPD, stop=self._state.is_closing)
                 else:
-                    self._make_room(memcg, 0, self._zswap.is_closing, retries=0)
+                    self._make_room(memcg, 0, self._state.is_closing, retries=0)
             except (OSError, ValueError):
                 if memcg.online:  # else it was removed while we were at it
                     raise

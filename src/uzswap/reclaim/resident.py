@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from uzswap.core.boundary.engine import COUNTERS
+from uzswap.core.boundary.engine import COUNTERS, LRU, RESIDENT
 from uzswap.errors import reclaim_error
+from uzswap.reclaim.state import MAX_RECLAIM_RETRIES, ReclaimState
 from uzswap.reclaim.walks.cursor import Cursors
 from uzswap.reclaim.walks.relief import room_below
 from uzswap.reclaim.writeback import Request
@@ -25,12 +26,12 @@ from uzswap.units import PAGE_SIZE
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.cgroup.reclaim import ReclaimRequest
-    from uzswap.engine.zswap import Zswap
-    from uzswap.reclaim.limits import ResidentOwner
+    from uzswap.cgroup.surroundings import Member
+    from uzswap.reclaim.shrinker import DynamicShrinker
+    from uzswap.reclaim.walks import Walk
 
-__all__ = ["MAX_RECLAIM_RETRIES", "Kind", "ResidentReclaim"]
+__all__ = ["OnBehalfOf", "ResidentReclaim"]
 
-MAX_RECLAIM_RETRIES: Final = 16  # mm/internal.h
 DEF_PRIORITY: Final = 12  # include/linux/mmzone.h
 SWAP_CLUSTER_MAX: Final = 32  # include/linux/swap.h, pages
 #: Asked of a front-end at once: large enough to be compressed in batches, small enough to look for signals in between.
@@ -39,7 +40,7 @@ SHRINK_BYTES: Final = 4 << 20
 _CLEAN_COPIES: Final = COUNTERS.index("uzswap.clean_copies")
 
 
-class Kind(StrEnum):
+class OnBehalfOf(StrEnum):
     """On whose behalf: the last part of the pgscan_* and pgsteal_* counters."""
 
     PROACTIVE = "proactive"
@@ -54,7 +55,9 @@ def _never() -> bool:
 class _Scan:
     """One attempt: what is wanted, what was freed, and why something was left alone (struct scan_control)."""
 
-    def __init__(self, target: MemCgroup, want: int, kind: Kind, anonymous: bool, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, target: MemCgroup, want: int, kind: OnBehalfOf, anonymous: bool, stop: Callable[[], bool]
+    ) -> None:
         self.target = target
         self.want = want
         self.kind = kind
@@ -72,15 +75,17 @@ class _Scan:
 class ResidentReclaim:
     """Reclaim of resident memory in one engine; may run in several threads at once."""
 
-    def __init__(self, zswap: Zswap) -> None:
-        self._zswap = zswap
-        self._cursors = Cursors(zswap.tree)
+    def __init__(self, state: ReclaimState, walk: Callable[[], Walk], shrinker: DynamicShrinker) -> None:
+        self._state = state
+        self._walk = walk
+        self._shrinker = shrinker
+        self._cursors = Cursors(state.tree)
 
     def once(
         self,
         target: MemCgroup,
         nbytes: int,
-        kind: Kind,
+        kind: OnBehalfOf,
         *,
         swappiness: int | str | None = None,
         copies: bool = True,
@@ -92,7 +97,7 @@ class ResidentReclaim:
         """
         scan = _Scan(target, max(nbytes, SWAP_CLUSTER_MAX * PAGE_SIZE), kind, swappiness != 0, stop)
         if copies:
-            scan.freed = self._zswap.core.drop_clean(target.index, scan.want)
+            scan.freed = self._state.core.drop_clean(target.index, scan.want)
             if scan.freed >= scan.want:
                 return scan.freed
         while True:
@@ -121,17 +126,17 @@ class ResidentReclaim:
         with hold_back_signals() as signals:
 
             def stop() -> bool:
-                return self._zswap.closing or (cancel is not None and cancel()) or signals.pending()
+                return self._state.closing or (cancel is not None and cancel()) or signals.pending()
 
             while freed < want:
                 if stop():
                     outcome = errno.EINTR
                     break
                 share = (want - freed) // PAGE_SIZE // 4 * PAGE_SIZE
-                progress = self.once(memcg, share, Kind.PROACTIVE, swappiness=request.swappiness, stop=stop)
+                progress = self.once(memcg, share, OnBehalfOf.PROACTIVE, swappiness=request.swappiness, stop=stop)
                 freed += progress
                 if not progress:
-                    if retries == 0:
+                    if retries == 0 or not self._anything_to_take(memcg, copies=True):
                         outcome = errno.EAGAIN
                         break
                     retries -= 1
@@ -145,7 +150,7 @@ class ResidentReclaim:
         self,
         memcg: MemCgroup,
         name: str,
-        kind: Kind,
+        kind: OnBehalfOf,
         *,
         more: int = 0,
         stop: Callable[[], bool] = _never,
@@ -170,8 +175,7 @@ class ResidentReclaim:
 
     def _write_back(self, memcg: MemCgroup, nbytes: int, stop: Callable[[], bool]) -> bool:
         """Write compressed bytes of the subtree back, what memory.low protects last; whether anything was written."""
-        zswap = self._zswap
-        if zswap.swap is None or zswap.walk.name == "v5":
+        if not self._may_write_back():
             return False
         for low_too in (False, True):
 
@@ -179,23 +183,24 @@ class ResidentReclaim:
                 minimum, low = member.effective_protection(memcg)
                 return 0 < member.usage() <= (minimum if low_too else max(minimum, low))  # noqa: B023  used at once
 
-            with Request(zswap, memcg, nbytes, cancel=stop, spared=spared) as request:
-                zswap.walk.run(request)
+            with Request(self._state, memcg, nbytes, cancel=stop, spared=spared) as request:
+                self._walk().run(request)
             if request.written or stop():
                 break
         return request.written > 0
 
+    def _may_write_back(self) -> bool:
+        """The kernel writes back for a charge only where shrinker_enabled is Y; so does its model."""
+        return self._state.has_device and self._state.walk != "v5"
+
     def _anything_to_take(self, target: MemCgroup, copies: bool) -> bool:
         """Whether a retry can find more than nothing."""
-        if self._zswap.parameters.shrinker_enabled:
+        if self._state.shrinker_enabled:
             return True
-        if copies and self._zswap.core.counters(target.index)[_CLEAN_COPIES]:
+        if copies and self._state.core.counters(target.index)[_CLEAN_COPIES]:
             return True
-        return any(owner.resident_bytes for memcg in target.preorder() for owner in self._owners(memcg))
-
-    def _owners(self, memcg: MemCgroup) -> tuple[ResidentOwner, ...]:
-        """Everybody with resident memory of a cgroup's own: its members, and its arrays."""
-        return (*memcg.members, *self._zswap.arena.holder(memcg))
+        there = self._state.with_something(target, RESIDENT)
+        return any(holder.resident_bytes for memcg in there for holder in self._state.holders(memcg))
 
     def _shrink_subtree(self, scan: _Scan, priority: int) -> None:
         """shrink_node_memcgs()"""
@@ -211,12 +216,11 @@ class ResidentReclaim:
                 return
 
     def _in_turn(self, target: MemCgroup) -> Iterator[MemCgroup]:
-        """Yield the subtree once round, from behind the cgroup that was served last."""
-        subtree = list(target.preorder())
-        cursor = self._cursors.get(target)
-        first = next((i + 1 for i, memcg in enumerate(subtree) if cursor and memcg.id == cursor.cgroup), 0)
-        yield from subtree[first:]
-        yield from subtree[:first]
+        """Yield those of the subtree who have something, once round, from behind the one that was served last."""
+        there = self._state.with_something(target, RESIDENT | LRU if self._state.shrinker_enabled else RESIDENT)
+        first = self._cursors.behind(target, there)
+        yield from there[first:]
+        yield from there[:first]
 
     def _shrink_memcg(self, scan: _Scan, memcg: MemCgroup, priority: int) -> None:
         minimum, low = memcg.effective_protection(scan.target)
@@ -233,15 +237,15 @@ class ResidentReclaim:
             scan.low_skipped = True
             protection = low
         if scan.anonymous:
-            for owner in self._owners(memcg):
+            for owner in self._state.holders(memcg):
                 resident = owner.resident_bytes
                 unprotected = resident - resident * protection // (max(usage, protection) + 1)
                 self._shrink_owner(scan, memcg, owner, unprotected >> priority)
                 if scan.over:
                     return
-        self._zswap.shrinker.shrink(memcg, priority)
+        self._shrinker.shrink(memcg, priority)
 
-    def _shrink_owner(self, scan: _Scan, memcg: MemCgroup, owner: ResidentOwner, quota: int) -> None:
+    def _shrink_owner(self, scan: _Scan, memcg: MemCgroup, owner: Member, quota: int) -> None:
         quota = min(max(quota, SWAP_CLUSTER_MAX * PAGE_SIZE), owner.resident_bytes)
         while quota > 0 and not scan.over:
             done = owner.reclaim(min(quota, scan.want - scan.freed, SHRINK_BYTES))

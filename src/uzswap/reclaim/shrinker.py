@@ -15,7 +15,7 @@ from uzswap.units import NO_LIMIT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.engine.zswap import Zswap
+    from uzswap.reclaim.state import ReclaimState
 
 __all__ = ["DynamicShrinker", "freeable"]
 
@@ -48,20 +48,20 @@ def freeable(length: int, swapins: int, backing: int, stored: int) -> tuple[int,
 class DynamicShrinker:
     """The shrinker of one engine.  Several threads may shrink at once."""
 
-    def __init__(self, zswap: Zswap) -> None:
-        self._zswap = zswap
+    def __init__(self, state: ReclaimState) -> None:
+        self._state = state
         #: scans that were due but not made, by (cgroup id, node)
         self._nr_deferred: dict[tuple[int, int], int] = {}
-        zswap.tree.on_remove.append(self._forget)
+        state.tree.on_remove.append(self._forget)
 
     def _forget(self, removed: MemCgroup) -> None:
-        for node in range(self._zswap.nodes):
+        for node in range(self._state.nodes):
             self._nr_deferred.pop((removed.id, node), None)
 
     def count(self, memcg: MemCgroup, node: int) -> int:
         """zswap_shrinker_count(): uses up the swap-ins that it takes into account."""
-        zswap, core = self._zswap, self._zswap.core
-        if not zswap.parameters.shrinker_enabled or zswap.swap is None or not core.writeback_allowed(memcg.index):
+        state, core = self._state, self._state.core
+        if not state.shrinker_enabled or not state.has_device or not core.writeback_allowed(memcg.index):
             return 0
         counters = core.counters(memcg.index)
         backing, stored = counters[_ZSWAP] // PAGE_SIZE, counters[_ZSWAPPED] // PAGE_SIZE
@@ -74,7 +74,7 @@ class DynamicShrinker:
 
     def shrink(self, memcg: MemCgroup, priority: int) -> int:
         """Shrink one cgroup as hard as ``priority`` says (12 lightest, 0 hardest); return the entries written."""
-        return sum(self._shrink_node(memcg, node, priority) for node in range(self._zswap.nodes))
+        return sum(self._shrink_node(memcg, node, priority) for node in range(self._state.nodes))
 
     def _shrink_node(self, memcg: MemCgroup, node: int, priority: int) -> int:
         """do_shrink_slab()"""
@@ -85,7 +85,7 @@ class DynamicShrinker:
         delta = (count >> priority) * 4 // DEFAULT_SEEKS
         total_scan = min((deferred >> priority) + delta, 2 * count)
         scanned = written = 0
-        with Request(self._zswap, memcg, descendants=False) as request:
+        with Request(self._state, memcg, descendants=False) as request:
             while total_scan >= SHRINK_BATCH or total_scan >= count:
                 nr_to_scan = min(SHRINK_BATCH, total_scan)
                 batch = request.walk_one(memcg, node, nr_to_scan, NO_LIMIT, flags=STOP_ON_EXIST)

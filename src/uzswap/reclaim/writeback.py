@@ -10,26 +10,22 @@ Invariants of a :class:`Request`:
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from uzswap.core.boundary.engine import GLOBALS, Writer
-from uzswap.errors import os_error, reclaim_error
+from uzswap.core.boundary.engine import GLOBALS, LRU, Writer
 from uzswap.reclaim.trace import TraceEvent
-from uzswap.result import ReclaimResult
-from uzswap.signals import hold_back_signals
 from uzswap.units import NO_LIMIT
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.core.boundary.engine import Handles, WalkResult
-    from uzswap.engine.zswap import Zswap
+    from uzswap.reclaim.state import ReclaimState
 
-__all__ = ["Request", "proactive_writeback"]
+__all__ = ["Request"]
 
 _IO_ERROR: Final = GLOBALS.index("uzswap.io_error")
 _ANY_AGE: Final = (1 << 63) - 1
@@ -58,7 +54,7 @@ class Request:
 
     def __init__(
         self,
-        zswap: Zswap,
+        state: ReclaimState,
         target: MemCgroup,
         budget: int = NO_LIMIT,
         *,
@@ -68,8 +64,8 @@ class Request:
         cancel: Callable[[], bool] | None = None,
         spared: Callable[[MemCgroup], bool] | None = None,
     ) -> None:
-        self.core = zswap.core
-        self.nodes = zswap.nodes
+        self.core = state.core
+        self.nodes = state.nodes
         self.target = target
         self.budget = budget
         self.taken = 0
@@ -82,7 +78,7 @@ class Request:
         self.failures: dict[int, int] = {}
         #: of the device, 0 while it works
         self.errno = 0
-        self._zswap = zswap
+        self._state = state
         self._descendants = descendants
         self._proactive = proactive
         self._cancel = cancel
@@ -110,7 +106,7 @@ class Request:
 
     def interrupted(self) -> bool:
         """Whether the request should end now with EINTR."""
-        return self._zswap.closing or (self._cancel is not None and self._cancel())
+        return self._state.closing or (self._cancel is not None and self._cancel())
 
     def trouble(self) -> int:
         """Return the errno of the device when it has failed a write of this request, else 0."""
@@ -123,17 +119,20 @@ class Request:
         return self.errno
 
     def subtree(self) -> list[MemCgroup]:
-        """Return the online cgroups that the request is about, in pre-order."""
+        """Return the cgroups that the request is about and that have entries to write, in pre-order.
+
+        What may not be written back may still be among them: see :meth:`may_write_back`.
+        """
         if not self._descendants:
             return [self.target] if self.target.online else []
-        return list(self.target.preorder())
+        return self._state.with_something(self.target, LRU)
 
     def may_write_back(self, memcg: MemCgroup) -> bool:
         """Whether a cgroup is online and not spared, and its entries may go to the device, and there is one."""
         try:
             if self._spared is not None and self._spared(memcg):
                 return False
-            return self._zswap.swap is not None and memcg.online and self.core.writeback_allowed(memcg.index)
+            return self._state.has_device and memcg.online and self.core.writeback_allowed(memcg.index)
         except ValueError:  # removed since the test
             return False
 
@@ -183,10 +182,10 @@ class Request:
             # Space on the device is taken at writeback, so it is here that it cannot be had.
             memcg.count_event("swap.fail", batch.nospace)
             self.errno = errno.ENOSPC
-        if self._zswap.trace is not None:
-            self._zswap.trace(
+        if self._state.trace is not None:
+            self._state.trace(
                 TraceEvent(
-                    walk=self._zswap.walk.name,
+                    walk=self._state.walk,
                     cgroup=memcg.path,
                     node=node,
                     scanned=batch.scanned,
@@ -227,68 +226,3 @@ class Request:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.settle()
-
-
-def proactive_writeback(
-    zswap: Zswap,
-    memcg: MemCgroup,
-    nbytes: int,
-    *,
-    min_age: int | None = None,
-    cancel: Callable[[], bool] | None = None,
-) -> ReclaimResult:
-    """Write ``nbytes`` compressed bytes of a cgroup's subtree to the device: ``memory.reclaim`` with ``source=zswap``.
-
-    Raises
-    ------
-    OSError
-        EINVAL when writeback is off for the cgroup or an ancestor.
-    ReclaimError
-        EAGAIN less was written than asked for; EINTR a signal came, or ``cancel()`` was true; ENOSPC and EIO the device
-        failed (not with ``v5``, where that is EAGAIN).  ``.result`` tells how far it came.
-    """
-    if not zswap.core.writeback_allowed(memcg.index):
-        raise os_error(
-            errno.EINVAL,
-            "source=zswap: writeback is off here: write 1 to memory.zswap.writeback, up to the root",
-            memcg.path,
-        )
-    if nbytes == 0:
-        return ReclaimResult(0)
-    started = time.monotonic()
-    if zswap.swap is None:
-        raise reclaim_error(
-            errno.EAGAIN, f"{memcg.path}: nothing can be written back without a swap device", ReclaimResult(nbytes)
-        )
-    with hold_back_signals() as signals:
-
-        def interrupted() -> bool:
-            return (cancel is not None and cancel()) or signals.pending()
-
-        with Request(zswap, memcg, nbytes, proactive=True, min_age=min_age, cancel=interrupted) as request:
-            outcome = zswap.walk.run(request)
-        result = ReclaimResult(
-            asked=nbytes,
-            written=request.written,
-            entries=request.entries,
-            scanned=request.scanned,
-            rotated=request.rotated,
-            failed={errno.errorcode[number]: entries for number, entries in request.failures.items()},
-            seconds=time.monotonic() - started,
-        )
-        if outcome:
-            # Inside the guard: a handler that raises when the signals are let go has this as its context.
-            raise reclaim_error(outcome, f"{memcg.path}: {_WHY.get(outcome, _DEVICE)}, {_amount(result)}", result)
-    return result
-
-
-_WHY: Final = {
-    errno.EAGAIN: "less could be written back than asked for",
-    errno.EINTR: "writeback was interrupted",
-    errno.ENOSPC: "the swap device is full: give it more room (swap_size=) or free something",
-}
-_DEVICE: Final = "the swap device failed"
-
-
-def _amount(result: ReclaimResult) -> str:
-    return f"{result.written} of {result.asked} bytes written"

@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from uzswap.cgroup.surroundings import Reclaimed
+from uzswap.engine.host import host_of
 from uzswap.engine.lifetime import on_fork
 from uzswap.errors import os_error
-from uzswap.reclaim.limits import Reclaimed
 from uzswap.signals import hold_back_signals, let_handlers_run
 from uzswap.store.packing import CHUNK, Packed, Refused, pack, unpack
 from uzswap.store.weigh import UNPICKLABLE, estimate, examine
@@ -129,7 +130,7 @@ class Slots:
         self.resident_bytes = 0
         self.evicted = self.loaded = self.refused = 0
         self.closed = self.forked = False
-        self._zswap = cgroup.zswap
+        self._zswap = host_of(cgroup)
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
         self._waiting: dict[int, list[_Load]] = {}
         self._reclaims = 0

@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
 
 from uzswap.cgroup.memcg import require_cgroup
+from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.core.boundary.engine import DISK, ZSWAP
+from uzswap.engine.host import host_of
 from uzswap.errors import StaleHandleError
-from uzswap.reclaim.limits import Reclaimed
 from uzswap.store.kinds import opaque
 from uzswap.store.slots import NOTHING, Slots
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE
@@ -78,7 +79,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
 
     def __init__(self, cgroup: MemCgroup) -> None:
         self._slots = Slots(require_cgroup(cgroup))
-        self._zswap = cgroup.zswap
+        self._zswap = host_of(cgroup)
         self._zswap.register(self)
 
     # The mapping

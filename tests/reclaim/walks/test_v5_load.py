@@ -25,7 +25,7 @@ def g(z: Zswap) -> MemCgroup:
 
 
 def walk(z: Zswap, g: MemCgroup, nr_to_scan: int) -> int:
-    with Request(z, g) as request:
+    with Request(z.reclaim_state, g) as request:
         return shrink_memcg(request, g, nr_to_scan)
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from uzswap.reclaim.walks import Room
 from uzswap.reclaim.walks.relief import make_room, relieve_pool
+from uzswap.reclaim.walks.walk import Room
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.core.boundary.engine import Handles
-    from uzswap.engine.zswap import Zswap
+    from uzswap.reclaim.state import ReclaimState
     from uzswap.reclaim.writeback import Request
 
 __all__ = ["NR_BATCH", "Coldest"]
@@ -47,11 +47,11 @@ class Coldest:
                 return errno.EAGAIN
         return request.errno
 
-    def make_room(self, zswap: Zswap, memcg: MemCgroup) -> Room:
-        return make_room(self, zswap, memcg)
+    def make_room(self, state: ReclaimState, memcg: MemCgroup) -> Room:
+        return make_room(self, state, memcg)
 
-    def relieve_pool(self, zswap: Zswap) -> None:
-        relieve_pool(self, zswap)
+    def relieve_pool(self, state: ReclaimState) -> None:
+        relieve_pool(self, state)
 
 
 class _Merge:
@@ -71,7 +71,7 @@ class _Merge:
             return
         nodes = request.nodes
         reached = {}
-        if set(self._memcgs) <= set(memcgs):
+        if all(memcg.online for memcg in self._memcgs):
             # Else one was removed, and its entries are at the head of its parent's LRUs: all begin anew.
             reached = {memcg.id: self.positions[i * nodes : (i + 1) * nodes] for i, memcg in enumerate(self._memcgs)}
         anew = np.zeros(nodes, np.uint64)

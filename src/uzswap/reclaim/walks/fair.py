@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from uzswap.reclaim.walks import Room
 from uzswap.reclaim.walks.cursor import Cursor, Cursors
 from uzswap.reclaim.walks.relief import make_room, relieve_pool
+from uzswap.reclaim.walks.walk import Room
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.cgroup.tree import CgroupTree
     from uzswap.core.boundary.engine import Handles
-    from uzswap.engine.zswap import Zswap
+    from uzswap.reclaim.state import ReclaimState
     from uzswap.reclaim.writeback import Request
 
 __all__ = ["NR_BATCH", "Fair"]
@@ -61,14 +61,13 @@ class Fair:
     def run(self, request: Request) -> int:
         positions: dict[tuple[int, int], Handles] = {}
         spent: set[tuple[int, int]] = set()
-        known: set[int] = set()
+        known: list[MemCgroup] = []
         while request.unmet():
-            memcgs = request.subtree()
-            before, known = known, {memcg.id for memcg in memcgs}
-            if not before <= known:
+            if not all(memcg.online for memcg in known):
                 # One was removed, and its entries are at the head of its parent's LRUs: these begin anew.
                 positions.clear()
                 spent.clear()
+            memcgs = known = request.subtree()
             lap = self._lap(request, memcgs, spent)
             if not lap:
                 return errno.EAGAIN
@@ -97,9 +96,7 @@ class Fair:
         self, request: Request, memcgs: list[MemCgroup], spent: set[tuple[int, int]]
     ) -> list[tuple[_Candidate, int]]:
         """Return whom to serve, in turn, and on which node: once round, from behind the cursor on."""
-        cursor = self._cursors.get(request.target)
         candidates: list[_Candidate] = []
-        behind = 0  # candidates up to and including the one that was served last
         for memcg in memcgs:
             if request.may_write_back(memcg):
                 nodes = [
@@ -109,16 +106,15 @@ class Fair:
                 ]
                 if nodes:
                     candidates.append(_Candidate(memcg, nodes))
-            if cursor is not None and memcg.id == cursor.cgroup:
-                behind = len(candidates)
+        behind = self._cursors.behind(request.target, [candidate.memcg for candidate in candidates])
         nodes = sorted({node for candidate in candidates for node in candidate.nodes})
-        return _turns(candidates, behind, nodes, cursor)
+        return _turns(candidates, behind, nodes, self._cursors.get(request.target))
 
-    def make_room(self, zswap: Zswap, memcg: MemCgroup) -> Room:
-        return make_room(self, zswap, memcg)
+    def make_room(self, state: ReclaimState, memcg: MemCgroup) -> Room:
+        return make_room(self, state, memcg)
 
-    def relieve_pool(self, zswap: Zswap) -> None:
-        relieve_pool(self, zswap)
+    def relieve_pool(self, state: ReclaimState) -> None:
+        relieve_pool(self, state)
 
 
 def _turns(
@@ -127,7 +123,7 @@ def _turns(
     """Order one lap: the rest of the cursor's node, all of the other nodes, and the beginning of the cursor's node.
 
     >>> a, b = _Candidate("a", [0, 1]), _Candidate("b", [0, 1])
-    >>> [(turn.memcg, node) for turn, node in _turns([a, b], 1, [0, 1], Cursor(1, 0))]
+    >>> [(turn.memcg, node) for turn, node in _turns([a, b], 1, [0, 1], Cursor((1,), 0))]
     [('b', 0), ('a', 1), ('b', 1), ('a', 0)]
     """
     if not nodes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from uzswap.core.boundary.engine import COUNTERS
-from uzswap.reclaim.walks import Room
+from uzswap.reclaim.walks.walk import Room
 from uzswap.reclaim.writeback import Request
 from uzswap.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.engine.zswap import Zswap
-    from uzswap.reclaim.walks import Walk
+    from uzswap.reclaim.state import ReclaimState
+    from uzswap.reclaim.walks.walk import Walk
 
 __all__ = ["make_room", "relieve_pool", "room_below"]
 
@@ -29,7 +29,7 @@ def room_below(limit: int) -> int:
     return min(ROOM_BYTES, limit // ROOM_SHARE)
 
 
-def make_room(walk: Walk, zswap: Zswap, memcg: MemCgroup) -> Room:
+def make_room(walk: Walk, state: ReclaimState, memcg: MemCgroup) -> Room:
     """Write back the cgroup's own oldest entries until it and its ancestors are below ``memory.zswap.max``.
 
     The second chance holds, but costs no refusal: the walk goes round until something can go.  A limit of 0 switches
@@ -40,23 +40,23 @@ def make_room(walk: Walk, zswap: Zswap, memcg: MemCgroup) -> Room:
         limit = limited.limits["memory.zswap.max"]
         if limit == 0:
             return Room.REFUSE_ALL
-        used = zswap.core.counters(limited.index)[_ZSWAP]
+        used = state.core.counters(limited.index)[_ZSWAP]
         if used >= limit:
             excess = max(excess, used - (limit - 1) + room_below(limit))
     if excess == 0:
         return Room.TEST_AGAIN
-    with Request(zswap, memcg, excess, descendants=False) as request:
+    with Request(state, memcg, excess, descendants=False) as request:
         walk.run(request)
         request.settle()
     return Room.TEST_AGAIN if request.written else Room.REFUSE_ALL
 
 
-def relieve_pool(walk: Walk, zswap: Zswap) -> None:
+def relieve_pool(walk: Walk, state: ReclaimState) -> None:
     """Write back from the whole tree until the pool is down to its accept threshold.
 
     Bytes are asked for, but the pool frees whole pages: it may take several requests.
     """
-    while (pages := zswap.pool_over_threshold()) > 0:
-        with Request(zswap, zswap.root, pages * PAGE_SIZE) as request:
+    while (pages := state.pool_over_threshold()) > 0:
+        with Request(state, state.tree.root, pages * PAGE_SIZE) as request:
             if walk.run(request):
                 return

@@ -1,4 +1,6 @@
-"""The walk of the kernel series "source=zswap", version 5, with everything its reviewers objected to.
+"""The walk of the draft kernel series "source=zswap", version 5 of June 2026, with all that its reviewers objected to.
+
+The series was not merged: this models a draft, whose constants are those below.
 
 Names are the kernel's.  Functions return what the kernel's return: compressed bytes, or a negative errno.  SPEC 5.1 to
 5.4 and 6.4 describe it; 202 steps recorded on a patched 7.1.5 kernel agree.
@@ -11,20 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from uzswap.core.boundary.engine import RETRY_FAILED, STOP_ON_EXIST
-from uzswap.reclaim.walks import Room
+from uzswap.core.boundary.engine import LRU, RETRY_FAILED, STOP_ON_EXIST
+from uzswap.reclaim.state import MAX_RECLAIM_RETRIES, ReclaimState
 from uzswap.reclaim.walks.cursor import Cursors
+from uzswap.reclaim.walks.walk import Room
 from uzswap.reclaim.writeback import Request
 from uzswap.units import NO_LIMIT
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.cgroup.tree import CgroupTree
-    from uzswap.engine.zswap import Zswap
 
 __all__ = ["MAX_RECLAIM_RETRIES", "NR_ZSWAP_WB_BATCH", "V5", "ShrinkState", "shrink_memcg", "shrink_one_memcg"]
 
-MAX_RECLAIM_RETRIES: Final = 16  # mm/internal.h
 NR_ZSWAP_WB_BATCH: Final = 64  # v5 3/6, entries
 
 
@@ -98,32 +99,32 @@ class V5:
         self._next_shrink = Cursors(tree)
 
     def run(self, request: Request) -> int:
-        state = ShrinkState()
+        shrinking = ShrinkState()
         memcgs = _passes(request)
         while request.left > 0:
             if request.interrupted():
                 return errno.EINTR
-            if shrink_one_memcg(request, next(memcgs), state) == -errno.EBUSY:
+            if shrink_one_memcg(request, next(memcgs), shrinking) == -errno.EBUSY:
                 return errno.EAGAIN
         request.settle()
         # The kernel calls a page written as soon as it is submitted.  Here one that fails afterwards is still in the
         # pool, so it is a failure like any other.
         return errno.EAGAIN if request.errno and request.left > 0 else 0
 
-    def make_room(self, zswap: Zswap, memcg: MemCgroup) -> Room:
-        with Request(zswap, memcg) as request:
+    def make_room(self, state: ReclaimState, memcg: MemCgroup) -> Room:
+        with Request(state, memcg) as request:
             written = shrink_memcg(request, memcg, request.nodes)
         if written == -errno.ENOENT:
             return Room.REFUSE_ALL
         return Room.ADMIT if written > 0 else Room.REFUSE
 
-    def relieve_pool(self, zswap: Zswap) -> None:
+    def relieve_pool(self, state: ReclaimState) -> None:
         """shrink_worker(): one batch from each cgroup in turn, root included, from where the last run ended."""
-        state = ShrinkState()
-        root = zswap.root
-        while zswap.pool_over_threshold() > 0:
-            memcg = self._next_shrink.advance(root)
+        shrinking = ShrinkState()
+        root = state.tree.root
+        while state.pool_over_threshold() > 0:
+            memcg = self._next_shrink.advance(root, state.with_something(root, LRU))
             # A request of its own for each batch: what it wrote has left the pool when the threshold is looked at.
-            with Request(zswap, root) as request:
-                if shrink_one_memcg(request, memcg, state) == -errno.EBUSY:
+            with Request(state, root) as request:
+                if shrink_one_memcg(request, memcg, shrinking) == -errno.EBUSY:
                     return

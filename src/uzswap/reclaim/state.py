@@ -1,0 +1,82 @@
+"""What all of reclaim shares: the data plane, the cgroups, and what is set at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from uzswap.units import NO_LIMIT
+
+if TYPE_CHECKING:
+    from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.cgroup.surroundings import Member
+    from uzswap.cgroup.tree import CgroupTree
+    from uzswap.core.boundary.engine import Engine
+    from uzswap.reclaim.trace import Trace
+
+__all__ = ["MAX_RECLAIM_RETRIES", "ReclaimState"]
+
+#: attempts without any progress until reclaim gives up (mm/internal.h)
+MAX_RECLAIM_RETRIES = 16
+
+
+class ReclaimState:
+    """One for each engine.  Who sets what at run time is the engine's affair; reclaim looks at every step.
+
+    Attributes
+    ----------
+    core, tree, nodes
+        The data plane, all cgroups, and the number of NUMA nodes.
+    walk : str
+        Name of the walk in use.
+    has_device : bool
+        Whether anything can be written back.
+    shrinker_enabled : bool
+        ``shrinker_enabled``.
+    accept_pages : int
+        Pages to which the shrink worker brings a pool down that was full.
+    trace : callable or None
+        Told of every batch of every walk.
+    closing : bool
+        Everything under way is to end now.
+    others : callable
+        Returns who holds resident memory of a cgroup's own beside its members.
+    """
+
+    def __init__(self, core: Engine, tree: CgroupTree, nodes: int) -> None:
+        self.core = core
+        self.tree = tree
+        self.nodes = nodes
+        self.walk = "fair"
+        self.has_device = False
+        self.shrinker_enabled = False
+        self.accept_pages = NO_LIMIT
+        self.trace: Trace | None = None
+        self.closing = False
+        self.others: Callable[[MemCgroup], tuple[Member, ...]] = _nobody
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def pool_over_threshold(self) -> int:
+        """Return the pages that the pool has above its accept threshold: what the shrink worker still has to do."""
+        return 0 if self.closing else max(0, self.core.pool_pages() - self.accept_pages)
+
+    def holders(self, memcg: MemCgroup) -> tuple[Member, ...]:
+        """Return everybody with resident memory of a cgroup's own: its members, and its arrays."""
+        return (*memcg.members, *self.others(memcg))
+
+    def with_something(self, target: MemCgroup, which: int) -> list[MemCgroup]:
+        """Return the cgroups of a subtree that have something to give, in pre-order (see :meth:`Engine.active`).
+
+        One that was removed meanwhile is left out; the target itself, removed, has nothing.
+        """
+        try:
+            indices = self.core.active(target.index, which)
+        except ValueError:
+            return []
+        return [memcg for index in indices if (memcg := self.tree.find_index(index)) is not None and memcg.online]
+
+
+def _nobody(memcg: MemCgroup) -> tuple[Member, ...]:
+    return ()
