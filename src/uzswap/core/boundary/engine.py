@@ -59,6 +59,9 @@ from cython.cimports.uzswap.core.store.entries import (
 from cython.cimports.uzswap.core.store.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
 from cython.cimports.uzswap.core.store.protection import effective_protection, share_of
 from cython.cimports.uzswap.core.store.state import (
+    WRITE_COLDEST,
+    WRITE_IN_TURN,
+    WRITE_NOTHING,
     Charge,
     Core,
     born_units,
@@ -138,6 +141,7 @@ DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POO
 STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
 LZ4, ZSTD = ALG_LZ4, ALG_ZSTD
 LRU, RESIDENT = HAS_LRU, HAS_RESIDENT
+IN_TURN, COLDEST, NOTHING = WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING
 
 StoreResult = namedtuple("StoreResult", "next reason errno")
 LoadResult = namedtuple("LoadResult", "failed errno disk_ns")
@@ -447,6 +451,11 @@ class Engine:
 
     def set_enabled(self, enabled: cython.bint):
         self._open().enabled = enabled
+
+    def set_fault_writeback(self, how: cython.int):
+        if how not in (WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING):
+            raise ValueError(f"fault_writeback {how}")
+        self._open().fault_writeback = how
 
     def set_same_filled(self, as_value: cython.bint):
         self._open().same_as_value = as_value

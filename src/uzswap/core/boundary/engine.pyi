@@ -69,6 +69,11 @@ RETRY_FAILED: Final[int]  # v5: an entry whose write failed is met again by the 
 LRU: Final[int]  # entries on an LRU
 RESIDENT: Final[int]  # resident bytes
 
+# set_fault_writeback(how=): which memcg of the subtree that is over a limit writes back for a fault on an array
+IN_TURN: Final[int]
+COLDEST: Final[int]  # the one with the entry that has waited longest
+NOTHING: Final[int]
+
 # Codecs (set_compressor)
 LZ4: Final[int]
 ZSTD: Final[int]
@@ -207,6 +212,7 @@ class Engine:
     #   oldest first, but for what memory.min and memory.low protect; bytes freed
     # parameters
     def set_enabled(self, enabled: bool) -> None: ...
+    def set_fault_writeback(self, how: int) -> None: ...  # IN_TURN, COLDEST or NOTHING
     def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)
     def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when too many old pools still drain
     def set_pool_limit(self, max_pages: int, accept_pages: int) -> None: ...

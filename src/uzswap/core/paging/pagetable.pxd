@@ -198,13 +198,13 @@ cdef struct Pager:
     int nr_queued               # trackers
     uint32_t first_shrinking
     uint32_t last_shrinking
-    uint32_t reclaim_cursor
+    uint64_t evicted_after      # births of the memcgs that were served last: by evictions,
     int nr_evicting             # batches on their way out, of memory or of zswap
     int nr_arriving             # runs that are charged and on their way in
     Waiter waiters[MOST_WAITERS]
     int nr_waiters
     int nr_waiting              # of these, who waits for a page
-    uint32_t write_back_cursor
+    uint64_t wrote_after        # and by writeback
     pthread_t keeper
     pthread_t threads[MOST_THREADS + MOST_WORKERS]
     int thread_ids[MOST_THREADS + MOST_WORKERS]
