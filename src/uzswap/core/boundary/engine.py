@@ -46,17 +46,19 @@ from cython.cimports.uzswap.core.store.entries import (
     REFERENCED,
     Delta,
     Memcg,
+    entry_at,
+    owner_of,
+)
+from cython.cimports.uzswap.core.store.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
+from cython.cimports.uzswap.core.store.memcgs import (
     delta_add,
     delta_apply,
-    entry_at,
     in_subtree,
     memcg_alloc,
     memcg_offline,
     memcg_protect,
-    owner_of,
     writeback_allowed,
 )
-from cython.cimports.uzswap.core.store.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
 from cython.cimports.uzswap.core.store.protection import effective_protection, share_of
 from cython.cimports.uzswap.core.store.state import (
     WRITE_COLDEST,

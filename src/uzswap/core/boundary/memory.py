@@ -57,7 +57,7 @@ from cython.cimports.uzswap.core.paging.ranges import (
     evict_range,
     unkeep_range,
 )
-from cython.cimports.uzswap.core.paging.stalls import stalls_until
+from cython.cimports.uzswap.core.paging.stalls import stalls_reparent, stalls_until
 from cython.cimports.uzswap.core.paging.syscalls import serve_call
 from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_broadcast,
@@ -65,7 +65,8 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_init,
     pthread_cond_wait,
 )
-from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at, memcg_offline
+from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at
+from cython.cimports.uzswap.core.store.memcgs import memcg_offline
 
 HIGH, MAX, OOM, POOL_FULL, LOW, SWAP, STALL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL, E_LOW, E_SWAP, E_STALL
 
@@ -439,6 +440,7 @@ class Memory:
                     parent = t.memcgs[memcg].parent
                     memcg_offline(t, memcg)
                     pages_reparent(p, memcg, parent)
+                    stalls_reparent(p, memcg, parent)
                 pthread_mutex_unlock(cython.address(p.c.lock))
                 pthread_mutex_unlock(cython.address(p.lock))
         finally:

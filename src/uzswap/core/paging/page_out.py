@@ -22,10 +22,7 @@ from cython.cimports.uzswap.core.paging.frames import (
 )
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
-    E_HIGH,
     E_LOW,
-    E_MAX,
-    E_OOM,
     E_POOL_FULL,
     E_SWAP,
     P_GOING,
@@ -40,6 +37,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     list_add,
     list_del,
     memcg_of,
+    tell,
 )
 from cython.cimports.uzswap.core.paging.stalls import arrived
 from cython.cimports.uzswap.core.paging.uffd import (
@@ -51,16 +49,8 @@ from cython.cimports.uzswap.core.paging.uffd import (
 from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, Round, active_coldest, active_turn
 from cython.cimports.uzswap.core.store.clean import clean_drop, clean_forget, clean_settle
 from cython.cimports.uzswap.core.store.codec import Codec, compress
-from cython.cimports.uzswap.core.store.entries import (
-    C_RESIDENT,
-    C_SWAP,
-    C_ZSWAP,
-    NO_MEMCG,
-    ROOT,
-    Delta,
-    delta_add,
-    delta_apply,
-)
+from cython.cimports.uzswap.core.store.entries import C_RESIDENT, C_SWAP, C_ZSWAP, NO_MEMCG, ROOT, Delta
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.protection import LOW_BREACHED, LOW_SPARED, unprotected
 from cython.cimports.uzswap.core.store.state import (
     WRITE_COLDEST,
@@ -100,20 +90,6 @@ PAUSE_MS = cython.declare(cython.int, 10)
 # long time is worth copies again after as many batches as it takes to read 4 MiB.
 SCORE_LEAST = cython.declare(cython.int, -8)
 SCORE_MOST = cython.declare(cython.int, 8)
-
-
-def tell(p, memcg, events):
-    """Note events for the layer above.  Called with the lock."""
-    m = cython.address(p.memcgs[memcg])
-    m.nr_low += (events & E_LOW) != 0
-    m.nr_high += (events & E_HIGH) != 0
-    m.nr_max += (events & E_MAX) != 0
-    m.nr_oom += (events & E_OOM) != 0
-    news = events & ~m.events
-    m.events |= events
-    p.events |= events
-    if news:
-        pthread_cond_broadcast(cython.address(p.told))
 
 
 def want_shrinking(p, memcg):

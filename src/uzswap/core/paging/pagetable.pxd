@@ -3,7 +3,7 @@ from uzswap.core.libc_ext cimport pthread_mutex_t, pthread_rwlock_t
 from uzswap.core.store.state cimport Charge, Core
 from uzswap.core.store.swap_in cimport Load
 from uzswap.core.store.swap_out cimport Store
-from uzswap.core.paging.trap cimport uz_serve
+from uzswap.core.paging.calls cimport uz_serve
 from uzswap.core.paging.uffd cimport pthread_cond_t, pthread_t
 
 cdef enum:
@@ -243,6 +243,7 @@ cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef int range_take(Pager *p, uint64_t n, uint64_t *first) noexcept nogil
 cdef int range_put(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 cdef void splice(Pager *p, PageList *mine, PageList *theirs) noexcept nogil
 cdef int make_fresh(Pager *p, uint64_t first, uint64_t n) noexcept nogil

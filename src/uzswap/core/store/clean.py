@@ -27,8 +27,6 @@ from cython.cimports.uzswap.core.store.entries import (
     ROOT,
     WRITING,
     Delta,
-    delta_add,
-    delta_apply,
     entry_at,
     lru_add_tail,
     lru_del,
@@ -36,6 +34,7 @@ from cython.cimports.uzswap.core.store.entries import (
     lru_unlink,
     owner_of,
 )
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.protection import unprotected
 from cython.cimports.uzswap.core.store.state import (
     born_units,

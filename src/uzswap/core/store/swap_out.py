@@ -35,16 +35,12 @@ from cython.cimports.uzswap.core.store.entries import (
     MEMCG_ONLINE,
     REFERENCED,
     ROOT,
-    delta_add,
-    delta_apply,
     entry_alloc,
     handle_of,
     lru_add_tail,
-    memcg_unref,
-    over_swap_max,
-    over_zswap_max,
 )
 from cython.cimports.uzswap.core.store.histogram import H_LENGTH, bucket_of_length, observe
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply, memcg_unref, over_swap_max, over_zswap_max
 from cython.cimports.uzswap.core.store.pool import pool_alloc, pool_free
 from cython.cimports.uzswap.core.store.state import (
     born_units,
