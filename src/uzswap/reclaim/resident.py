@@ -167,7 +167,7 @@ class ResidentReclaim:
             if stop():
                 return False
             room = excess + room_below(memcg.limits[name])
-            if copies and self._pool_has_more_than_its_share(memcg) and self._make_room_in_zswap(memcg, room, stop):
+            if copies and self._pool_has_more_than_its_share(memcg) and self._shrink_zswap(memcg, room, stop):
                 continue
             if retries >= 0 and self._anything_to_take(memcg, copies):
                 if not self.once(memcg, excess, kind, copies=copies, stop=stop):
@@ -176,7 +176,7 @@ class ResidentReclaim:
                 return False
         return True
 
-    def _make_room_in_zswap(self, memcg: MemCgroup, nbytes: int, stop: Callable[[], bool]) -> bool:
+    def _shrink_zswap(self, memcg: MemCgroup, nbytes: int, stop: Callable[[], bool]) -> bool:
         """Bring down what is compressed: clean copies, or else the coldest entries; whether anything went."""
         return self._state.core.drop_clean(memcg.index, nbytes) > 0 or self._write_back(memcg, nbytes, stop)
 

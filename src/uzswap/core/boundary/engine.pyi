@@ -116,6 +116,14 @@ class EntryInfo(NamedTuple):
     referenced: bool
     location: int  # address in the pool (ZSWAP), byte offset on the device (DISK), the word (SAME)
 
+class Places(NamedTuple):
+    zswap: int  # entries in the pool
+    disk: int
+    value: int  # held as a value: zero, or one repeated word
+    unknown: int  # handles that are nobody's
+    zswap_bytes: int  # compressed
+    disk_bytes: int
+
 class PoolInfo(NamedTuple):
     codec: int
     level: int
@@ -251,6 +259,8 @@ class Engine:
         self, handles: Handles
     ) -> tuple[int, int]: ...  # (index, errno) of the first bad handle, nothing freed; or (-1, 0)
     def info(self, handle: int) -> EntryInfo | None: ...  # None: freed or foreign
+    def places(self, handles: Handles) -> Places:
+        """Where many entries are, in one call; they may move while it looks, 1024 at a time."""
     def hold(self, handle: int) -> int: ...  # as a fault in progress does: loads EBUSY, writeback EEXIST; 0 or -errno
     def release(self, handle: int) -> None: ...
     def check(self) -> list[str]: ...  # every invariant that is broken, in words; empty when all hold

@@ -272,7 +272,7 @@ def place(c, s, i, p):
     return send_to_disk(c, s, i, p) if s.writeback else PLACED
 
 
-def make_room(c, s, size):
+def fit_into_stream(c, s, size):
     """Called without the lock."""
     if s.stream == cython.NULL:
         s.stream = stream_get(c)
@@ -355,7 +355,7 @@ def swap_out(c, s):
             if outcome == NEEDS_ROOM:
                 delta_apply(t, cython.address(s.delta))
                 pthread_mutex_unlock(cython.address(c.lock))
-                make_room(c, s, p.size)
+                fit_into_stream(c, s, p.size)
                 pthread_mutex_lock(cython.address(c.lock))
                 s.memcg = follow_removal(t, s.memcg)
                 continue
