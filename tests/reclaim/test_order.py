@@ -89,7 +89,6 @@ def test_v5_writes_nothing_back_for_a_charge(engine: EngineFactory, walk: str) -
     z = engine(walk=walk)
     cgroup = z.cgroup("/job")
     cgroup.write("memory.max", "1M")
-    with Store[int, bytes](cgroup) as store:
-        with pytest.raises(MemoryError):
-            store.update((i, half_random(i, 4096)) for i in range(10_000))
+    with Store[int, bytes](cgroup) as store, pytest.raises(MemoryError):
+        store.update((i, half_random(i, 4096)) for i in range(10_000))
     assert cgroup.stats()["zswpwb"] == 0
