@@ -19,8 +19,11 @@ CORE = Path("src/uzswap/core")
 #: what is called gives up the GIL.
 UNTORN = (
     "arrays/allocating",
+    "arrays/kept",
     "arrays/managed",
     "cgroup/memcg",
+    "cgroup/pressure",
+    "cgroup/psi",
     "cgroup/tree",
     "condition",
     "engine/lifetime",
@@ -30,6 +33,7 @@ UNTORN = (
     "signals",
     "store/slots",
     "store/store",
+    "units",
 )
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.

@@ -175,7 +175,7 @@ class TestFaultySwap:
 
     def test_waiting_for_a_write_that_does_not_come_ends(self, disk: faulty.FaultySwap) -> None:
         disk.block_writes()
-        with pytest.raises(TimeoutError, match="0 of 1 writes"):
+        with pytest.raises(TimeoutError, match="0 of 1 requests"):
             disk.wait_blocked(timeout=0)
         disk.heal()
         assert disk.writes == 0

@@ -522,7 +522,10 @@ class Zswap:
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Take back a charge."""
         with self.lifetime, require_cgroup(memcg, self).removal_told():
-            memcg.require_online()
+            # A lock is waited for only to say what is wrong: handlers run meanwhile, and what one raises would leave
+            # it charged.
+            if not memcg.online:
+                memcg.require_online()
             self._residents.uncharge(memcg, parse_size(nbytes))
 
     # Control files outward

@@ -56,19 +56,21 @@ class OrderedLock:
             if blocking:
                 raise LockOrderError(f"{self!r} is taken by a thread that has it: it would wait for itself")
             return False
-        mine: list = held.setdefault(me, [])
         if blocking:
-            for other, stack in mine:
+            for other, stack in held.get(me, ()):
                 if cython.cast(OrderedLock, other).rank >= self.rank:
                     raise LockOrderError(
                         f"{self!r} is taken under {other!r}, which comes after it (docs/locking.md)\n"
                         f"  {other.name} was taken at{_told(stack)}\n  {self.name} is taken at{_told(_stack())}"
                     )
+        # Made first: whatever is made may set off garbage collection, and a finalizer takes locks in this very thread.
+        entry = (self, _stack())
+        fresh: list = []
         if not self.lock.acquire(blocking, timeout):
             return False
         self.owner = me
         self.depth = 1
-        mine.append((self, _stack()))
+        held.setdefault(me, fresh).append(entry)
         return True
 
     def release(self):

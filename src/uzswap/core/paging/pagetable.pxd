@@ -100,6 +100,7 @@ cdef struct MemcgPages:
     uint32_t nr_swap_high
     uint32_t nr_swap_max
     uint32_t nr_swap_fail
+    int over_high           # memory.high was met, and nobody has acted on that yet
     uint32_t next_shrinking # in the queue of memcgs that workers evict from
     int shrinking
     char *label             # its path, where a message has to name it
