@@ -166,7 +166,7 @@ class ResidentReclaim:
         while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
             if stop():
                 return False
-            if self._anything_to_take(memcg, copies) and retries:
+            if self._anything_to_take(memcg, copies) and retries >= 0:
                 if not self.once(memcg, excess, kind, copies=copies, stop=stop):
                     retries -= 1
             elif not copies or not self._write_back(memcg, excess + room_below(memcg.limits[name]), stop):
