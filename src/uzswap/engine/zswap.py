@@ -521,8 +521,11 @@ class Zswap:
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Take back a charge."""
         with self.lifetime, require_cgroup(memcg, self).removal_told():
-            memcg.require_online()
-            self._residents.uncharge(memcg, parse_size(nbytes))
+            # No lock and nothing in Python on the usual way: a handler that raises there would leave it charged.
+            if not memcg.online:
+                memcg.require_online()
+            plain = type(nbytes) is int and 0 <= nbytes < NO_LIMIT
+            self._residents.uncharge(memcg, nbytes if plain else parse_size(nbytes))
 
     # Control files outward
 
