@@ -21,6 +21,8 @@ UNTORN = (
     "arrays/allocating",
     "arrays/managed",
     "cgroup/memcg",
+    "cgroup/pressure",
+    "cgroup/psi",
     "cgroup/tree",
     "condition",
     "engine/lifetime",
