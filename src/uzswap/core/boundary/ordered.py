@@ -56,19 +56,21 @@ class OrderedLock:
             if blocking:
                 raise LockOrderError(f"{self!r} is taken by a thread that has it: it would wait for itself")
             return False
-        mine: list = held.setdefault(me, [])
         if blocking:
-            for other, stack in mine:
+            for other, stack in held.get(me, ()):
                 if cython.cast(OrderedLock, other).rank >= self.rank:
                     raise LockOrderError(
                         f"{self!r} is taken under {other!r}, which comes after it (docs/locking.md)\n"
                         f"  {other.name} was taken at{_told(stack)}\n  {self.name} is taken at{_told(_stack())}"
                     )
+        noted = (self, _stack())
         if not self.lock.acquire(blocking, timeout):
             return False
         self.owner = me
         self.depth = 1
-        mine.append((self, _stack()))
+        # Looked up now: a finalizer, which may run whenever something is made, takes and releases locks itself.
+        mine: list = held.setdefault(me, [])
+        mine.append(noted)
         return True
 
     def release(self):
