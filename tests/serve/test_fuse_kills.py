@@ -104,7 +104,7 @@ WAYS = {
 #: Forks processes that work so, and kills each of them after so many times.
 NURSERY = """
     import ctypes, os, select, signal, subprocess, sys, textwrap, threading, warnings
-    import uzswap, uzswap.control.client, uzswap.control.fuse, uzswap.control.server
+    import uzswap, uzswap.client.client, uzswap.serve.fuse, uzswap.serve.server
     warnings.simplefilter("ignore", DeprecationWarning)  # of fork
     m, swap, work, *times = sys.argv[1:]
     PATIENCE = 30

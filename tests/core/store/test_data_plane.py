@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from uzswap.core.boundary import engine as core
+from uzswap.units import NO_LIMIT
 
 MIB = 1 << 20
 
@@ -116,7 +117,7 @@ class Driver:
             case 5:
                 engine.set_pool_limit(*choose([(1 << 60, 1 << 60), (500, 400), (100, 90)]))
             case 6:
-                engine.set_limit(choose(self.memcgs), core.ZSWAP_MAX, choose([core.NO_LIMIT, 10, 100]))
+                engine.set_limit(choose(self.memcgs), core.ZSWAP_MAX, choose([NO_LIMIT, 10, 100]))
             case _:
                 engine.set_writeback(choose(self.memcgs), self.random.random() < 0.8)
 
