@@ -84,7 +84,7 @@ def test_a_condition_gives_its_lock_up_while_it_waits() -> None:
     with condition, condition:  # both are given up
         thread = threading.Thread(target=tell)
         thread.start()
-        assert condition.wait_for(lambda: told, timeout=30)
+        assert condition.wait_for(lambda: told, timeout=240)
         with pytest.raises(LockOrderError):  # and both are back
             early.acquire()
     thread.join()
