@@ -7,8 +7,10 @@ COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/c
 	src/uzswap/*.py $(addsuffix /*.py,$(addprefix src/uzswap/,arrays cgroup engine reclaim store)))
 BENCHES := store load writeback scale arrays control
 BENCH_ARGS ?=
+# A worker each CPU; who has no tests left takes over half of another's.
+PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
 
-.PHONY: venv demo test compat lint bench wheel wheel-test pythons clean
+.PHONY: venv demo test quick soak compat lint bench wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -38,7 +40,15 @@ lint: venv
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# The tests of what has changed since the main branch, without those that take seconds.
+quick: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $$($(BIN)/python scripts/tests_of_change)
+
+# Random tests and storms as long as it takes to meet what is seldom wrong: half an hour.
+soak: $(VENV)/.compat
+	UZSWAP_SOAK=1 $(BIN)/python -m pytest $(PARALLEL)
 
 # The test suites of numpy, and of a module each of pandas and scikit-learn, in 16 MiB: an hour.  `make test` has a part.
 compat: $(VENV)/.compat

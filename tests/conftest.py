@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 os.environ["UZSWAP_CHECK_LOCKS"] = "1"  # before uzswap is imported, here and in every child
 
+import hypothesis
 import numpy  # noqa: F401  its threads (OpenBLAS) start at the first import: before any test, so that none seems to leak them
 import pytest
 
@@ -26,7 +27,12 @@ _FAILED = pytest.StashKey[bool]()
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C work here and in child processes: what a shell runs in the background inherits it ignored."""
+    """Have Ctrl-C work here and in child processes: what a shell runs in the background inherits it ignored.
+
+    And no example of a property is too slow: how long one takes says how busy the machine is.
+    """
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("busy")
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -113,6 +113,8 @@ def test_after_it():
     made.clear()
 """
     )
-    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "error", "-c", "/dev/null", "test_it.py"]
+    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "error", "-c", "/dev/null"]
+    # Without --confcutdir the directories above are looked at too: /tmp, and what other tests have mounted there.
+    arguments += ["--rootdir", ".", "--confcutdir", ".", "test_it.py"]
     code = "import os, sys, pytest; os.chdir(sys.argv[1]); sys.exit(pytest.main(sys.argv[2:]))"
     assert "2 passed" in run(code, [str(tmp_path), *arguments]).check().stdout

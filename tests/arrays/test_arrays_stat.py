@@ -68,7 +68,7 @@ def test_limits_of_ancestors_count_and_their_events_are_theirs(z: uzswap.Zswap) 
     x = uzswap.zeros(4 * MIB // 8, np.int64, cgroup=child)
     with parent.open("memory.events") as file:
         x[:] = np.arange(len(x))
-        assert file.poll(timeout=60) == select.POLLPRI
+        assert file.poll(timeout=240) == select.POLLPRI
     assert current(parent) <= MIB
     assert events(parent)["max"] > 0
     assert events(parent, "memory.events.local")["max"] == events(parent)["max"]

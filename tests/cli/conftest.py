@@ -24,7 +24,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The runtime directory, empty: short, for the path of a socket has to be."""
     base = Path(tempfile.mkdtemp(prefix="uzswap-cli-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
-    for name in ("UZSWAP_ENGINE", "UZSWAP_CONFIG"):
+    for name in ("UZSWAP_ENGINE", "UZSWAP_CONFIG", "UZSWAP_SOAK"):
         monkeypatch.delenv(name, raising=False)
     yield base / "uzswap"
     engines()  # takes away what killed programs have left mounted

@@ -234,7 +234,7 @@ def test_ctrl_c_anywhere_is_one_line_and_130(filled: Filled, z: Zswap) -> None:
     filled(z, "/a")
     z.trace = endless = Endless()
     with started("write", "cgroup/a/memory.reclaim", "1G source=zswap") as process:
-        assert endless.begun.wait(60)
+        assert endless.begun.wait(240)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert process.returncode == 130

@@ -84,7 +84,7 @@ def test_ctrl_c_ends_it_and_shows_what_was_done(filled: Filled, place: str, z: Z
     a = filled(z, "/a")
     z.trace = endless = Endless()
     with started("reclaim", f"{place}/a", "1G", "--source", "zswap", "--json") as process:
-        assert endless.begun.wait(60)
+        assert endless.begun.wait(240)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     result = json.loads(out)
@@ -105,7 +105,7 @@ def test_wait_goes_on_when_there_is_more(filled: Filled, place: str, z: Zswap) -
         while a.last_reclaim is None or a.stats()["zswap"]:
             assert process.poll() is None
         filled(z, "/a")
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     result = json.loads(out)
     assert process.returncode == 0
     assert err == ""
@@ -119,7 +119,7 @@ def test_wait_is_ended_by_ctrl_c(filled: Filled, z: Zswap) -> None:
         while a.last_reclaim is None or a.stats()["zswap"]:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert out.startswith("asked ")
     assert "(EINTR)" in err
@@ -191,7 +191,7 @@ def test_ctrl_c_on_a_terminal(filled: Filled, place: str, z: Zswap) -> None:
     filled(z, "/a")
     z.trace = endless = Endless()
     with Terminal("reclaim", f"{place}/a", "1G", "--source", "zswap") as terminal:
-        assert endless.begun.wait(60)
+        assert endless.begun.wait(240)
         terminal.interrupt()
         assert terminal.wait() == 130
         assert "(EINTR)" in terminal.rest

@@ -19,7 +19,7 @@ from tests.support.child import Finished, NobodysChild
 from tests.support.seccomp import can_refuse
 
 #: Debian's own, whose file functions take other ways through glibc than one that was built here
-DEBIANS = "/usr/bin/python3"
+DEBIAN = "/usr/bin/python3"
 
 BEGIN = """
 import os, pickle, signal, socket, sys, tempfile, threading
@@ -237,11 +237,11 @@ def cannot_use(interpreter: str) -> str:
 def require(modules: Sequence[str]) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install uzswap[compat]")
+            pytest.skip(f"{module} is not installed: make venv")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("interpreter", ["", DEBIANS], ids=["this-python", "debians-python"])
+@pytest.mark.parametrize("interpreter", ["", DEBIAN], ids=["this-python", "debians-python"])
 def test_what_goes_through_files_and_sockets_is_the_same(interpreter: str, name: str) -> None:
     code, modules = PROGRAMS[name]
     require(modules)

@@ -189,7 +189,7 @@ def test_the_view_goes_on_while_it_reclaims(filled: Filled, z: Zswap) -> None:
     with Terminal("top", "--interval", "0.1", "--sort", "n") as terminal:
         terminal.expect("q: quit")
         terminal.send("jr1G source=zswap\r")
-        assert endless.begun.wait(60)
+        assert endless.begun.wait(240)
         z.cgroup("/new")
         terminal.expect("/new.*reclaiming 1G source=zswap from /a")
         # Quitting interrupts it, as going away always does.

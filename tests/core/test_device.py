@@ -377,6 +377,9 @@ def test_stored_data_is_in_no_core_dump(tmp_path: Path, codec: str) -> None:
         with open("/proc/self/smaps") as smaps:
             parts = re.split("(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", smaps.read())[1:]
         window = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        def read(memory, at, n):
+            memory.seek(at)
+            return memory.readinto(memoryview(window)[:n])
         in_dump = hidden = 0
         with open("/proc/self/mem", "rb", 0) as memory:
             for part in parts:
@@ -386,8 +389,10 @@ def test_stored_data_is_in_no_core_dump(tmp_path: Path, codec: str) -> None:
                     continue
                 excluded = " dd" in part.split("VmFlags:")[1]
                 for at in range(begin, end, len(window)):
-                    memory.seek(at)
-                    n = memory.readinto(memoryview(window)[: min(end - at, len(window))])
+                    try:
+                        n = read(memory, at, min(end - at, len(window)))
+                    except OSError:
+                        continue  # a thread ended, and its memory has gone since it was listed
                     found = window.find(bytes(byte ^ 0xFF for byte in inverted), 0, n) >= 0
                     hidden += found and excluded
                     in_dump += found and not excluded

@@ -39,6 +39,7 @@ WORK = """
                 pass
             with uzswap.managed(group, min_bytes=4096):
                 np.arange(100_000).sum()
+            z.check()
             for name in ("memory.stat", "memory.pressure", "memory.events", "memory.swap.events"):
                 group.read(name)
             group.remove()

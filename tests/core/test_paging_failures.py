@@ -32,7 +32,7 @@ def end(memory):
 
 def run(code: str, *args: str) -> None:
     """Run a program to its good end."""
-    child.run(PREAMBLE + textwrap.dedent(code), args, env=failing.preloaded(), timeout=60).check()
+    child.run(PREAMBLE + textwrap.dedent(code), args, env=failing.preloaded()).check()
 
 
 @pytest.mark.parametrize("kind", ["mmap", "calloc", "pthread_create"])
@@ -166,7 +166,6 @@ def test_a_dead_thread_is_noticed_although_the_wall_clock_was_set_back() -> None
         """
         ),
         env=failing.preloaded(),
-        timeout=60,
     )
     if "seccomp filters cannot be made here" in done.stderr:
         pytest.skip(done.stderr.strip())

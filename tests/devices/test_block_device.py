@@ -63,7 +63,7 @@ def write(device: str, offset: int, data: bytes) -> None:
 
 
 def run_label(device: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "uzswap.swap", device]
+    command = [sys.executable, "-m", "uzswap.devices", device]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

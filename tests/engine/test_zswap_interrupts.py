@@ -1,18 +1,17 @@
 """Signal handlers that raise, or use the engine, at any moment: nothing is lost, leaked or stuck.
 
-Most of these run in a child process with a deadline: what goes wrong here hangs.  ``UZSWAP_STORM=20`` runs so many
-storms instead of one, each with a seed of its own, which is in the test's name.
+Most of these run in a child process with a deadline: what goes wrong here hangs.  ``make soak`` runs many storms
+instead of one, each with a seed of its own, which is in the test's name.
 """
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from tests.support.child import run
+from tests.support.soak import longer
 from tests.support.storm import DEADLINE
 
-STORMS = int(os.environ.get("UZSWAP_STORM", "1"))
+STORMS = longer(1, 20)
 INTERRUPTS = 3000
 
 PREAMBLE = """
@@ -20,7 +19,7 @@ PREAMBLE = """
     import numpy as np
     import uzswap
 
-    faulthandler.dump_traceback_later(100, exit=True)
+    faulthandler.dump_traceback_later(200, exit=True)
 
     class Stop(KeyboardInterrupt):
         pass
@@ -287,29 +286,22 @@ def test_an_interrupt_ends_clearing_and_closing_a_large_store() -> None:
         PREAMBLE
         + """
     z = uzswap.Zswap(swap_size="64M")
-    store = uzswap.Store(z.cgroup("/a"))
-    came = False
-
-    def note(number, frame):
-        global came
-        came = True
-        raise Stop
-
-    for end in (store.clear, store.close):
-        for key in range(30_000):
-            store[key] = key
-        signal.signal(signal.SIGALRM, note)
-        came = False
-        try:
-            after(0.001)
-            end()
-            after(0)
-        except Stop:
-            assert store._slots.by_key, "only when all was done"
-        assert came
-        if end == store.clear:
-            store.check()
-    store.close()
+    for end in ("clear", "close"):
+        keys, left = 30_000, 0
+        while not left:  # as large as it takes here to be still at it when the signal comes
+            assert keys < 10**7, "only when all was done"
+            with uzswap.Store(z.cgroup("/a")) as store:
+                for key in range(keys):
+                    store[key] = key
+                try:
+                    after(0.001)
+                    getattr(store, end)()
+                    after(0)
+                except Stop:
+                    left = len(store._slots.by_key)
+                if end == "clear":
+                    store.check()
+            keys *= 2
     assert int(z.cgroup("/a").read("memory.current")) == 0
     z.close()
     """

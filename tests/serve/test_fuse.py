@@ -29,7 +29,7 @@ from uzswap.client.mounts import FSTYPE, is_stale, mounted_type
 pytestmark = needs_fuse
 
 #: seconds; only a test that fails waits so long
-PATIENCE = 60_000
+PATIENCE = 240_000
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from uzswap.serve import requests
 from uzswap.serve.server import STATUS, Server
 from uzswap.serve.virtual_tree import ControlTree
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from uzswap.cgroup.surroundings import Reclaimed
 
 pytestmark = needs_fuse
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from uzswap import ReclaimIncomplete, Store, Zswap
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory
 
-PATIENCE = 60.0  # seconds until a thread counts as deadlocked
+PATIENCE = 240.0  # seconds until a thread counts as deadlocked
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from typing import Self
 import pytest
 
 #: Seconds until a child counts as hung.  Generous: it only matters when it is.
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 @dataclass(frozen=True, slots=True)

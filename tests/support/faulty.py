@@ -29,7 +29,7 @@ import pytest
 from .mounts import make_mount_point, unmount
 
 #: Seconds until a file system process that does not answer is taken for dead: generous, it only matters when it is.
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 def unavailable() -> str | None:

@@ -1,4 +1,4 @@
-/* Preloaded, it watches the mutexes of the data plane: which is taken under which.  See lock_order.py. */
+/* Preloaded, it watches the locks of the data plane: which is taken under which.  See lock_order.py. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <execinfo.h>
@@ -14,12 +14,16 @@ enum { OTHERS, OURS, PYTHONS };
 static int (*real_lock)(pthread_mutex_t *);
 static int (*real_unlock)(pthread_mutex_t *);
 static int (*real_destroy)(pthread_mutex_t *);
-static __thread pthread_mutex_t *held[MOST_HELD];
+static int (*real_rdlock)(pthread_rwlock_t *);
+static int (*real_wrlock)(pthread_rwlock_t *);
+static int (*real_rwunlock)(pthread_rwlock_t *);
+static int (*real_rwdestroy)(pthread_rwlock_t *);
+static __thread void *held[MOST_HELD];
 static __thread int nr_held;
 static __thread int inside;
 
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
-static struct { pthread_mutex_t *first, *then; } orders[MOST_ORDERS];
+static struct { void *first, *then; } orders[MOST_ORDERS];
 static int nr_orders;
 static struct { void *address; int whose; } callers[MOST_CALLERS];
 
@@ -27,6 +31,10 @@ __attribute__((constructor)) static void begin(void) {
     real_lock = dlsym(RTLD_NEXT, "pthread_mutex_lock");
     real_unlock = dlsym(RTLD_NEXT, "pthread_mutex_unlock");
     real_destroy = dlsym(RTLD_NEXT, "pthread_mutex_destroy");
+    real_rdlock = dlsym(RTLD_NEXT, "pthread_rwlock_rdlock");
+    real_wrlock = dlsym(RTLD_NEXT, "pthread_rwlock_wrlock");
+    real_rwunlock = dlsym(RTLD_NEXT, "pthread_rwlock_unlock");
+    real_rwdestroy = dlsym(RTLD_NEXT, "pthread_rwlock_destroy");
 }
 
 static void tell(const char *what) {
@@ -53,26 +61,45 @@ static int whose(void *address) {
     return who;
 }
 
-/* Whether a chain of orders leads from one mutex to another.  Called with the guard. */
-static int leads(pthread_mutex_t *from, pthread_mutex_t *to, int depth) {
+/* Whether a chain of orders leads from one lock to another.  Called with the guard. */
+static int leads(const void *from, const void *to, int depth) {
     if (depth == MOST_HELD) return 0;
     for (int i = 0; i < nr_orders; i++)
         if (orders[i].first == from && (orders[i].then == to || leads(orders[i].then, to, depth + 1))) return 1;
     return 0;
 }
 
-static void note(pthread_mutex_t *mutex) {
+static void note(void *lock) {
     real_lock(&guard);
     for (int k = 0; k < nr_held; k++) {
         int known = 0;
-        if (held[k] == mutex) tell("a thread takes a lock that it has");
-        for (int i = 0; i < nr_orders && !known; i++) known = orders[i].first == held[k] && orders[i].then == mutex;
+        if (held[k] == lock) tell("a thread takes a lock that it has");
+        for (int i = 0; i < nr_orders && !known; i++) known = orders[i].first == held[k] && orders[i].then == lock;
         if (known) continue;
-        if (leads(mutex, held[k], 0)) tell("two locks are taken in both orders");
+        if (leads(lock, held[k], 0)) tell("two locks are taken in both orders");
         if (nr_orders == MOST_ORDERS) tell("too many locks");
         orders[nr_orders].first = held[k];
-        orders[nr_orders++].then = mutex;
+        orders[nr_orders++].then = lock;
     }
+    real_unlock(&guard);
+}
+
+static void taken(void *lock) {
+    if (nr_held < MOST_HELD) held[nr_held++] = lock;
+}
+
+static void given(const void *lock) {
+    for (int k = nr_held - 1; k >= 0; k--)
+        if (held[k] == lock) {
+            memmove(held + k, held + k + 1, (--nr_held - k) * sizeof *held);
+            break;
+        }
+}
+
+static void forgotten(const void *lock) {
+    real_lock(&guard);
+    for (int i = 0; i < nr_orders; i++)
+        while (i < nr_orders && (orders[i].first == lock || orders[i].then == lock)) orders[i] = orders[--nr_orders];
     real_unlock(&guard);
 }
 
@@ -84,7 +111,7 @@ int pthread_mutex_lock(pthread_mutex_t *mutex) {
         if (who == OURS) {
             note(mutex);
             int failed = real_lock(mutex);
-            if (nr_held < MOST_HELD) held[nr_held++] = mutex;
+            taken(mutex);
             return failed;
         }
     }
@@ -93,19 +120,42 @@ int pthread_mutex_lock(pthread_mutex_t *mutex) {
 
 int pthread_mutex_unlock(pthread_mutex_t *mutex) {
     if (!real_unlock) begin();
-    for (int k = nr_held - 1; k >= 0; k--)
-        if (held[k] == mutex) {
-            memmove(held + k, held + k + 1, (--nr_held - k) * sizeof *held);
-            break;
-        }
+    given(mutex);
     return real_unlock(mutex);
 }
 
 int pthread_mutex_destroy(pthread_mutex_t *mutex) {
     if (!real_destroy) begin();
-    real_lock(&guard);
-    for (int i = 0; i < nr_orders; i++)
-        while (i < nr_orders && (orders[i].first == mutex || orders[i].then == mutex)) orders[i] = orders[--nr_orders];
-    real_unlock(&guard);
+    forgotten(mutex);
     return real_destroy(mutex);
+}
+
+static int take_rwlock(pthread_rwlock_t *lock, int (*take)(pthread_rwlock_t *), void *caller) {
+    int ours = !inside && whose(caller) == OURS;
+    if (ours) note(lock);
+    int failed = take(lock);
+    if (ours) taken(lock);
+    return failed;
+}
+
+int pthread_rwlock_rdlock(pthread_rwlock_t *lock) {
+    if (!real_rdlock) begin();
+    return take_rwlock(lock, real_rdlock, __builtin_return_address(0));
+}
+
+int pthread_rwlock_wrlock(pthread_rwlock_t *lock) {
+    if (!real_wrlock) begin();
+    return take_rwlock(lock, real_wrlock, __builtin_return_address(0));
+}
+
+int pthread_rwlock_unlock(pthread_rwlock_t *lock) {
+    if (!real_rwunlock) begin();
+    given(lock);
+    return real_rwunlock(lock);
+}
+
+int pthread_rwlock_destroy(pthread_rwlock_t *lock) {
+    if (!real_rwdestroy) begin();
+    forgotten(lock);
+    return real_rwdestroy(lock);
 }

@@ -1,8 +1,8 @@
 """A library to preload that ends the process when the locks of the data plane are not taken in one order.
 
-It notes which mutex is taken under which.  When a thread takes two of them in the opposite order of another, or one
-that it has already, or Python takes a lock of its own (the GIL) under one of them, the process ends with status 70 and
-a backtrace on stderr.  So a hang is found without the two threads having to meet.
+It notes which mutex or rwlock is taken under which.  When a thread takes two of them in the opposite order of another,
+or one that it has already, or Python takes a lock of its own (the GIL) under one of them, the process ends with status
+70 and a backtrace on stderr.  So a hang is found without the two threads having to meet.
 """
 
 import shutil

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from uzswap.arrays.arena import arena_in
+from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core.boundary import handler as hook
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Allocating:
     __slots__ = ("_cgroup", "_lifetime", "_previous")
 
     def __init__(self, cgroup: MemCgroup) -> None:
-        self._cgroup = cgroup
+        self._cgroup = require_cgroup(cgroup)
         self._lifetime = cgroup.zswap.lifetime
 
     def __enter__(self) -> None:

@@ -25,8 +25,8 @@ __all__ = ["CONFIG", "SETTINGS", "Settings"]
 #: names the TOML file
 CONFIG: Final = "UZSWAP_CONFIG"
 _PREFIX: Final = "UZSWAP_"
-#: of other commands
-_NOT_OURS: Final = frozenset({CONFIG, "UZSWAP_ENGINE"})
+#: of other commands, and of uzswap.locks
+_NOT_OURS: Final = frozenset({CONFIG, "UZSWAP_CHECK_LOCKS", "UZSWAP_ENGINE"})
 
 Value = str | int | bool
 

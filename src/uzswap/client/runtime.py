@@ -121,10 +121,12 @@ class Entry:
         """
         # Not a pipe either, which would have us wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
+        try:
             if not st.S_ISREG(os.fstat(fd).st_mode):
                 raise ValueError(f"{path} is no file")
-            raw = file.read(_LONGEST)
+            raw = os.read(fd, _LONGEST)
+        finally:
+            os.close(fd)
         try:
             told = json.loads(raw)
             entry = cls(**told)

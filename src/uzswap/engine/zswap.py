@@ -522,11 +522,11 @@ class Zswap:
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None:
         """Take back a charge."""
         with self.lifetime, require_cgroup(memcg, self).removal_told():
-            # A lock is waited for only to say what is wrong: handlers run meanwhile, and what one raises would leave
-            # it charged.
+            # No lock and nothing in Python on the usual way: a handler that raises there would leave it charged.
             if not memcg.online:
                 memcg.require_online()
-            self._residents.uncharge(memcg, parse_size(nbytes))
+            plain = type(nbytes) is int and 0 <= nbytes < NO_LIMIT
+            self._residents.uncharge(memcg, nbytes if plain else parse_size(nbytes))
 
     # Control files outward
 

@@ -196,8 +196,8 @@ def test_waiters_get_sigbus_when_a_fault_thread_dies(rig: Rig, who: str) -> None
     assert done.signal == signal.SIGBUS or (who == "threads" and done.signal == signal.SIGSEGV)
     assert "was read" not in done.stdout
     assert "ready" in done.stdout
-    assert "Bus error" in done.stderr
     if who == "main":
+        assert "Bus error" in done.stderr
         assert re.search(r'File ".*test_endings\.py", line \d+ in loses_a_thread', done.stderr)
     assert re.search("^uzswap: .*(thread|killed)", done.stderr, re.MULTILINE)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.soak import longer
 
 from uzswap.core.boundary import engine as core
 from uzswap.units import NO_LIMIT
@@ -127,11 +128,11 @@ class Driver:
         assert self.engine.check() == []
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(longer(4, 20)))
 def test_random_operations_keep_contents_and_invariants(device: int, seed: int) -> None:
     engine = attached(device, 12 * MIB, nodes=2)
     driver = Driver(engine, 2, seed)
-    for _ in range(500):
+    for _ in range(longer(250, 5000)):
         driver.step()
     out = bytearray(core.MAX_ENTRY)
     for h, page in driver.model.items():
