@@ -87,7 +87,7 @@ def is_allowed(module: str, target: str) -> bool:
         return False
     if here in BESIDE:
         # The lock that checks the order of locks is compiled, so that no signal tears it.
-        return (here, target) == ("locks", "uzswap.core.boundary.ordered")
+        return here in ("condition", "locks") and target == "uzswap.core.boundary.ordered"
     arrows = ARROWS[here]
     return there in arrows or target.removeprefix("uzswap.") in arrows
 
