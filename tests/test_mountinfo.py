@@ -30,7 +30,7 @@ def test_a_path_with_blanks_is_as_it_is(tmp_path: Path) -> None:
     where = tmp_path / "a b\tc\\d\n"
     where.mkdir()
     program = (
-        "import sys; from uzswap.mountinfo import mount_points; print(any(sys.argv[1] in one for one in mount_points()))"
+        "import sys; from uzswap.mountinfo import mount_points as all; print(any(sys.argv[1] in one for one in all()))"
     )
     script = 'mount -t tmpfs none "$1" && exec "$2" -c "$3" "$1"'
     python = sys.executable
