@@ -193,7 +193,7 @@ def test_a_page_that_the_program_dropped_is_zeros_though_there_was_no_memory_for
 
 
 @pytest.mark.parametrize("write", ["", "write"])
-def test_pages_come_in_over_a_border_that_the_program_has_made_in_an_array(write: str) -> None:
+def test_pages_come_in_and_go_over_a_border_that_the_program_has_made_in_an_array(write: str) -> None:
     """The kernel places nothing in two mappings at once."""
     run(
         """
@@ -206,7 +206,7 @@ def test_pages_come_in_over_a_border_that_the_program_has_made_in_an_array(write
         if sys.argv[1]:
             x[::-1] = 1
         assert (x == (1 if sys.argv[1] else 0)).all()
-        memory.evict(area, 0, MIB // 4096)
+        assert memory.evict(area, 0, MIB // 4096) == MIB // 4096
         assert (x == (1 if sys.argv[1] else 0)).all()
         del x
         memory.free(area)
