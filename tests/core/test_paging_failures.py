@@ -189,3 +189,27 @@ def test_a_page_that_the_program_dropped_is_zeros_though_there_was_no_memory_for
         end(memory)
         """
     )
+
+
+@pytest.mark.parametrize("write", ["", "write"])
+def test_pages_come_in_and_go_over_a_border_that_the_program_has_made_in_an_array(write: str) -> None:
+    """The kernel places nothing in two mappings at once."""
+    run(
+        """
+        memory = paged.Memory(plane)
+        area, x = array(memory)
+        memory.hint(area, paged.SEQUENTIAL)
+        dodump = 17
+        middle = ctypes.c_void_p(x.ctypes.data + 5 * 4096)
+        assert ctypes.CDLL(None).madvise(middle, ctypes.c_size_t(9 * 4096), dodump) == 0
+        if sys.argv[1]:
+            x[::-1] = 1
+        assert (x == (1 if sys.argv[1] else 0)).all()
+        assert memory.evict(area, 0, MIB // 4096) == MIB // 4096
+        assert (x == (1 if sys.argv[1] else 0)).all()
+        del x
+        memory.free(area)
+        end(memory)
+        """,
+        write,
+    )

@@ -204,21 +204,28 @@ def bring_run(p, w, first, n, flags):
 
 
 def fill_empty(p, w, first, at, n, to_write):
-    """First touch: the zero page, or pages of zeros where a write would only have to copy it."""
+    """First touch: the zero page, or pages of zeros where a write would only have to copy it.
+
+    The kernel refuses all of a run that reaches over a border of mappings, which the program makes by mprotect, mlock
+    or madvise on a part of an array; so what is refused is tried page by page.
+    """
     done: uint64_t = 0
+    most: uint64_t = n
     i: uint64_t
     for i in range(n):
         w.result[at + i] = NO_PLACE
     while done < n:
         to = p.base + (first + at + done) * PAGE_BYTES
-        nbytes = (n - done) * PAGE_BYTES
+        nbytes = (n - done if n - done < most else most) * PAGE_BYTES
         got = put_copy(p, to, p.zeros, nbytes) if to_write else put_zeros(p, to, nbytes)
         if got == -EEXIST:
             # The program put something there itself (madvise, mmap over it): it is what the program sees.
             got = PAGE_BYTES
             uz_uffd_wake(p.fd, to, PAGE_BYTES)
         elif got < 0:
-            break
+            done += most == 1
+            most = 1
+            continue
         for i in range(done, done + got // PAGE_BYTES):
             w.result[at + i] = 0
         done += got // PAGE_BYTES

@@ -180,9 +180,14 @@ def move_out(p, w, n, staging):
     """Move the picked pages to staging, without the lock.  How many went: w.picks holds these, in order."""
     i: cython.int = 0
     j: cython.int
+    k: cython.int
     moved: cython.int = 0
     while i < n:
-        got = take_pages(p, staging + moved * PAGE_BYTES, w.picks[i], cython.cast(uint64_t, run_of(w, i, n)))
+        k = run_of(w, i, n)
+        got = take_pages(p, staging + moved * PAGE_BYTES, w.picks[i], k)
+        if got <= 0 and k > 1:
+            # Over a border of mappings none goes (page_in.fill_empty()): the first one may, by itself.
+            got = take_pages(p, staging + moved * PAGE_BYTES, w.picks[i], 1)
         if got > 0:
             for j in range(cython.cast(cython.int, got // PAGE_BYTES)):
                 w.picks[moved] = w.picks[i]
