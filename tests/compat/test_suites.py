@@ -9,6 +9,8 @@ import pytest
 from tests.compat.compare import compare
 from tests.support.soak import SOAK, longer
 
+pytestmark = pytest.mark.slow
+
 CORE = longer("TestResize or TestCreation", "TestResize or TestMethods or TestCreation")
 LINALG = longer("TestQR", "TestQR or TestSolve or TestEigh")
 
