@@ -19,6 +19,7 @@ CORE = Path("src/uzswap/core")
 #: what is called gives up the GIL.
 UNTORN = (
     "arrays/allocating",
+    "arrays/kept",
     "arrays/managed",
     "cgroup/memcg",
     "cgroup/pressure",
@@ -32,6 +33,7 @@ UNTORN = (
     "signals",
     "store/slots",
     "store/store",
+    "units",
 )
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.

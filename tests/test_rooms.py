@@ -13,13 +13,15 @@ import uzswap
 PACKAGE: Final = Path(uzswap.__file__).parent
 
 #: beside all rooms: what anybody may use, and what uses no room
-BESIDE: Final = frozenset({"errors", "locks", "mountinfo", "result", "signals", "threads", "units", "_version"})
+BESIDE: Final = frozenset(
+    {"condition", "errors", "locks", "mountinfo", "result", "signals", "threads", "units", "_version"}
+)
 #: room -> rooms, or single modules of them, that it may import from, beside itself.  Arrows point down only.
 #: "uzswap" are the public names.
 ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "core": frozenset(),
     "cgroup": frozenset({"core"}),
-    "devices": frozenset(),
+    "devices": frozenset({"core"}),
     "reclaim": frozenset({"cgroup", "core"}),
     "engine": frozenset({"cgroup", "core", "devices", "reclaim"}),
     "store": frozenset({"cgroup", "core", "engine", "reclaim"}),
@@ -27,73 +29,14 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),
-    "serve": frozenset({"cgroup", "client", "engine", "files"}),
+    # The relay is the descriptor table of a mount's own.
+    "serve": frozenset({"cgroup", "client", "core.boundary.relay", "engine", "files"}),
     "client": frozenset(),
     # The grammar of memory.reclaim is text, as the tables of files are.
     "cli": frozenset({"cgroup.reclaim", "client", "files", "probes", "uzswap"}),
 }
 #: the composition root, and the public names: they know everybody, and no room knows the first
 EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})
-
-#: wrong arrows that are still to go
-NOT_YET: Final = frozenset(
-    {
-        "uzswap.arrays.arena -> uzswap.engine.zswap",
-        "uzswap.cgroup.memcg -> uzswap.engine.zswap",
-        "uzswap.cgroup.memcg -> uzswap.reclaim.limits",
-        "uzswap.cgroup.memcg -> uzswap.reclaim.protection",
-        "uzswap.cgroup.tree -> uzswap.engine.zswap",
-        "uzswap.reclaim.limits -> uzswap.engine.worker",
-        "uzswap.reclaim.limits -> uzswap.engine.zswap",
-        "uzswap.reclaim.resident -> uzswap.engine.zswap",
-        "uzswap.reclaim.shrinker -> uzswap.engine.zswap",
-        "uzswap.reclaim.walks -> uzswap.engine.zswap",
-        "uzswap.reclaim.walks.coldest -> uzswap.engine.zswap",
-        "uzswap.reclaim.walks.fair -> uzswap.engine.zswap",
-        "uzswap.reclaim.walks.relief -> uzswap.engine.zswap",
-        "uzswap.reclaim.walks.v5 -> uzswap.engine.zswap",
-        "uzswap.reclaim.writeback -> uzswap.engine.zswap",
-    }
-)
-#: modules that still import each other in a circle
-IN_A_CIRCLE: Final = frozenset(
-    {
-        "uzswap.arrays.arena",
-        "uzswap.cgroup.control_files",
-        "uzswap.cgroup.memcg",
-        "uzswap.cgroup.stat",
-        "uzswap.cgroup.tree",
-        "uzswap.engine.paging",
-        "uzswap.engine.parameters",
-        "uzswap.engine.zswap",
-        "uzswap.files.cgroup",
-        "uzswap.files.engine",
-        "uzswap.files.file",
-        "uzswap.files.histograms",
-        "uzswap.files.proc",
-        "uzswap.files.sessions",
-        "uzswap.files.view",
-        "uzswap.reclaim.limits",
-        "uzswap.reclaim.protection",
-        "uzswap.reclaim.resident",
-        "uzswap.reclaim.shrinker",
-        "uzswap.reclaim.walks",
-        "uzswap.reclaim.walks.coldest",
-        "uzswap.reclaim.walks.cursor",
-        "uzswap.reclaim.walks.fair",
-        "uzswap.reclaim.walks.relief",
-        "uzswap.reclaim.walks.v5",
-        "uzswap.reclaim.writeback",
-        "uzswap.serve.fuse",
-        "uzswap.serve.metrics",
-        "uzswap.serve.openapi",
-        "uzswap.serve.requests",
-        "uzswap.serve.server",
-        "uzswap.serve.serving",
-        "uzswap.serve.virtual_tree",
-        "uzswap.serve.watch",
-    }
-)
 
 
 def modules() -> dict[str, list[Path]]:
@@ -140,8 +83,11 @@ def is_allowed(module: str, target: str) -> bool:
     here, there = room(module), room(target)
     if there == here or there in BESIDE:
         return True
-    if target == "uzswap.engine.zswap" or here in BESIDE:
+    if target == "uzswap.engine.zswap":
         return False
+    if here in BESIDE:
+        # The lock that checks the order of locks is compiled, so that no signal tears it.
+        return here in ("condition", "locks") and target == "uzswap.core.boundary.ordered"
     arrows = ARROWS[here]
     return there in arrows or target.removeprefix("uzswap.") in arrows
 
@@ -171,16 +117,11 @@ def test_every_module_is_in_a_room() -> None:
 
 
 def test_arrows_point_down_only() -> None:
-    assert sorted(wrong_arrows() - NOT_YET) == []
+    assert sorted(wrong_arrows()) == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert sorted(circles() - IN_A_CIRCLE) == []
-
-
-def test_only_what_is_still_wrong_is_excused() -> None:
-    assert sorted(NOT_YET - wrong_arrows()) == []
-    assert sorted(IN_A_CIRCLE - circles()) == []
+    assert sorted(circles()) == []
 
 
 def test_the_house_is_read_as_it_is_built() -> None:

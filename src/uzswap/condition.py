@@ -1,4 +1,4 @@
-"""Condition variables that an exception of a signal handler leaves whole.
+"""Condition variables and locks that an exception of a signal handler leaves whole.
 
 ``with threading.Condition():`` runs Python code on entry and exit.  A handler that raises there leaves the lock held
 for ever, or has one released that is not held.  This module is compiled: no handler runs between its steps (setup.py,
@@ -11,8 +11,47 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
-__all__ = ["Condition"]
+from uzswap.core.boundary.ordered import LockOrderError
+
+__all__ = ["Condition", "Regardless"]
+
+
+class Lockable(Protocol):
+    def acquire(self) -> bool: ...
+    def release(self) -> None: ...
+
+
+class Regardless:
+    """Holds a lock for the length of a block that has to be done: to undo something, say.
+
+    While a lock is waited for handlers run, and one may raise: the wait goes on, and what the last one raised is raised
+    when the block is over.
+    """
+
+    __slots__ = ("_lock", "_raised")
+
+    def __init__(self, lock: Lockable) -> None:
+        self._lock = lock
+        self._raised: BaseException | None = None
+
+    def __enter__(self) -> None:
+        while True:
+            try:
+                self._lock.acquire()
+                return
+            except LockOrderError:
+                raise
+            except BaseException as error:
+                self._raised = error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        if self._raised is not None:
+            raise self._raised
 
 
 class Condition:
@@ -32,6 +71,12 @@ class Condition:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._lock.release()
+
+    def acquire(self) -> bool:
+        return self._lock.acquire()
+
+    def release(self) -> None:
         self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -165,3 +165,31 @@ def test_signal_handlers_that_fault() -> None:
     assert all(calls)
     """
     run(code).check()
+
+
+def test_a_child_gets_back_what_it_frees_beside_the_addresses_of_its_parents_arrays() -> None:
+    """A forked child's malloc is given the addresses where the parent's arrays are, unless they are kept from it."""
+    code = f"""{START}
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    with uzswap.managed(group, "64K"):
+        y = np.arange(1 << 20)
+        pid = os.fork()
+        if not pid:
+            before = resident()
+            for _ in range(8):
+                z_ = np.ones(4 << 20)
+                del z_
+            z_ = np.ones(4 << 20)
+            z_.resize(8 << 20, refcheck=False)
+            assert z_[0] == 1
+            del z_
+            os._exit(resident() - before > 32 << 20)
+        assert wait(pid) == 0
+        assert (y == np.arange(1 << 20)).all()
+        del y
+    assert intact()
+    """
+    assert run(code).check().stdout == ""

@@ -171,3 +171,21 @@ def test_a_dead_thread_is_noticed_although_the_wall_clock_was_set_back() -> None
         pytest.skip(done.stderr.strip())
     assert done.signal == signal.SIGBUS, done.said()
     assert done.stdout == ""
+
+
+def test_a_page_that_the_program_dropped_is_zeros_though_there_was_no_memory_for_it_at_first() -> None:
+    """Whoever waits for a page that could not be placed is woken, and faults again."""
+    run(
+        """
+        memory = paged.Memory(plane)
+        area, x = array(memory)
+        x[:] = 1
+        assert ctypes.CDLL(None).madvise(ctypes.c_void_p(x.ctypes.data), ctypes.c_size_t(x.nbytes), 4) == 0
+        failing.plan("uffd_copy", count=3, errno=errno.ENOMEM)
+        assert not x.any()
+        assert failing.met("uffd_copy") > 3
+        del x
+        memory.free(area)
+        end(memory)
+        """
+    )

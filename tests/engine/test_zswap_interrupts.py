@@ -308,3 +308,78 @@ def test_an_interrupt_ends_clearing_and_closing_a_large_store() -> None:
     z.close()
     """
     ).check()
+
+
+def test_no_page_is_kept_when_resident_blocks_are_interrupted() -> None:
+    run(
+        PREAMBLE
+        + """
+    z = uzswap.Zswap(swap_size="64M")
+    x = uzswap.zeros(1 << 16, cgroup=z.cgroup("/a"))
+    x[:] = 1
+    rng = random.Random(1)
+    over = False
+
+    def use():  # the lock is waited for
+        while not over:
+            with uzswap.resident(x[1 << 15:]):
+                pass
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    hit = 0
+    while hit < 1000:
+        try:
+            after(rng.choice((2e-5, 1e-4)) * (0.5 + rng.random()))
+            while True:
+                with uzswap.resident(x[: 1 << 12]), uzswap.resident(x[1 << 11 : 1 << 13]):
+                    pass
+        except Stop:
+            hit += 1
+    after(0)
+    over = True
+    thread.join()
+    assert uzswap.advise(x, "pageout") == x.nbytes
+    """
+    ).check()
+
+
+def test_no_thread_counts_as_stalled_when_stalls_are_interrupted() -> None:
+    run(
+        PREAMBLE
+        + """
+    z = uzswap.Zswap(swap=None)
+    group = z.cgroup("/a/b")
+    rng = random.Random(1)
+    over = False
+
+    def use():  # the lock is waited for
+        while not over:
+            with group.pressure.stall():
+                pass
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    hit = 0
+    while hit < 1000:
+        try:
+            after(rng.choice((2e-5, 1e-4)) * (0.5 + rng.random()))
+            while True:
+                with group.pressure.stall():
+                    pass
+        except Stop:
+            hit += 1
+    after(0)
+    over = True
+    thread.join()
+
+    def totals():
+        return [line.split("total=")[1] for line in group.read("memory.pressure").splitlines()]
+
+    before = totals()
+    assert totals() == before  # nobody is stalled
+    with group.pressure.stall():
+        while totals() == before:  # and who is counts
+            pass
+    """
+    ).check()

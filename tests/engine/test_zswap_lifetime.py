@@ -15,6 +15,7 @@ from tests.support.faulty import FaultySwap
 from tests.support.pages import page_of_length, pages_of_length
 from tests.support.states import Outcome, fill, reclaim
 
+import uzswap
 from uzswap import TraceEvent, Zswap
 
 CALLS: dict[str, Callable[[Zswap, Any], object]] = {
@@ -121,6 +122,22 @@ def test_close_while_threads_use_it(engine: EngineFactory) -> None:
         thread.join()
     assert len(errors) == 3
     assert {error.errno for error in errors if isinstance(error, OSError)} <= {errno.EBADF, errno.ENODEV}
+
+
+def test_no_array_is_made_while_the_engine_closes(engine: EngineFactory) -> None:
+    """Not even by a call that it waits for, when there was no paged memory before."""
+    z = engine()
+    group = z.cgroup("/a")
+    closing = threading.Thread(target=z.close)
+    with z.lifetime:
+        closing.start()
+        while not z.closing:
+            pass
+        with pytest.raises(OSError, match="clos") as refused:
+            uzswap.zeros(10, cgroup=group)
+        assert refused.value.errno == errno.EBADF
+    closing.join()
+    assert z.core.closed
 
 
 def test_a_forgotten_engine_gives_its_file_back() -> None:

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from uzswap import mountinfo
+
 #: Starts the name of every mount point of this process, so that the leak check can tell them from other people's.
 PREFIX = f"uzswap-test-{os.getpid()}-"
 
@@ -17,9 +19,8 @@ def make_mount_point() -> Path:
 
 
 def mount_points() -> list[str]:
-    """Every mount point of this process's mount namespace, octal escapes resolved."""
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    return [os.fsdecode(line.split()[4].decode("unicode_escape").encode("latin-1")) for line in lines]
+    """Every mount point of this process's mount namespace."""
+    return [point.path for point in mountinfo.mount_points()]
 
 
 def unmount(where: Path, fuse: bool = False) -> None:

@@ -6,16 +6,16 @@ that the view has a part of; ``dontneed``, which destroys, only for pages that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from uzswap.arrays.arena import Arena, arena_of
-from uzswap.core.boundary import handler as hook
+from uzswap.arrays.kept import Keeping
 from uzswap.core.boundary.memory import NORMAL, RANDOM, SEQUENTIAL
-from uzswap.errors import IntegrityError, InvalidArgumentError
+from uzswap.errors import InvalidArgumentError
 from uzswap.reclaim.limits import HARD_LIMITS
 from uzswap.units import PAGE_SIZE, format_size
 
@@ -145,8 +145,7 @@ def _mode(memory: Memory) -> Literal["full", "trapped", "user-mode-only"]:
     return "trapped" if found.calls_trapped == 1 else "user-mode-only"
 
 
-@contextmanager
-def resident(arr: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def resident(arr: NDArray[Any]) -> AbstractContextManager[NDArray[Any]]:
     """Bring an array in and keep it in memory for the length of a block; blocks may nest and overlap.
 
     Meant for system calls that fail with EFAULT for a page that is not resident (see :attr:`ArrayInfo.mode`), and for
@@ -169,20 +168,10 @@ def resident(arr: NDArray[Any]) -> Iterator[NDArray[Any]]:
         A page could not be read back.
     """
     pages = _pages(arr)
-    arena, memory, area = pages.arena, pages.memory, pages.area
-    first, after = pages.first, pages.after
     _require_room(pages)
-    with arena.kept.lock:
-        arena.kept.add(area, first, after)
-    try:
-        if memory.bring(area, first, after - first, keep=True):
-            raise IntegrityError(f"a page of the array of {_owner(pages)} could not be read back", _owner(pages))
-        yield arr
-    finally:
-        with arena.kept.lock:
-            for begin, end in arena.kept.remove(area, first, after):
-                if hook.find(memory, pages.address) == area:  # else it was reallocated meanwhile
-                    memory.unkeep(area, begin, end - begin)
+    return Keeping(
+        pages.arena.kept, pages.memory, pages.address, pages.area, pages.first, pages.after, arr, _owner(pages)
+    )
 
 
 def _owner(pages: _Pages) -> str:

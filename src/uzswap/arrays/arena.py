@@ -124,6 +124,8 @@ class Arena:
         self._handlers: defaultdict[int, weakref.WeakSet[hook.Handler]] = defaultdict(weakref.WeakSet)
         self._listener: threading.Thread | None = None
         self._finalizer: weakref.finalize[[], ArrayHost] | None = None
+        #: no arrays are made any more
+        self._ends = False
         self.kept: Final = Kept()
         zswap.tree.on_remove.append(self._cgroup_goes)
 
@@ -133,9 +135,12 @@ class Arena:
         Raises
         ------
         OSError
-            userfaultfd is refused: its errno, and a text that says what still works; EAGAIN no thread can be had.
+            userfaultfd is refused: its errno, and a text that says what still works; EAGAIN no thread can be had; EBADF
+            the engine is being closed.
         """
         with self._lock:
+            if self._ends:
+                raise os_error(errno.EBADF, "the engine is closed: make a new one")
             if self.memory is None:
                 try:
                     memory = paged.Memory(self.zswap.core)
@@ -189,17 +194,20 @@ class Arena:
             handler.move(parent)
         self._handlers[parent] |= orphans
 
-    def count_faults(self, cgroup: MemCgroup) -> None:
-        """Count what faults have met since the last call, in the events and the pressure of a cgroup's subtree."""
+    def count_faults(self, cgroup: MemCgroup, *, acts: bool = False) -> None:
+        """Count what faults have met since the last call, in the events and the pressure of a cgroup's subtree.
+
+        Whoever only wants to read the counts does not act on them: the listener does that, soon.
+        """
         if self.memory is None:
             return
         with cgroup.in_use():
             for memcg in cgroup.preorder():
-                met = self.memory.take_counts(memcg.index)
+                met = self.memory.take_counts(memcg.index, acts)
                 for name, times in zip(_COUNTED, met, strict=False):
                     if times:
                         memcg.count_event(name, times)
-                if met.high and memcg.members:
+                if acts and met.over_high and memcg.members:
                     # The data plane evicts pages of arrays; other front-ends do their part.
                     self.zswap.over_high(memcg)
                 if met.some_ns:
@@ -217,6 +225,9 @@ class Arena:
 
         When a thread that serves faults was killed they keep what they have, and do not keep the engine from closing.
         """
+        with self._lock:
+            # Also those of other threads that are inside a call yet.
+            self._ends = True
         if self.memory is None or self.memory.info().broken:
             return
         if hook.alive(self.memory):
@@ -229,6 +240,7 @@ class Arena:
                 return
             for handler in handlers:
                 handler.hold(False)
+            self._ends = False
         number, nbytes = Counter(memcg for memcg, _ in alive), Counter[int]()
         for memcg, size in alive:
             nbytes[memcg] += size
@@ -254,6 +266,8 @@ class Arena:
 
     def forked(self) -> None:
         """Forget everything, in a forked child: the mappings are not there, and the threads are the parent's."""
+        if self.memory is not None:
+            self.memory.forked()
         _abandoned.append(self.memory)
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -301,7 +315,7 @@ def _listen(engine: weakref.ref[ArrayHost], memory: paged.Memory) -> None:
             zswap.wake_shrink_worker()
         if events & ~paged.POOL_FULL:
             try:
-                zswap.arena.count_faults(zswap.root)
+                zswap.arena.count_faults(zswap.root, acts=True)
             except OSError:
                 if not zswap.closing:
                     raise

@@ -63,6 +63,17 @@ cdef extern from *:
         munmap(p, bytes);
         return NULL;
     }
+    /* Have nothing mapped in a range from now on but what is there already, to about 2 MiB. */
+    static inline void uz_keep_away(char *p, size_t bytes) {
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+        void *got = mmap(p, bytes, PROT_NONE, flags, -1, 0);
+        if (got == p) return;
+        if (got != MAP_FAILED) munmap(got, bytes); /* kernels before 4.17 take the address for a hint */
+        if (bytes <= 2 << 20) return;
+        size_t half = bytes / 2 & ~(size_t)4095;
+        uz_keep_away(p, half);
+        uz_keep_away(p + half, bytes - half);
+    }
     /* Have memory of ours read as zero, also where the program has locked it.  0 or -errno: then it may be as it was. */
     static inline int uz_discard(void *p, size_t n) {
         if (madvise(p, n, MADV_DONTNEED) == 0) return 0;
@@ -170,6 +181,7 @@ cdef extern from *:
     static inline uint64_t uz_load64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
     """
     void *uz_reserve(size_t nbytes) nogil
+    void uz_keep_away(char *p, size_t nbytes) nogil
     int uz_discard(void *p, size_t nbytes) nogil
     int uz_discard_unlocked(void *p, size_t nbytes) nogil
     void *uz_private(size_t nbytes) nogil

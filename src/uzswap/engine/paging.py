@@ -161,7 +161,7 @@ class Paging:
     def _over_limit(self, memcg: MemCgroup, folio: int) -> tuple[int, int]:
         """S2: over memory.zswap.max.  Return how the store goes on: (pages that one decision is about, flags)."""
         with hold_back_signals():
-            room = self._walk().make_room(self._state, memcg)
+            room = self._walk().shrink_for_store(self._state, memcg)
         if room is Room.ADMIT:
             return folio, SKIP_LIMIT
         if room is Room.TEST_AGAIN:

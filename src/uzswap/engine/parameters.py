@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from uzswap.core.boundary.engine import LZ4, ZSTD
+from uzswap.core.boundary.engine import COLDEST, IN_TURN, LZ4, NOTHING, ZSTD
 from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.units import PAGE_SIZE, WHITESPACE, kstrtobool, kstrtouint, parse_size
 
@@ -190,6 +190,7 @@ class Parameters:
 
     def _set_shrinker_enabled(self, text: str) -> None:
         self._state.shrinker_enabled = kstrtobool(text)
+        self._tell_faults()
 
     def _set_same_filled_pages_enabled(self, text: str) -> None:
         as_value = kstrtobool(text)
@@ -214,6 +215,17 @@ class Parameters:
         if name not in self._walks:
             raise os_error(errno.ENOENT, f"there is no walk {name!r}: there are {', '.join(self._walks)}")
         self._state.walk = name
+        self._tell_faults()
+
+    def _tell_faults(self) -> None:
+        """Faults on arrays make room without Python, and have to do it as the walk in use does."""
+        self._state.core.set_fault_writeback(
+            NOTHING
+            if not self._state.writes_back_for_charges
+            else COLDEST
+            if self._state.walk == "coldest"
+            else IN_TURN
+        )
 
 
 def _yes_no(value: bool) -> str:

@@ -29,8 +29,9 @@ from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
 from uzswap.cgroup.reclaim import ReclaimRequest
 from uzswap.cgroup.tree import CgroupTree
-from uzswap.core.boundary.engine import COUNTERS, GLOBALS, MAX_NODES, Engine
+from uzswap.core.boundary.engine import MAX_NODES, Engine
 from uzswap.devices import SwapFile, open_swap
+from uzswap.engine.agreement import disagreements
 from uzswap.engine.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
 from uzswap.engine.paging import Paging, Place
 from uzswap.engine.parameters import Compressor, Parameters, parse_max_pool
@@ -557,31 +558,9 @@ class Zswap:
         """
         with self.lifetime:
             self.arena.settle()
-            wrong = [*self.core.check(), *self._check_tree()]
+            wrong = [
+                *self.core.check(),
+                *disagreements(self.core, self.tree, self.parameters.enabled, self._residents.owners()),
+            ]
         if wrong:
             raise AssertionError("\n".join(wrong))
-
-    def _check_tree(self) -> list[str]:
-        """Compare what the data plane counts in each cgroup with its children, its front-ends, and its own settings."""
-        wrong = []
-        levels = COUNTERS[: COUNTERS.index("swapcached") + 1]
-        with self.tree.lock:
-            for memcg in self.root.preorder():
-                mine = self.core.counters(memcg.index)
-                children = [self.core.counters(child.index) for child in memcg.children.values()]
-                for k, name in enumerate(levels):
-                    below = sum(counters[k] for counters in children)
-                    if mine[k] < below:
-                        wrong.append(f"{memcg.path}: {name} is {mine[k]}, its children have {below}")
-                    if mine[k] < 0:
-                        wrong.append(f"{memcg.path}: {name} is {mine[k]}")
-                if self.tree.by_index(memcg.index) is not memcg:
-                    wrong.append(f"{memcg.path}: index {memcg.index} is {self.tree.by_index(memcg.index).path}")
-                allowed = not self.parameters.enabled or all(one.writeback for one in memcg.ancestry())
-                if self.core.writeback_allowed(memcg.index) != allowed:
-                    wrong.append(f"{memcg.path}: the data plane does not agree that writeback is {allowed}")
-            resident = self.core.globals()[GLOBALS.index("resident")]
-            held = sum(owner.resident_bytes for owner in self._residents.owners())
-            if held > resident:
-                wrong.append(f"front-ends hold {held} bytes, {resident} are charged")
-        return wrong

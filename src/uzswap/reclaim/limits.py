@@ -123,7 +123,7 @@ class Residents:
         with hold_back_signals() as signals:
             limited.count_event("max")
             with memcg.pressure.stall():
-                fits = self._make_room(limited, nbytes, signals.pending, retries) or signals.pending()
+                fits = self._shrink_below_hard_limits(limited, nbytes, signals.pending, retries) or signals.pending()
             if not fits:
                 limited.count_event("oom")
         return fits
@@ -158,13 +158,17 @@ class Residents:
         with hold_back_signals() as signals, memcg.pressure.stall():
             if name == "memory.high":
                 self._reclaimer.shrink_to(memcg, name, OnBehalfOf.DIRECT, stop=signals.pending)
-            elif name in HARD_LIMITS and not self._make_room(memcg, 0, signals.pending) and not signals.pending():
+            elif (
+                name in HARD_LIMITS
+                and not self._shrink_below_hard_limits(memcg, 0, signals.pending)
+                and not signals.pending()
+            ):
                 memcg.count_event("oom")
 
     def _exceeded(self, limited: MemCgroup, more: int) -> list[str]:
         return [name for name in HARD_LIMITS if limited.usage_under(name) + more > limited.limits[name]]
 
-    def _make_room(
+    def _shrink_below_hard_limits(
         self, limited: MemCgroup, more: int, stop: Callable[[], bool], retries: int = MAX_RECLAIM_RETRIES
     ) -> bool:
         """Bring a cgroup so far below its hard limits that ``more`` bytes fit; False when nothing more can go."""
@@ -183,7 +187,7 @@ class Residents:
                     memcg.count_event("high")
                     self._reclaimer.shrink_to(memcg, limit, OnBehalfOf.KSWAPD, stop=self._state.is_closing)
                 else:
-                    self._make_room(memcg, 0, self._state.is_closing, retries=0)
+                    self._shrink_below_hard_limits(memcg, 0, self._state.is_closing, retries=0)
             except (OSError, ValueError):
                 if memcg.online:  # else it was removed while we were at it
                     raise

@@ -38,6 +38,8 @@ SWAP_CLUSTER_MAX: Final = 32  # include/linux/swap.h, pages
 SHRINK_BYTES: Final = 4 << 20
 
 _CLEAN_COPIES: Final = COUNTERS.index("uzswap.clean_copies")
+_RESIDENT: Final = COUNTERS.index("resident")
+_ZSWAP: Final = COUNTERS.index("zswap")
 
 
 class OnBehalfOf(StrEnum):
@@ -158,24 +160,30 @@ class ResidentReclaim:
     ) -> bool:
         """Reclaim until ``more`` bytes fit below a limit of the cgroup; False when nothing more can go, or on stop.
 
-        When the front-ends have nothing left to give, zswap itself is written back, if the limit is on that, too.  The
-        kernel does that only where shrinker_enabled is Y, and else gives up with the pool full of cold pages; so does
-        ``v5``.
+        The order is the one of all reclaim (:mod:`uzswap.reclaim`).
         """
         copies = name != "uzswap.resident.max"
         while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
             if stop():
                 return False
-            if self._anything_to_take(memcg, copies) and retries >= 0:
+            room = excess + room_below(memcg.limits[name])
+            if copies and self._pool_has_more_than_its_share(memcg) and self._shrink_zswap(memcg, room, stop):
+                continue
+            if retries >= 0 and self._anything_to_take(memcg, copies):
                 if not self.once(memcg, excess, kind, copies=copies, stop=stop):
                     retries -= 1
-            elif not copies or not self._write_back(memcg, excess + room_below(memcg.limits[name]), stop):
+            elif not copies or not self._write_back(memcg, room, stop):
                 return False
         return True
 
+    def _shrink_zswap(self, memcg: MemCgroup, nbytes: int, stop: Callable[[], bool]) -> bool:
+        """Bring down what is compressed: clean copies, or else the coldest entries; whether anything went."""
+        return self._state.core.drop_clean(memcg.index, nbytes) > 0 or self._write_back(memcg, nbytes, stop)
+
     def _write_back(self, memcg: MemCgroup, nbytes: int, stop: Callable[[], bool]) -> bool:
         """Write compressed bytes of the subtree back, what memory.low protects last; whether anything was written."""
-        if not self._may_write_back():
+        if not self._state.has_device or self._state.walk == "v5":
+            # What shrinker_enabled writes back in v5 is the shrinker's affair: see _shrink_memcg().
             return False
         for low_too in (False, True):
 
@@ -189,9 +197,14 @@ class ResidentReclaim:
                 break
         return request.written > 0
 
-    def _may_write_back(self) -> bool:
-        """The kernel writes back for a charge only where shrinker_enabled is Y; so does its model."""
-        return self._state.has_device and self._state.walk != "v5"
+    def _pool_has_more_than_its_share(self, target: MemCgroup) -> bool:
+        """Whether what is compressed takes more than what is resident of a limit on both.
+
+        If it could only grow, a limit would end up all compressed, and every access would evict what the one before had
+        brought.  page_out.make_some_room() has the same rule, for faults.
+        """
+        counters = self._state.core.counters(target.index)
+        return counters[_ZSWAP] > counters[_RESIDENT]
 
     def _anything_to_take(self, target: MemCgroup, copies: bool) -> bool:
         """Whether a retry can find more than nothing."""

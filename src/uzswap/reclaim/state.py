@@ -58,6 +58,15 @@ class ReclaimState:
     def is_closing(self) -> bool:
         return self.closing
 
+    @property
+    def writes_back_for_charges(self) -> bool:
+        """Whether zswap is written back to make room for a charge.
+
+        The kernel does that only where ``shrinker_enabled`` is Y, and else gives up with the pool full of cold pages;
+        so does ``v5``.
+        """
+        return self.walk != "v5" or self.shrinker_enabled
+
     def pool_over_threshold(self) -> int:
         """Return the pages that the pool has above its accept threshold: what the shrink worker still has to do."""
         return 0 if self.closing else max(0, self.core.pool_pages() - self.accept_pages)

@@ -95,7 +95,7 @@ class Listener:
 
     def _accept(self) -> None:
         """Take one connection; the next when that one is counted."""
-        if not self._make_room():
+        if not self._close_an_idle_one():
             self._pause()
             self._loop.call_later(_PAUSE, self._listen)
             return
@@ -123,7 +123,7 @@ class Listener:
         finally:
             self._listen()
 
-    def _make_room(self) -> bool:
+    def _close_an_idle_one(self) -> bool:
         there = self._server.connections
         self._ended = {one: self._ended.get(one, 0.0) for one in there}
         if len(there) < self._most:

@@ -6,11 +6,11 @@ from collections.abc import Hashable, Iterator, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
 
+import numpy as np
+
 from uzswap.cgroup.memcg import require_cgroup
 from uzswap.cgroup.surroundings import Reclaimed
-from uzswap.core.boundary.engine import DISK, ZSWAP
 from uzswap.engine.host import host_of
-from uzswap.errors import StaleHandleError
 from uzswap.store.kinds import opaque
 from uzswap.store.slots import NOTHING, Slots
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE
@@ -207,11 +207,12 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             packed = self._slots.by_key[key].packed
             if packed is None:
                 return "resident"
-            try:
-                places = {self._zswap.where(int(handle)) for handle in packed.handles}
-            except StaleHandleError:
+            with self._zswap.lifetime:
+                found = self._zswap.core.places(packed.handles)
+            if found.unknown:
                 continue  # it has just come back
-            return "+".join(sorted(places)) or "zero"
+            places = {"disk": found.disk, "zero": found.value, "zswap": found.zswap}
+            return "+".join(place for place, chunks in places.items() if chunks) or "zero"
 
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by place, in one snapshot.
@@ -245,10 +246,10 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         }
         handles = [slot.packed.handles for slot in packed if slot.packed is not None]
         with self._zswap.lifetime:
-            states = [info for many in handles for handle in many if (info := self._zswap.core.info(int(handle)))]
-        counts["chunks"] = len(states)
-        counts["zswap_bytes"] = sum(info.length for info in states if info.state == ZSWAP)
-        counts["disk_bytes"] = sum(info.length for info in states if info.state == DISK)
+            found = self._zswap.core.places(np.concatenate(handles) if handles else np.empty(0, np.uint64))
+        counts["chunks"] = found.zswap + found.disk + found.value
+        counts["zswap_bytes"] = found.zswap_bytes
+        counts["disk_bytes"] = found.disk_bytes
         return counts
 
     def reweigh(self) -> int:

@@ -46,19 +46,24 @@ from cython.cimports.uzswap.core.store.entries import (
     REFERENCED,
     Delta,
     Memcg,
+    entry_at,
+    owner_of,
+)
+from cython.cimports.uzswap.core.store.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
+from cython.cimports.uzswap.core.store.memcgs import (
     delta_add,
     delta_apply,
-    entry_at,
     in_subtree,
     memcg_alloc,
     memcg_offline,
     memcg_protect,
-    owner_of,
     writeback_allowed,
 )
-from cython.cimports.uzswap.core.store.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
 from cython.cimports.uzswap.core.store.protection import effective_protection, share_of
 from cython.cimports.uzswap.core.store.state import (
+    WRITE_COLDEST,
+    WRITE_IN_TURN,
+    WRITE_NOTHING,
     Charge,
     Core,
     born_units,
@@ -138,17 +143,22 @@ DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POO
 STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
 LZ4, ZSTD = ALG_LZ4, ALG_ZSTD
 LRU, RESIDENT = HAS_LRU, HAS_RESIDENT
+IN_TURN, COLDEST, NOTHING = WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING
 
 StoreResult = namedtuple("StoreResult", "next reason errno")
 LoadResult = namedtuple("LoadResult", "failed errno disk_ns")
 WalkResult = namedtuple("WalkResult", "scanned rotated entries nbytes exist nospace stopped exhausted")
 FlushResult = namedtuple("FlushResult", "entries nbytes failed errno gone")
 EntryInfo = namedtuple("EntryInfo", "state codec length size memcg node referenced location")
+Places = namedtuple("Places", "zswap disk value unknown zswap_bytes disk_bytes")
 PoolInfo = namedtuple("PoolInfo", "codec level entries current")
 HistogramInfo = namedtuple("HistogramInfo", "sum counts")
 DeviceInfo = namedtuple(
     "DeviceInfo", "segments free_segments live_bytes dead_bytes direct asynchronous cleaned_segments punched_bytes"
 )
+
+# Entries looked at in one hold of the lock.
+HELD_PLACES = cython.declare(int64_t, 1024)
 
 
 @cython.cfunc
@@ -448,6 +458,11 @@ class Engine:
     def set_enabled(self, enabled: cython.bint):
         self._open().enabled = enabled
 
+    def set_fault_writeback(self, how: cython.int):
+        if how not in (WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING):
+            raise ValueError(f"fault_writeback {how}")
+        self._open().fault_writeback = how
+
     def set_same_filled(self, as_value: cython.bint):
         self._open().same_as_value = as_value
 
@@ -687,6 +702,39 @@ class Engine:
             bool(copy.flags & REFERENCED),
             copy.data,
         )
+
+    def places(self, handles: cython.const[uint64_t][::1]):
+        c = self._open()
+        n: int64_t = handles.shape[0]
+        if n == 0:
+            return Places(0, 0, 0, 0, 0, 0)
+        asked = private_copy(cython.address(handles[0]), n)
+        if asked == cython.NULL:
+            raise MemoryError
+        zswap: int64_t = 0
+        disk: int64_t = 0
+        unknown: int64_t = 0
+        zswap_bytes: int64_t = 0
+        disk_bytes: int64_t = 0
+        i: int64_t = 0
+        with cython.nogil:
+            while i < n:
+                pthread_mutex_lock(cython.address(c.lock))
+                end: int64_t = i + HELD_PLACES if n - i > HELD_PLACES else n
+                while i < end:
+                    e = entry_at(cython.address(c.t), asked[i])
+                    i += 1
+                    if e == cython.NULL or e.state == GOING_TO_DISK:
+                        unknown += 1
+                    elif e.state == IN_POOL:
+                        zswap += 1
+                        zswap_bytes += cython.cast(int64_t, e.length_1) + 1
+                    elif e.state == ON_DISK:
+                        disk += 1
+                        disk_bytes += cython.cast(int64_t, e.length_1) + 1
+                pthread_mutex_unlock(cython.address(c.lock))
+        free(asked)
+        return Places(zswap, disk, n - zswap - disk - unknown, unknown, zswap_bytes, disk_bytes)
 
     def hold(self, handle: uint64_t):
         c = self._open()

@@ -69,6 +69,11 @@ RETRY_FAILED: Final[int]  # v5: an entry whose write failed is met again by the 
 LRU: Final[int]  # entries on an LRU
 RESIDENT: Final[int]  # resident bytes
 
+# set_fault_writeback(how=): which memcg of the subtree that is over a limit writes back for a fault on an array
+IN_TURN: Final[int]
+COLDEST: Final[int]  # the one with the entry that has waited longest
+NOTHING: Final[int]
+
 # Codecs (set_compressor)
 LZ4: Final[int]
 ZSTD: Final[int]
@@ -110,6 +115,14 @@ class EntryInfo(NamedTuple):
     node: int
     referenced: bool
     location: int  # address in the pool (ZSWAP), byte offset on the device (DISK), the word (SAME)
+
+class Places(NamedTuple):
+    zswap: int  # entries in the pool
+    disk: int
+    value: int  # held as a value: zero, or one repeated word
+    unknown: int  # handles that are nobody's
+    zswap_bytes: int  # compressed
+    disk_bytes: int
 
 class PoolInfo(NamedTuple):
     codec: int
@@ -207,6 +220,7 @@ class Engine:
     #   oldest first, but for what memory.min and memory.low protect; bytes freed
     # parameters
     def set_enabled(self, enabled: bool) -> None: ...
+    def set_fault_writeback(self, how: int) -> None: ...  # IN_TURN, COLDEST or NOTHING
     def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)
     def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when too many old pools still drain
     def set_pool_limit(self, max_pages: int, accept_pages: int) -> None: ...
@@ -245,6 +259,8 @@ class Engine:
         self, handles: Handles
     ) -> tuple[int, int]: ...  # (index, errno) of the first bad handle, nothing freed; or (-1, 0)
     def info(self, handle: int) -> EntryInfo | None: ...  # None: freed or foreign
+    def places(self, handles: Handles) -> Places:
+        """Where many entries are, in one call; they may move while it looks, 1024 at a time."""
     def hold(self, handle: int) -> int: ...  # as a fault in progress does: loads EBUSY, writeback EEXIST; 0 or -errno
     def release(self, handle: int) -> None: ...
     def check(self) -> list[str]: ...  # every invariant that is broken, in words; empty when all hold

@@ -15,6 +15,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
     strndup,
+    uz_keep_away,
     uz_monotonic_ns,
 )
 from cython.cimports.uzswap.core.paging.page_in import KEEP
@@ -57,7 +58,7 @@ from cython.cimports.uzswap.core.paging.ranges import (
     evict_range,
     unkeep_range,
 )
-from cython.cimports.uzswap.core.paging.stalls import stalls_until
+from cython.cimports.uzswap.core.paging.stalls import stalls_reparent, stalls_until
 from cython.cimports.uzswap.core.paging.syscalls import serve_call
 from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_broadcast,
@@ -65,7 +66,8 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_init,
     pthread_cond_wait,
 )
-from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at, memcg_offline
+from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at
+from cython.cimports.uzswap.core.store.memcgs import memcg_offline
 
 HIGH, MAX, OOM, POOL_FULL, LOW, SWAP, STALL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL, E_LOW, E_SWAP, E_STALL
 
@@ -78,7 +80,7 @@ MemoryInfo = namedtuple(
     "user_mode_only calls_trapped can_move can_poison threads workers areas resident faults evicted evicted_clean "
     "read_ahead broken",
 )
-Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns")
+Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns over_high")
 
 
 @cython.cclass
@@ -111,6 +113,16 @@ class Memory:
         self.close()
         pthread_mutex_destroy(cython.address(self.gate))
         pthread_cond_destroy(cython.address(self.passed))
+
+    def forked(self):
+        """In a forked child: nothing is mapped where the arrays are in the parent, so what lies there is always its.
+
+        Else malloc might be given these addresses, and its memory would be taken for an array of the parent's, which is
+        neither freed nor reallocated here.  Where calls are trapped the kernel gives them to nobody by itself.
+        """
+        p = self.pager
+        if p != cython.NULL and p.trapped <= 0:
+            uz_keep_away(p.base, p.nr_pages * PAGE_BYTES)
 
     def close(self):
         """Unmap everything.  No array may be alive, and the engine must still be open.
@@ -395,8 +407,11 @@ class Memory:
         finally:
             self._leave()
 
-    def take_counts(self, memcg: uint32_t):
-        """How often faults met the limits of a memcg since the last call, and how long they waited."""
+    def take_counts(self, memcg: uint32_t, acts: cython.bint = True):
+        """How often faults met the limits of a memcg since the last call, and how long they waited.
+
+        Who does not act on it leaves that to the next one who does, and who waits for events.
+        """
         p = self._enter()
         try:
             self.engine._memcg(memcg)
@@ -404,7 +419,13 @@ class Memory:
                 pthread_mutex_lock(cython.address(p.lock))
                 m = cython.address(p.memcgs[memcg])
                 stalls_until(p, memcg, uz_monotonic_ns())
+                m.over_high = m.over_high or m.nr_high != 0
                 met = m[0]
+                if acts:
+                    m.over_high = 0
+                elif m.over_high:
+                    p.events |= E_HIGH
+                    pthread_cond_broadcast(cython.address(p.told))
                 m.nr_low = m.nr_high = m.nr_max = m.nr_oom = 0
                 m.nr_swap_high = m.nr_swap_max = m.nr_swap_fail = 0
                 m.some_ns = m.full_ns = 0
@@ -423,6 +444,7 @@ class Memory:
                 met.nr_swap_fail,
                 met.some_ns,
                 met.full_ns,
+                bool(met.over_high),
             )
         finally:
             self._leave()
@@ -439,6 +461,7 @@ class Memory:
                     parent = t.memcgs[memcg].parent
                     memcg_offline(t, memcg)
                     pages_reparent(p, memcg, parent)
+                    stalls_reparent(p, memcg, parent)
                 pthread_mutex_unlock(cython.address(p.c.lock))
                 pthread_mutex_unlock(cython.address(p.lock))
         finally:

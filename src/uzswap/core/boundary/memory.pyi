@@ -64,12 +64,14 @@ class Counts(NamedTuple):
     swap_fail: int  # pages that could not, for that or because the device is full
     some_ns: int  # time in which some thread of the subtree waited for a page or an eviction
     full_ns: int  # time in which all did that had faults in the last two seconds
+    over_high: bool  # memory.high was met since somebody last acted on it
 
 class Memory:
     #: One an engine.  OSError: userfaultfd is refused.  old_kernel: nothing is used that kernels before 6.8 lack.
     #: When one of its threads is killed all that is not resident is SIGBUS, and every method an OSError (EIO).
     def __init__(self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False) -> None: ...
     def close(self) -> None: ...  # no area may be in use; before Engine.close(); waits for calls that are under way
+    def forked(self) -> None: ...  # in a child: keeps the addresses of the parent's arrays free of anything else
     def alloc(self, nbytes: int, memcg: int, item: int = 0) -> tuple[int, int]: ...  # number, address (page-aligned);
     #   item: size of the array's numbers in bytes, for a byte shuffle before compression where a sample says it pays
     def free(self, area: int) -> None: ...  # access afterwards is SIGBUS; pages, pool and disk bytes go back at once
@@ -87,7 +89,8 @@ class Memory:
     def settle(self) -> None: ...  # waits until all is done that faults have set off
     def reclaim_own(self, memcg: int, pages: int) -> int: ...  # as reclaim(), without the memcg's children
     def own_pages(self, memcg: int) -> int: ...  # that reclaim_own() could evict
-    def take_counts(self, memcg: int) -> Counts: ...  # since the last call; take_events() is then empty too
+    def take_counts(self, memcg: int, acts: bool = True) -> Counts: ...  # since the last call; take_events() is then
+    #   empty too.  Without acts over_high stays, and wait_events() returns for it
     def remove_memcg(self, memcg: int) -> None: ...  # what Engine.memcg_remove() does when there is paged memory
     def hint(self, area: int, kind: int) -> None: ...  # NORMAL, SEQUENTIAL (reads ahead at once), RANDOM (never)
     def name(self, area: int, label: bytes) -> None: ...  # what the array is, where a message names it

@@ -63,14 +63,14 @@ class OrderedLock:
                         f"{self!r} is taken under {other!r}, which comes after it (docs/locking.md)\n"
                         f"  {other.name} was taken at{_told(stack)}\n  {self.name} is taken at{_told(_stack())}"
                     )
-        noted = (self, _stack())
+        # Made first: whatever is made may set off garbage collection, and a finalizer takes locks in this very thread.
+        entry = (self, _stack())
+        fresh: list = []
         if not self.lock.acquire(blocking, timeout):
             return False
         self.owner = me
         self.depth = 1
-        # Looked up now: a finalizer, which may run whenever something is made, takes and releases locks itself.
-        mine: list = held.setdefault(me, [])
-        mine.append(noted)
+        held.setdefault(me, fresh).append(entry)
         return True
 
     def release(self):

@@ -14,7 +14,7 @@ from cython.cimports.uzswap.core.paging.frames import (
     stock_used,
     take_stock,
 )
-from cython.cimports.uzswap.core.paging.page_out import count, make_room, tell, uncharge, want_shrinking
+from cython.cimports.uzswap.core.paging.page_out import count, make_room, uncharge, want_shrinking
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     E_HIGH,
@@ -37,6 +37,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     failed_del,
     list_add,
     memcg_of,
+    tell,
 )
 from cython.cimports.uzswap.core.paging.stalls import arrived, squeezed
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, pthread_cond_wait, uz_say_lost, uz_uffd_wake

@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.paging.pagetable cimport Pager, Work
+from uzswap.core.store.active cimport Round
 from uzswap.core.store.swap_out cimport Store
 
-cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef void count(Pager *p, uint32_t memcg, int counter, int64_t n) noexcept nogil
 cdef void uncharge(Pager *p, uint32_t memcg, int64_t n) noexcept nogil
 cdef int64_t evict_from(Pager *p, Work *w, uint32_t root, int64_t most, int copies) noexcept nogil
@@ -27,6 +27,8 @@ cdef void prepare_store(Work *w, int first, int end, uint32_t memcg, char *stagi
 cdef void put_back(Pager *p, Work *w, int i, uint32_t memcg, char *staging) noexcept nogil
 cdef void stays(Pager *p, uint32_t page, int64_t error) noexcept nogil
 cdef int run_of(Work *w, int i, int n) noexcept nogil
+cdef uint32_t turn(Pager *p, uint32_t root, int which, uint64_t *after, Round *round) noexcept nogil
+cdef uint32_t coldest(Pager *p, uint32_t root) noexcept nogil
 cdef int write_back_from(Pager *p, uint32_t root, int take_low, int *said) noexcept nogil
 cdef int make_room_in_zswap(Pager *p, uint32_t memcg, int64_t most) noexcept nogil
 cdef int choose_filter(Pager *p, Work *w, int i, int n, char *staging) noexcept nogil

@@ -22,10 +22,7 @@ from cython.cimports.uzswap.core.paging.frames import (
 )
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
-    E_HIGH,
     E_LOW,
-    E_MAX,
-    E_OOM,
     E_POOL_FULL,
     E_SWAP,
     P_GOING,
@@ -40,6 +37,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     list_add,
     list_del,
     memcg_of,
+    tell,
 )
 from cython.cimports.uzswap.core.paging.stalls import arrived
 from cython.cimports.uzswap.core.paging.uffd import (
@@ -48,21 +46,19 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_pause,
     uz_uffd_wake,
 )
+from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, Round, active_coldest, active_turn
 from cython.cimports.uzswap.core.store.clean import clean_drop, clean_forget, clean_settle
 from cython.cimports.uzswap.core.store.codec import Codec, compress
-from cython.cimports.uzswap.core.store.entries import (
-    C_RESIDENT,
-    C_SWAP,
-    C_ZSWAP,
-    MEMCG_ONLINE,
-    ROOT,
-    Delta,
-    delta_add,
-    delta_apply,
-    in_subtree,
-)
+from cython.cimports.uzswap.core.store.entries import C_RESIDENT, C_SWAP, C_ZSWAP, NO_MEMCG, ROOT, Delta
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.protection import LOW_BREACHED, LOW_SPARED, unprotected
-from cython.cimports.uzswap.core.store.state import may_write_back, worker_get, worker_put
+from cython.cimports.uzswap.core.store.state import (
+    WRITE_COLDEST,
+    WRITE_NOTHING,
+    may_write_back,
+    worker_get,
+    worker_put,
+)
 from cython.cimports.uzswap.core.store.stream import stream_finish, stream_get, stream_put
 from cython.cimports.uzswap.core.store.swap_in import free_entries
 from cython.cimports.uzswap.core.store.swap_out import (
@@ -94,20 +90,6 @@ PAUSE_MS = cython.declare(cython.int, 10)
 # long time is worth copies again after as many batches as it takes to read 4 MiB.
 SCORE_LEAST = cython.declare(cython.int, -8)
 SCORE_MOST = cython.declare(cython.int, 8)
-
-
-def tell(p, memcg, events):
-    """Note events for the layer above.  Called with the lock."""
-    m = cython.address(p.memcgs[memcg])
-    m.nr_low += (events & E_LOW) != 0
-    m.nr_high += (events & E_HIGH) != 0
-    m.nr_max += (events & E_MAX) != 0
-    m.nr_oom += (events & E_OOM) != 0
-    news = events & ~m.events
-    m.events |= events
-    p.events |= events
-    if news:
-        pthread_cond_broadcast(cython.address(p.told))
 
 
 def want_shrinking(p, memcg):
@@ -558,22 +540,20 @@ def may_go(p, memcg, root, n, take_low, said):
 def evict_some(p, w, root, most, copies, take_low, said):
     """evict_from() but for the second try; adds to `said` whether memory.low has spared anything."""
     gone: int64_t = 0
-    tried: uint32_t = 0
+    round: Round
     pages: int64_t
     if copies:
         gone = (clean_drop(p.c, root, most * PAGE_BYTES, take_low) + PAGE_BYTES - 1) // PAGE_BYTES
         if gone:
             return gone
+    round.began = 0
     pthread_mutex_lock(cython.address(p.lock))
-    nr: uint32_t = p.c.t.next_memcg
-    while gone < most and tried < nr:
-        p.reclaim_cursor = (p.reclaim_cursor + 1) % nr
-        memcg = p.reclaim_cursor
+    while gone < most:
+        memcg = turn(p, root, HAS_RESIDENT, cython.address(p.evicted_after), cython.address(round))
+        if memcg == NO_MEMCG:
+            break
         m = cython.address(p.memcgs[memcg])
-        tried += 1
-        if m.inactive.length + m.active.length == 0 or p.c.t.memcgs[memcg].state != MEMCG_ONLINE:
-            continue
-        if not in_subtree(cython.address(p.c.t), memcg, root):
+        if m.inactive.length + m.active.length == 0:
             continue
         pages = may_go(p, memcg, root, cython.cast(int64_t, m.inactive.length) + m.active.length, take_low, said)
         if pages > most - gone:
@@ -583,33 +563,53 @@ def evict_some(p, w, root, most, copies, take_low, said):
             n = evict_picked(p, w, n)
         if n:
             gone += n
-            tried = 0
+            round.began = 0
     pthread_mutex_unlock(cython.address(p.lock))
     return gone
 
 
-def write_back_from(p, root, take_low, said):
-    """Write some of the oldest entries of a memcg of root's subtree back, its memcgs in turn.  Whether any were.
+def turn(p, root, which, after, round):
+    """active_turn() under the lock of the data plane, which Pager.lock is no substitute for."""
+    c = p.c
+    pthread_mutex_lock(cython.address(c.lock))
+    memcg = active_turn(cython.address(c.t), root, which, which == HAS_LRU and c.enabled, after, round)
+    pthread_mutex_unlock(cython.address(c.lock))
+    return memcg
 
-    What memory.min and memory.low protect, zswap included, is spared as by evict_some().
+
+def coldest(p, root):
+    pthread_mutex_lock(cython.address(p.c.lock))
+    memcg = active_coldest(cython.address(p.c.t), root)
+    pthread_mutex_unlock(cython.address(p.c.lock))
+    return memcg
+
+
+def write_back_from(p, root, take_low, said):
+    """Write some of the oldest entries of a memcg of root's subtree back.  Whether any were.
+
+    Which memcg's, the walk in use says (Core.fault_writeback): the one with the coldest entry first, or all in turn; or
+    none.  What memory.min and memory.low protect, zswap included, is spared as by evict_some().
     """
-    tried: uint32_t
     most: int64_t = 0
-    nr: uint32_t = p.c.t.next_memcg
-    for tried in range(nr):
+    round: Round
+    round.began = 0
+    if p.c.fault_writeback == WRITE_NOTHING:
+        return 0
+    first: cython.bint = p.c.fault_writeback == WRITE_COLDEST
+    while True:
         pthread_mutex_lock(cython.address(p.lock))
-        p.write_back_cursor = (p.write_back_cursor + 1) % nr
-        memcg = p.write_back_cursor
-        m = cython.address(p.c.t.memcgs[memcg])
-        found: cython.bint = (
-            m.state == MEMCG_ONLINE and m.stored != 0 and in_subtree(cython.address(p.c.t), memcg, root)
-        )
-        if found:
-            most = may_go(p, memcg, root, m.counters[C_ZSWAP], take_low, said)
-            found = most > 0
-        p.nr_evicting += found
+        memcg = coldest(p, root) if first else NO_MEMCG
+        if memcg == NO_MEMCG:
+            # In turn, too, when what is coldest may not go.
+            memcg = turn(p, root, HAS_LRU, cython.address(p.wrote_after), cython.address(round))
+        first = False
+        if memcg != NO_MEMCG:
+            most = may_go(p, memcg, root, p.c.t.memcgs[memcg].counters[C_ZSWAP], take_low, said)
+            p.nr_evicting += most > 0
         pthread_mutex_unlock(cython.address(p.lock))
-        if not found:
+        if memcg == NO_MEMCG:
+            return 0
+        if most <= 0:
             continue
         wrote = make_room_in_zswap(p, memcg, most if most < WRITE_BACK_BYTES else WRITE_BACK_BYTES)
         pthread_mutex_lock(cython.address(p.lock))
@@ -618,7 +618,6 @@ def write_back_from(p, root, take_low, said):
         pthread_mutex_unlock(cython.address(p.lock))
         if wrote:
             return 1
-    return 0
 
 
 def make_room(p, w, root, most, resident):

@@ -15,7 +15,7 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 """
 
 import cython
-from cython.cimports.libc.errno import EEXIST, ENOMEM
+from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock
@@ -277,7 +277,8 @@ def fault(p, w, address, kind, thread):
     if page < p.nr_pages and p.pages[page].state == P_GOING:
         if not p.can_move and kind != UZ_PROTECTED:
             # It is still in its place until it is stored, so the program has dropped it: it reads as zero.
-            put_zeros(p, at, PAGE_BYTES)
+            if put_zeros(p, at, PAGE_BYTES) < 0:
+                uz_uffd_wake(p.fd, at, PAGE_BYTES)
             arrived(p, page, 1)
         else:
             # Whoever evicts it may be waiting for the device: nobody who serves others waits for that.
@@ -307,7 +308,8 @@ def fault(p, w, address, kind, thread):
         if kind == UZ_PROTECTED:
             if protect(p, at, PAGE_BYTES, 0):
                 uz_uffd_wake(p.fd, at, PAGE_BYTES)
-        elif put_copy(p, at, p.zeros, PAGE_BYTES) == -EEXIST:
+        elif put_copy(p, at, p.zeros, PAGE_BYTES) < 0:
+            # It is there already, or there was no memory for it: then whoever waits faults again.
             uz_uffd_wake(p.fd, at, PAGE_BYTES)
         pthread_mutex_unlock(cython.address(p.lock))
         return

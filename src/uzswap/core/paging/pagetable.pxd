@@ -3,7 +3,7 @@ from uzswap.core.libc_ext cimport pthread_mutex_t, pthread_rwlock_t
 from uzswap.core.store.state cimport Charge, Core
 from uzswap.core.store.swap_in cimport Load
 from uzswap.core.store.swap_out cimport Store
-from uzswap.core.paging.trap cimport uz_serve
+from uzswap.core.paging.calls cimport uz_serve
 from uzswap.core.paging.uffd cimport pthread_cond_t, pthread_t
 
 cdef enum:
@@ -100,6 +100,7 @@ cdef struct MemcgPages:
     uint32_t nr_swap_high
     uint32_t nr_swap_max
     uint32_t nr_swap_fail
+    int over_high           # memory.high was met, and nobody has acted on that yet
     uint32_t next_shrinking # in the queue of memcgs that workers evict from
     int shrinking
     char *label             # its path, where a message has to name it
@@ -198,13 +199,13 @@ cdef struct Pager:
     int nr_queued               # trackers
     uint32_t first_shrinking
     uint32_t last_shrinking
-    uint32_t reclaim_cursor
+    uint64_t evicted_after      # births of the memcgs that were served last: by evictions,
     int nr_evicting             # batches on their way out, of memory or of zswap
     int nr_arriving             # runs that are charged and on their way in
     Waiter waiters[MOST_WAITERS]
     int nr_waiters
     int nr_waiting              # of these, who waits for a page
-    uint32_t write_back_cursor
+    uint64_t wrote_after        # and by writeback
     pthread_t keeper
     pthread_t threads[MOST_THREADS + MOST_WORKERS]
     int thread_ids[MOST_THREADS + MOST_WORKERS]
@@ -243,6 +244,7 @@ cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef int range_take(Pager *p, uint64_t n, uint64_t *first) noexcept nogil
 cdef int range_put(Pager *p, uint64_t first, uint64_t n) noexcept nogil
+cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 cdef void splice(Pager *p, PageList *mine, PageList *theirs) noexcept nogil
 cdef int make_fresh(Pager *p, uint64_t first, uint64_t n) noexcept nogil

@@ -36,12 +36,12 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_ram_bytes,
     uz_reserve,
 )
-from cython.cimports.uzswap.core.paging.stalls import stalls_reparent
 from cython.cimports.uzswap.core.paging.trap import arena_close, arena_open, trap_open
 from cython.cimports.uzswap.core.paging.uffd import (
     UFFD_FEATURE_EVENT_UNMAP,
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
+    pthread_cond_broadcast,
     pthread_cond_destroy,
     pthread_cond_init,
     uz_cond_init,
@@ -443,6 +443,20 @@ def balance(p, m):
         n -= 1
 
 
+def tell(p, memcg, events):
+    """Note events for the layer above.  Called with the lock."""
+    m = cython.address(p.memcgs[memcg])
+    m.nr_low += (events & E_LOW) != 0
+    m.nr_high += (events & E_HIGH) != 0
+    m.nr_max += (events & E_MAX) != 0
+    m.nr_oom += (events & E_OOM) != 0
+    news = events & ~m.events
+    m.events |= events
+    p.events |= events
+    if news:
+        pthread_cond_broadcast(cython.address(p.told))
+
+
 def pages_reparent(p, m, parent):
     """A memcg is being removed: its pages go to the old end of its parent's lists, as entries do."""
     a: uint32_t
@@ -451,7 +465,6 @@ def pages_reparent(p, m, parent):
     splice(p, cython.address(mine.inactive), cython.address(theirs.inactive))
     splice(p, cython.address(mine.active), cython.address(theirs.active))
     mine.evictions = 0
-    stalls_reparent(p, m, parent)
     for a in range(1, p.next_area):
         if p.areas[a].used and p.areas[a].memcg == m:
             p.areas[a].memcg = parent

@@ -1,7 +1,7 @@
 """seccomp.h: for trap.py alone, since what is static there is state of the process."""
 
 from libc.stdint cimport uint64_t
-from uzswap.core.paging.trap cimport uz_call, uz_serve
+from uzswap.core.paging.calls cimport uz_call, uz_serve
 
 cdef extern from "seccomp.h" nogil:
     int uz_trap(uz_serve serve)

@@ -15,13 +15,13 @@ caller holds Pager.lock.
 import cython
 from cython.cimports.libc.stdint import int64_t
 from cython.cimports.uzswap.core.libc_ext import uz_monotonic_ns
-from cython.cimports.uzswap.core.paging.page_out import tell
 from cython.cimports.uzswap.core.paging.pagetable import (
     E_STALL,
     MOST_WAITERS,
     P_GOING,
     P_SQUEEZED,
     memcg_of,
+    tell,
 )
 from cython.cimports.uzswap.core.store.entries import ROOT
 

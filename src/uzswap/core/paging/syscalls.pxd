@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from uzswap.core.paging.pagetable cimport Pager
-from uzswap.core.paging.trap cimport uz_call
+from uzswap.core.paging.calls cimport uz_call
 
 cdef extern from "<sys/socket.h>" nogil:
     struct iovec:

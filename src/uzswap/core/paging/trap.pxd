@@ -1,11 +1,6 @@
 from libc.stdint cimport uint64_t
 
-cdef extern from "calls.h" nogil:
-    struct uz_call:
-        long nr
-        uint64_t args[6]
-        uint64_t mask
-    ctypedef long (*uz_serve)(uz_call *call) noexcept nogil
+from uzswap.core.paging.calls cimport uz_call, uz_serve
 
 cdef int trap_open(uz_serve serve) noexcept nogil
 cdef void *arena_open(uint64_t nbytes, void *pager) noexcept nogil

@@ -10,7 +10,7 @@ The caller serialises.
 """
 
 import cython
-from cython.cimports.libc.stdint import int64_t
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.uzswap.core.store.entries import C_RESIDENT, C_ZSWAP, MEMCG_ONLINE, NO_MEMCG, NR_NODES
 
 
@@ -88,8 +88,6 @@ def active_list(t, root, which, only_writeback, out, room):
     # Those still to be visited stand at the end of `out`, the next one first.
     found: int64_t = 0
     todo: int64_t = room - 1
-    resident: int64_t
-    node: cython.int
     if room < 1:
         return -1
     out[todo] = root
@@ -101,21 +99,100 @@ def active_list(t, root, which, only_writeback, out, room):
             continue
         if found + g.nr_active + 1 > todo:
             return -1
-        resident = g.counters[C_RESIDENT]
         n: int64_t = 0
         child = g.first_active
         while child:
             todo -= 1
             out[todo] = child
             n += 1
-            resident -= t.memcgs[child].counters[C_RESIDENT]
             child = t.memcgs[child].next_active
         sort_by_birth(t, out + todo, n)
-        wanted: cython.bint = which & HAS_RESIDENT and resident > 0
-        if which & HAS_LRU:
-            for node in range(NR_NODES):
-                wanted |= g.lru[node].length != 0
-        if wanted:
+        if has(t, m, which):
             out[found] = m
             found += 1
     return found
+
+
+def has(t, m, which):
+    """Whether a memcg itself has some of what `which` asks for."""
+    g = cython.address(t.memcgs[m])
+    node: cython.int
+    if which & HAS_COPIES and g.clean.length:
+        return 1
+    if which & HAS_LRU:
+        for node in range(NR_NODES):
+            if g.lru[node].length:
+                return 1
+    if which & HAS_RESIDENT and g.counters[C_RESIDENT]:
+        resident = g.counters[C_RESIDENT]
+        child = g.first_active
+        while child:
+            resident -= t.memcgs[child].counters[C_RESIDENT]
+            child = t.memcgs[child].next_active
+        return resident > 0
+    return 0
+
+
+def active_step(t, m, root, inside):
+    """The next active memcg of a subtree in pre-order, past the children of m unless inside; NO_MEMCG at the end."""
+    if inside and t.memcgs[m].first_active:
+        return t.memcgs[m].first_active
+    while m != root:
+        if t.memcgs[m].next_active:
+            return t.memcgs[m].next_active
+        m = t.memcgs[m].parent
+    return NO_MEMCG
+
+
+def active_after(t, root, which, only_writeback, birth):
+    """The eldest memcg of a subtree that has something, of those born after `birth` if there are any; or NO_MEMCG."""
+    first: uint32_t = NO_MEMCG
+    later: uint32_t = NO_MEMCG
+    m = root
+    while m != NO_MEMCG:
+        g = cython.address(t.memcgs[m])
+        inside: cython.bint = g.writeback or not only_writeback
+        if inside and has(t, m, which):
+            if first == NO_MEMCG or g.birth < t.memcgs[first].birth:
+                first = m
+            if g.birth > birth and (later == NO_MEMCG or g.birth < t.memcgs[later].birth):
+                later = m
+        m = active_step(t, m, root, inside)
+    return first if later == NO_MEMCG else later
+
+
+def active_turn(t, root, which, only_writeback, after, round):
+    """Whose turn it is, `after` saying who was served last; NO_MEMCG when all were met since the round began.
+
+    Who gets something of one sets round.began to 0, and goes on.
+    """
+    m = active_after(t, root, which, only_writeback, after[0])
+    if m == NO_MEMCG:
+        return m
+    birth = t.memcgs[m].birth
+    if not round.began:
+        round.began = birth
+        round.met = 0
+    elif birth == round.began or round.met > t.next_memcg:  # or whom the round began with has nothing any more
+        return NO_MEMCG
+    round.met += 1
+    after[0] = birth
+    return m
+
+
+def active_coldest(t, root):
+    """The memcg of a subtree with the entry that has waited longest, of those that may be written back; or NO_MEMCG."""
+    coldest: uint32_t = NO_MEMCG
+    oldest: uint64_t = 0
+    node: cython.int
+    m = root
+    while m != NO_MEMCG:
+        g = cython.address(t.memcgs[m])
+        if g.writeback:
+            for node in range(NR_NODES):
+                head = g.lru[node].head
+                if head and (coldest == NO_MEMCG or t.entries[head].stamp < oldest):
+                    coldest = m
+                    oldest = t.entries[head].stamp
+        m = active_step(t, m, root, g.writeback)
+    return coldest

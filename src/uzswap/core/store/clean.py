@@ -13,6 +13,7 @@ import cython
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcmp, memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.store.active import HAS_COPIES, Round, active_turn
 from cython.cimports.uzswap.core.store.codec import decompress
 from cython.cimports.uzswap.core.store.entries import (
     C_CLEAN,
@@ -21,21 +22,19 @@ from cython.cimports.uzswap.core.store.entries import (
     CLEAN,
     HELD,
     IN_POOL,
-    MEMCG_ONLINE,
+    NO_MEMCG,
     REFERENCED,
     ROOT,
     WRITING,
     Delta,
-    delta_add,
-    delta_apply,
     entry_at,
-    in_subtree,
     lru_add_tail,
     lru_del,
     lru_link,
     lru_unlink,
     owner_of,
 )
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.protection import unprotected
 from cython.cimports.uzswap.core.store.state import (
     born_units,
@@ -173,7 +172,7 @@ def clean_drop_locked(c, root, nbytes, spare, take_low):
     """
     t = cython.address(c.t)
     freed: int64_t = 0
-    tried: uint32_t = 0
+    round: Round
     most: int64_t
     said: cython.int = 0
     d: Delta
@@ -181,13 +180,12 @@ def clean_drop_locked(c, root, nbytes, spare, take_low):
     if (t.totals[C_CLEAN] if root == ROOT else t.memcgs[root].counters[C_CLEAN]) == 0:
         return 0
     memset(cython.address(d), 0, cython.sizeof(Delta))
-    while freed < nbytes and tried < t.next_memcg:
-        c.clean_cursor = (c.clean_cursor + 1) % t.next_memcg
-        memcg = c.clean_cursor
-        tried += 1
+    round.began = 0
+    while freed < nbytes:
+        memcg = active_turn(t, root, HAS_COPIES, 0, cython.address(c.copies_after), cython.address(round))
+        if memcg == NO_MEMCG:
+            break
         copies = cython.address(t.memcgs[memcg].clean)
-        if copies.length == 0 or t.memcgs[memcg].state != MEMCG_ONLINE or not in_subtree(t, memcg, root):
-            continue
         most = copies.length
         if spare:
             delta_apply(t, cython.address(d))
@@ -205,7 +203,7 @@ def clean_drop_locked(c, root, nbytes, spare, take_low):
                 continue
             freed += cython.cast(int64_t, e.length_1) + 1
             entry_drop(c, cython.address(d), index)
-            tried = 0
+            round.began = 0
     delta_apply(t, cython.address(d))
     return freed
 

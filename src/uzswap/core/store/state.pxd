@@ -12,6 +12,11 @@ from uzswap.core.store.pool cimport Pool
 cdef enum:
     NR_FLIGHTS = 2          # one is gathered while the other is written
     FLIGHT_ITEMS = 16384
+    # Core.fault_writeback
+    WRITE_IN_TURN = 0
+    WRITE_COLDEST = 1
+    WRITE_NOTHING = 2
+
     BORN_SHIFT = 24         # Entry.born has 32 bits: 2**24 ns (17 ms) a unit last 2.3 years, and min_age is in seconds
 
 # One entry of a flight.
@@ -77,7 +82,8 @@ cdef struct Core:
     int64_t skew            # ns
     Histogram histograms[NR_HISTOGRAMS]
     int abandoned           # paged memory has broken: threads of it may still be at work here
-    uint32_t clean_cursor   # the memcg that gave up clean copies last
+    uint64_t copies_after   # birth of the memcg that gave up clean copies last
+    int fault_writeback     # how faults write back: see page_out.write_back_from()
 
 # Where charging resident memory met limits: memcgs, or NO_MEMCG.
 cdef struct Charge:

@@ -47,17 +47,14 @@ from cython.cimports.uzswap.core.store.entries import (
     ROOT,
     WRITING,
     Delta,
-    delta_add,
-    delta_apply,
     entry_free,
     lru_del,
     lru_unlink,
-    memcg_unref,
     owner_of,
     table_destroy,
     table_init,
-    writeback_allowed,
 )
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply, memcg_alloc, memcg_unref, writeback_allowed
 from cython.cimports.uzswap.core.store.pool import pool_destroy, pool_free, pool_init
 
 MOST_RESERVE = cython.declare(int64_t, 4 << 20)
@@ -67,6 +64,7 @@ def core_init(c, nodes):
     memset(c, 0, cython.sizeof(Core))
     if table_init(cython.address(c.t)):
         return -1
+    memcg_alloc(cython.address(c.t), NO_MEMCG)
     if pool_init(cython.address(c.pool), uz_ram_bytes()):
         table_destroy(cython.address(c.t))
         return -1

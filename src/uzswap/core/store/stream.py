@@ -63,14 +63,13 @@ from cython.cimports.uzswap.core.store.entries import (
     REFERENCED,
     WRITING,
     Delta,
-    delta_add,
-    delta_apply,
     entry_at,
     handle_of,
     lru_add_tail,
     owner_of,
 )
 from cython.cimports.uzswap.core.store.histogram import H_AGE, bucket_of_ns, observe
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import (
     BORN_SHIFT,
     FLIGHT_ITEMS,

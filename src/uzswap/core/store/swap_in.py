@@ -36,8 +36,6 @@ from cython.cimports.uzswap.core.store.entries import (
     IS_ZERO,
     ON_DISK,
     Delta,
-    delta_add,
-    delta_apply,
     entry_at,
     owner_of,
 )
@@ -48,6 +46,7 @@ from cython.cimports.uzswap.core.store.histogram import (
     bucket_of_ns,
     observe,
 )
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import entry_drop, give_back, whole_pages, worker_get, worker_put
 
 

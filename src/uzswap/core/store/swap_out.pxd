@@ -70,6 +70,6 @@ cdef int store_in_pool(Core *c, Store *s, int64_t i, const Page *p) noexcept nog
 cdef int send_to_disk(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
 cdef int drop_copies_for(Core *c, Store *s) noexcept nogil
 cdef uint32_t new_entry(Core *c, Store *s, const Page *p, int state, uint32_t length) noexcept nogil
-cdef void make_room(Core *c, Store *s, uint32_t size) noexcept nogil
+cdef void fit_into_stream(Core *c, Store *s, uint32_t size) noexcept nogil
 cdef void end_folio(Core *c, Store *s) noexcept nogil
 cdef void undo_folio(Core *c, Store *s, int64_t end) noexcept nogil

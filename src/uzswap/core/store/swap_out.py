@@ -35,16 +35,12 @@ from cython.cimports.uzswap.core.store.entries import (
     MEMCG_ONLINE,
     REFERENCED,
     ROOT,
-    delta_add,
-    delta_apply,
     entry_alloc,
     handle_of,
     lru_add_tail,
-    memcg_unref,
-    over_swap_max,
-    over_zswap_max,
 )
 from cython.cimports.uzswap.core.store.histogram import H_LENGTH, bucket_of_length, observe
+from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply, memcg_unref, over_swap_max, over_zswap_max
 from cython.cimports.uzswap.core.store.pool import pool_alloc, pool_free
 from cython.cimports.uzswap.core.store.state import (
     born_units,
@@ -276,7 +272,7 @@ def place(c, s, i, p):
     return send_to_disk(c, s, i, p) if s.writeback else PLACED
 
 
-def make_room(c, s, size):
+def fit_into_stream(c, s, size):
     """Called without the lock."""
     if s.stream == cython.NULL:
         s.stream = stream_get(c)
@@ -359,7 +355,7 @@ def swap_out(c, s):
             if outcome == NEEDS_ROOM:
                 delta_apply(t, cython.address(s.delta))
                 pthread_mutex_unlock(cython.address(c.lock))
-                make_room(c, s, p.size)
+                fit_into_stream(c, s, p.size)
                 pthread_mutex_lock(cython.address(c.lock))
                 s.memcg = follow_removal(t, s.memcg)
                 continue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from uzswap.reclaim.walks.relief import make_room, relieve_pool
+from uzswap.reclaim.walks.relief import relieve_pool, shrink_for_store
 from uzswap.reclaim.walks.walk import Room
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Coldest:
                 return errno.EAGAIN
         return request.errno
 
-    def make_room(self, state: ReclaimState, memcg: MemCgroup) -> Room:
-        return make_room(self, state, memcg)
+    def shrink_for_store(self, state: ReclaimState, memcg: MemCgroup) -> Room:
+        return shrink_for_store(self, state, memcg)
 
     def relieve_pool(self, state: ReclaimState) -> None:
         relieve_pool(self, state)

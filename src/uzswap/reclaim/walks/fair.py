@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from uzswap.reclaim.walks.cursor import Cursor, Cursors
-from uzswap.reclaim.walks.relief import make_room, relieve_pool
+from uzswap.reclaim.walks.relief import relieve_pool, shrink_for_store
 from uzswap.reclaim.walks.walk import Room
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class Fair:
         nodes = sorted({node for candidate in candidates for node in candidate.nodes})
         return _turns(candidates, behind, nodes, self._cursors.get(request.target))
 
-    def make_room(self, state: ReclaimState, memcg: MemCgroup) -> Room:
-        return make_room(self, state, memcg)
+    def shrink_for_store(self, state: ReclaimState, memcg: MemCgroup) -> Room:
+        return shrink_for_store(self, state, memcg)
 
     def relieve_pool(self, state: ReclaimState) -> None:
         relieve_pool(self, state)

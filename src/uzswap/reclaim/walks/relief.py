@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uzswap.reclaim.state import ReclaimState
     from uzswap.reclaim.walks.walk import Walk
 
-__all__ = ["make_room", "relieve_pool", "room_below"]
+__all__ = ["relieve_pool", "room_below", "shrink_for_store"]
 
 #: How much further than to the limit a cgroup is shrunk, so that the pages that follow find room too: as much as a
 #: batch of the series could free (64 raw pages), but only an eighth of a small limit, to keep most of it in use.
@@ -29,7 +29,7 @@ def room_below(limit: int) -> int:
     return min(ROOM_BYTES, limit // ROOM_SHARE)
 
 
-def make_room(walk: Walk, state: ReclaimState, memcg: MemCgroup) -> Room:
+def shrink_for_store(walk: Walk, state: ReclaimState, memcg: MemCgroup) -> Room:
     """Write back the cgroup's own oldest entries until it and its ancestors are below ``memory.zswap.max``.
 
     The second chance holds, but costs no refusal: the walk goes round until something can go.  A limit of 0 switches

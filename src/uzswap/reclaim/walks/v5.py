@@ -111,7 +111,7 @@ class V5:
         # pool, so it is a failure like any other.
         return errno.EAGAIN if request.errno and request.left > 0 else 0
 
-    def make_room(self, state: ReclaimState, memcg: MemCgroup) -> Room:
+    def shrink_for_store(self, state: ReclaimState, memcg: MemCgroup) -> Room:
         with Request(state, memcg) as request:
             written = shrink_memcg(request, memcg, request.nodes)
         if written == -errno.ENOENT:

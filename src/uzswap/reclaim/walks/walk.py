@@ -39,7 +39,7 @@ class Walk(Protocol):
         """
         ...
 
-    def make_room(self, state: ReclaimState, memcg: MemCgroup) -> Room:
+    def shrink_for_store(self, state: ReclaimState, memcg: MemCgroup) -> Room:
         """Shrink a cgroup, one of whose pages is over its or an ancestor's ``memory.zswap.max``."""
         ...
 
