@@ -6,6 +6,7 @@ import errno
 import fcntl
 import mmap
 import os
+import runpy
 import select
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -384,6 +385,27 @@ class TestLeaks:
     def test_finds_a_mount(self) -> None:
         with small_disk.small_tmpfs(4096) as where:
             assert f"mount {where}: is still mounted" in leaks.Snapshot({kind: {} for kind in leaks.KINDS}).leaked()
+
+
+class TestTestsOfChange:
+    @pytest.mark.parametrize(
+        ("changed", "tests"),
+        [
+            ("src/uzswap/core/paging/page_in.py", "tests/core/paging"),
+            ("src/uzswap/core/boundary/memory.py", "tests/core"),
+            ("src/uzswap/cli/run.py", "tests/cli"),
+            ("src/uzswap/units.py", "tests/test_units.py"),
+            ("tests/store/test_weigh.py", "tests/store/test_weigh.py"),
+            ("tests/store/values.py", "tests/store"),
+            ("tests/support/pages.py", "tests/test_support.py"),
+            ("tests/conftest.py", "tests/test_support.py"),
+            ("README.md", None),
+        ],
+    )
+    def test_they_are_in_the_folder_of_the_rooms_name(self, changed: str, tests: str | None) -> None:
+        script = Path(__file__).parents[1] / "scripts" / "tests_of_change"
+        found = runpy.run_path(str(script))["tests_of"](PurePosixPath(changed))
+        assert found == (None if tests is None else PurePosixPath(tests))
 
 
 MISBEHAVING = """

@@ -98,6 +98,7 @@ def test_outcome_of_a_failed_reclaim(engine: EngineFactory) -> None:
     assert reclaim(g, "x") == (errno.EINVAL, 0)
 
 
+@pytest.mark.slow
 def test_engines_have_swap_files_of_their_own_and_are_closed_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         """

@@ -18,6 +18,8 @@ from tests.serve.conftest import needs_fuse
 from tests.support.child import Finished, NobodysChild
 from tests.support.seccomp import can_refuse
 
+pytestmark = pytest.mark.slow
+
 #: Debian's own, whose file functions take other ways through glibc than one that was built here
 DEBIAN = "/usr/bin/python3"
 

@@ -7,7 +7,9 @@ import importlib.util
 import pytest
 
 from tests.compat.compare import compare
-from tests.support.soak import SOAK, longer
+from tests.support.soak import longer
+
+pytestmark = pytest.mark.slow
 
 CORE = longer("TestResize or TestCreation", "TestResize or TestMethods or TestCreation")
 LINALG = longer("TestQR", "TestQR or TestSolve or TestEigh")
@@ -23,10 +25,10 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("suite", PARTS)
+@pytest.mark.parametrize("suite", longer(["numpy._core", "numpy.linalg"], list(PARTS)))
 def test_the_same_tests_fail_with_paged_arrays(suite: str) -> None:
-    if not suite.startswith("numpy") and (not SOAK or importlib.util.find_spec(suite) is None):
-        pytest.skip("the test suites of pandas and scikit-learn take long: make soak")
+    if importlib.util.find_spec(suite.partition(".")[0]) is None:
+        pytest.skip("the test suites of pandas and scikit-learn: make soak")
     comparison = compare(suite, PARTS[suite], timeout=300)
     assert not comparison.different, str(comparison)
     assert comparison.paged.count("passed") > 10, comparison.paged.said[-2000:]

@@ -85,6 +85,7 @@ UNDER_THE_GIL = """
 """
 
 
+@pytest.mark.slow
 def test_no_two_locks_are_taken_in_both_orders(tmp_path: Path) -> None:
     done = child.run(WORK, env={"LD_PRELOAD": lock_order.build(tmp_path)}).check()
     assert done.stdout.strip() == "done"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -307,4 +308,4 @@ class Engine(RuleBasedStateMachine):
 
 
 Engine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestModel = Engine.TestCase
+TestModel = pytest.mark.slow(Engine.TestCase)

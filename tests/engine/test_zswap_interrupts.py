@@ -11,6 +11,8 @@ from tests.support.child import run
 from tests.support.soak import longer
 from tests.support.storm import DEADLINE
 
+pytestmark = pytest.mark.slow
+
 STORMS = longer(1, 20)
 INTERRUPTS = 3000
 

@@ -17,6 +17,8 @@ from tests.support.soak import longer
 
 from uzswap.serve.server import Server
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 240.0
 
 #: in every place where a client says something

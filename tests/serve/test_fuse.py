@@ -401,8 +401,8 @@ def test_ctrl_c_still_ends_a_read(private: Path) -> None:
         import os, signal, sys, threading, uzswap
         with uzswap.Zswap(swap_size="16M") as z, z.mount(sys.argv[1]):
             r, w = os.pipe()
-            print("reading")
             try:
+                print("reading")
                 os.read(r, 1)
             except KeyboardInterrupt:
                 print("interrupted")

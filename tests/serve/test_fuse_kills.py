@@ -149,6 +149,7 @@ NURSERY = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_killed_process_is_gone(private: Path, tmp_path: Path, way: str) -> None:
     (private / "m").mkdir()

@@ -68,6 +68,7 @@ def pour(door: Door, paths: list[str], writes: int, seed: int) -> Counter[int]:
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "writes"),
     [

@@ -61,6 +61,7 @@ def scrape(connection: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /metr", SCRAPE.replace(b"close", b"keep-alive") * 20], ids=repr)
 def test_whoever_connects_and_waits_makes_room_for_others(private: Path, sent: bytes) -> None:
     """Idle, never finished, or never read: as many as the attacker likes."""

@@ -93,6 +93,7 @@ def served(engine: EngineFactory, tmp_path: Path) -> Iterator[tuple[Zswap, reque
 schema = schemathesis.openapi.from_path(PAGE)
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @settings(
     max_examples=4,

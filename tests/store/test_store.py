@@ -102,6 +102,7 @@ def test_it_is_a_mapping(store: Store[Any, Any], between: Callable[[Store[Any, A
     check_items(store, [])
 
 
+@pytest.mark.slow
 def test_many_updates_in_random_order(store: Store[Any, Any]) -> None:
     rng = random.Random(42)
     model: dict[str, bytes] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -205,7 +206,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.check()
 
 
-TestStoreAgainstDict = StoreMachine.TestCase
+TestStoreAgainstDict = pytest.mark.slow(StoreMachine.TestCase)
 TestStoreAgainstDict.settings = settings(
     max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -71,6 +71,7 @@ LIMITS: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", list(LIMITS))
 @in_each_mode()
 def test_random_writes_reads_and_zeroing_match_a_reference(z: Zswap, limits: str) -> None:
@@ -188,6 +189,7 @@ def test_random_access_brings_in_what_is_asked_for(z: Zswap) -> None:
     assert uzswap.info(x).loads - before <= 1500
 
 
+@pytest.mark.slow
 @in_each_mode()
 def test_memory_is_really_returned(z: Zswap) -> None:
     def rss() -> int:

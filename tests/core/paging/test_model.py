@@ -7,6 +7,7 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -166,6 +167,7 @@ class Array(RuleBasedStateMachine):
         assert stats["anon"] == stats["zswapped"] == 0
 
 
+@pytest.mark.slow
 @in_each_mode(max_pool="1M", swap_size="4M")
 def test_an_array_is_what_a_plain_copy_of_it_is(z: Zswap) -> None:
     limits = settings(

@@ -14,6 +14,8 @@ import uzswap
 if TYPE_CHECKING:
     from uzswap import Zswap
 
+pytestmark = pytest.mark.slow
+
 
 @in_each_mode()
 def test_ufuncs_and_reductions(z: Zswap) -> None:

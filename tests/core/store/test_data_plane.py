@@ -128,6 +128,7 @@ class Driver:
         assert self.engine.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(longer(4, 20)))
 def test_random_operations_keep_contents_and_invariants(device: int, seed: int) -> None:
     engine = attached(device, 12 * MIB, nodes=2)
@@ -147,6 +148,7 @@ def test_random_operations_keep_contents_and_invariants(device: int, seed: int) 
     engine.close()
 
 
+@pytest.mark.slow
 def test_threads_with_a_full_device_and_cleaning(device: int) -> None:
     """Three tenants store and load while two others write back to a device that is far too small."""
     engine = attached(device, 6 * MIB)
