@@ -14,6 +14,8 @@ cdef int64_t evict_some(
 cdef int64_t make_some_room(
     Pager *p, Work *w, uint32_t root, int64_t most, int resident, int take_low, int *said
 ) noexcept nogil
+cdef uint32_t online(Pager *p, uint32_t memcg) noexcept nogil
+cdef int others_land(Pager *p) noexcept nogil
 cdef int evict_picked(Pager *p, Work *w, int n) noexcept nogil
 cdef void want_shrinking(Pager *p, uint32_t memcg) noexcept nogil
 

@@ -43,13 +43,22 @@ from cython.cimports.uzswap.core.paging.stalls import arrived
 from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_broadcast,
     pthread_cond_signal,
+    pthread_cond_wait,
     uz_pause,
     uz_uffd_wake,
 )
 from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, Round, active_coldest, active_turn
 from cython.cimports.uzswap.core.store.clean import clean_drop, clean_forget, clean_settle
 from cython.cimports.uzswap.core.store.codec import Codec, compress
-from cython.cimports.uzswap.core.store.entries import C_RESIDENT, C_SWAP, C_ZSWAP, NO_MEMCG, ROOT, Delta
+from cython.cimports.uzswap.core.store.entries import (
+    C_RESIDENT,
+    C_SWAP,
+    C_ZSWAP,
+    MEMCG_ONLINE,
+    NO_MEMCG,
+    ROOT,
+    Delta,
+)
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.protection import LOW_BREACHED, LOW_SPARED, unprotected
 from cython.cimports.uzswap.core.store.state import (
@@ -475,9 +484,12 @@ def evict_picked(p, w, n):
     i: cython.int
     gone: cython.int = 0
     p.nr_evicting += 1
+    area = p.pages[w.picks[0]].area
+    picked: int64_t = cython.cast(int64_t, n) * PAGE_BYTES
+    p.memcgs[memcg_of(p, area)].leaving += picked
     b = take_batch(p)
     staging = staging_of(p, b)
-    memcg = memcg_of(p, p.pages[w.picks[0]].area)
+    memcg = memcg_of(p, area)
     pthread_mutex_unlock(cython.address(p.lock))
     n = move_out(p, w, n, staging) if p.can_move else copy_out(p, w, n, staging)
     if n:
@@ -486,9 +498,9 @@ def evict_picked(p, w, n):
         if not w.handles[i]:
             put_back(p, w, i, memcg, staging)
     pthread_mutex_lock(cython.address(p.lock))
-    if n:
-        memcg = memcg_of(p, p.pages[w.picks[0]].area)
+    memcg = memcg_of(p, area)
     m = cython.address(p.memcgs[memcg])
+    m.leaving -= picked
     for i in range(n):
         page = w.picks[i]
         x = cython.address(p.pages[page])
@@ -522,9 +534,31 @@ def evict_from(p, w, root, most, copies):
     """
     said: cython.int = 0
     gone = evict_some(p, w, root, most, copies, 0, cython.address(said))
+    if not gone and said & LOW_SPARED and others_land(p):
+        gone = evict_some(p, w, root, most, copies, 0, cython.address(said))
     if not gone and said & LOW_SPARED:
         gone = evict_some(p, w, root, most, copies, 1, cython.address(said))
     return gone
+
+
+def online(p, memcg):
+    """Whom something belongs to that was a memcg's when that was online.  Called with the lock."""
+    while p.c.t.memcgs[memcg].state != MEMCG_ONLINE:
+        memcg = p.c.t.memcgs[memcg].parent
+    return memcg
+
+
+def others_land(p):
+    """Wait for an eviction of another thread, if any is under way: whether there was.
+
+    Where all that may go is on its way, nothing is left, but not for long: it is too early for what is protected.
+    """
+    pthread_mutex_lock(cython.address(p.lock))
+    under_way: cython.bint = p.nr_evicting != 0
+    if under_way:
+        pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
+    pthread_mutex_unlock(cython.address(p.lock))
+    return under_way
 
 
 def may_go(p, memcg, root, n, take_low, said):
@@ -534,7 +568,8 @@ def may_go(p, memcg, root, n, take_low, said):
     """
     now: cython.int = 0
     pthread_mutex_lock(cython.address(p.c.lock))
-    n = unprotected(cython.address(p.c.t), memcg, root, n, take_low, cython.address(now))
+    leaving = p.memcgs[memcg].leaving
+    n = unprotected(cython.address(p.c.t), memcg, root, n, leaving, take_low, cython.address(now))
     pthread_mutex_unlock(cython.address(p.c.lock))
     if now & LOW_BREACHED and n:
         tell(p, memcg, E_LOW)
@@ -610,15 +645,21 @@ def write_back_from(p, root, take_low, said):
         first = False
         if memcg != NO_MEMCG:
             most = may_go(p, memcg, root, p.c.t.memcgs[memcg].counters[C_ZSWAP], take_low, said)
-            p.nr_evicting += most > 0
+            if most > WRITE_BACK_BYTES:
+                most = WRITE_BACK_BYTES
+            if most > 0:
+                p.nr_evicting += 1
+                p.memcgs[memcg].leaving += most
         pthread_mutex_unlock(cython.address(p.lock))
         if memcg == NO_MEMCG:
             return 0
         if most <= 0:
             continue
-        wrote = make_room_in_zswap(p, memcg, most if most < WRITE_BACK_BYTES else WRITE_BACK_BYTES)
+        wrote = make_room_in_zswap(p, memcg, most)
         pthread_mutex_lock(cython.address(p.lock))
         p.nr_evicting -= 1
+        # If it was removed meanwhile, what was on its way is its parent's.
+        p.memcgs[online(p, memcg)].leaving -= most
         pthread_cond_broadcast(cython.address(p.changed))
         pthread_mutex_unlock(cython.address(p.lock))
         if wrote:
@@ -634,6 +675,8 @@ def make_room(p, w, root, most, resident):
     """
     said: cython.int = 0
     gone = make_some_room(p, w, root, most, resident, 0, cython.address(said))
+    if not gone and said & LOW_SPARED and others_land(p):
+        gone = make_some_room(p, w, root, most, resident, 0, cython.address(said))
     if not gone and said & LOW_SPARED:
         gone = make_some_room(p, w, root, most, resident, 1, cython.address(said))
     return gone

@@ -104,6 +104,7 @@ cdef struct MemcgPages:
     uint32_t next_shrinking # in the queue of memcgs that workers evict from
     int shrinking
     char *label             # its path, where a message has to name it
+    int64_t leaving         # bytes on their way out, still charged
     uint32_t members        # threads that have faults, of its subtree; see stalls.py
     uint32_t stalled        # of these, who waits
     int64_t since           # until when the times are counted

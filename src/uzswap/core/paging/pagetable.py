@@ -465,6 +465,8 @@ def pages_reparent(p, m, parent):
     splice(p, cython.address(mine.inactive), cython.address(theirs.inactive))
     splice(p, cython.address(mine.active), cython.address(theirs.active))
     mine.evictions = 0
+    theirs.leaving += mine.leaving
+    mine.leaving = 0
     for a in range(1, p.next_area):
         if p.areas[a].used and p.areas[a].memcg == m:
             p.areas[a].memcg = parent

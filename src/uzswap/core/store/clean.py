@@ -189,7 +189,7 @@ def clean_drop_locked(c, root, nbytes, spare, take_low):
         most = copies.length
         if spare:
             delta_apply(t, cython.address(d))
-            most = unprotected(t, memcg, root, most, take_low, cython.address(said))
+            most = unprotected(t, memcg, root, most, 0, take_low, cython.address(said))
         if most > DROP_BATCH:
             most = DROP_BATCH
         while most > 0 and freed < nbytes and copies.head:

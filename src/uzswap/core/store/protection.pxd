@@ -20,4 +20,6 @@ cdef enum:
     LOW_SPARED = 1              # memory.low kept some: it may be taken when nothing else is left
     LOW_BREACHED = 2            # it takes what memory.low protects
 
-cdef int64_t unprotected(Table *t, uint32_t m, uint32_t root, int64_t n, int take_low, int *said) noexcept nogil
+cdef int64_t unprotected(
+    Table *t, uint32_t m, uint32_t root, int64_t n, int64_t leaving, int take_low, int *said
+) noexcept nogil

@@ -60,10 +60,11 @@ def effective_protection(t, m, root, minimum, low):
         low[0] = share_of(usage, parent_usage, g.memory_low, low[0], parent.children_low) if low[0] else 0
 
 
-def unprotected(t, m, root, n, take_low, said):
+def unprotected(t, m, root, n, leaving, take_low, said):
     """How much of `n` that a memcg has itself, pages or bytes, a reclaim of root may take now.
 
-    As shrink_node_memcgs() and get_scan_count() of mm/vmscan.c.  Adds to `said` what became of memory.low.
+    As shrink_node_memcgs() and get_scan_count() of mm/vmscan.c.  `leaving`: bytes that are on their way out already,
+    and are charged until they are gone.  Adds to `said` what became of memory.low.
     """
     minimum: int64_t = 0
     low: int64_t = 0
@@ -71,7 +72,7 @@ def unprotected(t, m, root, n, take_low, said):
         return n
     effective_protection(t, m, root, cython.address(minimum), cython.address(low))
     g = cython.address(t.memcgs[m])
-    usage: int64_t = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
+    usage: int64_t = g.counters[C_RESIDENT] + g.counters[C_ZSWAP] - leaving
     if minimum and usage <= minimum:
         return 0
     if low and usage <= low:
