@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What is compiled, or may be: setup.py says.
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/*.py $(addsuffix /*.py,$(addprefix src/uzswap/,arrays cgroup engine reclaim store)))
-BENCHES := store load writeback scale arrays control
+BENCHES := store load writeback scale idle arrays control
 BENCH_ARGS ?=
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
