@@ -36,7 +36,7 @@ def run(*tasks: Callable[[], object]) -> None:
             future.result(PATIENCE)
 
 
-def reclaimer(store: Store[Any, Any], done: threading.Event) -> None:
+def reclaimer(store: Store[Any, Any], done: threading.Event, evicted: threading.Event | None = None) -> None:
     rng = random.Random(1)
     while not done.is_set():
         kind = rng.randrange(3)
@@ -49,6 +49,8 @@ def reclaimer(store: Store[Any, Any], done: threading.Event) -> None:
                 store.cgroup.reclaim(rng.randrange(1 << 18), source="zswap")
         except ReclaimIncomplete:
             pass
+        if evicted is not None and store.stats()["evicted"]:
+            evicted.set()
 
 
 def settled(z: Zswap, store: Store[Any, Any]) -> None:
@@ -122,12 +124,16 @@ def test_changes_in_place_survive_evictions(engine: EngineFactory) -> None:
 
         def work(me: int) -> None:
             rng = random.Random(me)
-            for _ in range(200):
+            for turn in range(200):
+                if turn == 100:
+                    # Three quick threads may be done before the reclaimer has had its first turn.
+                    assert evicted.wait(PATIENCE)
                 for key in rng.sample(range(5), 5):
                     value = store[key]
                     value["array"][me] += 1
                     with locks[key]:
                         value["count"] += 1
+                    del value
 
         def workers() -> None:
             try:
@@ -135,8 +141,9 @@ def test_changes_in_place_survive_evictions(engine: EngineFactory) -> None:
             finally:
                 done.set()
 
+        evicted = threading.Event()
         locks = [threading.Lock() for _ in range(5)]
-        run(workers, lambda: reclaimer(store, done))
+        run(workers, lambda: reclaimer(store, done, evicted))
         for key in range(5):
             assert store[key]["count"] == 600
             assert store[key]["array"][:4].tolist() == [200, 200, 200, 0]
