@@ -31,6 +31,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_SQUEEZED,
     P_STUCK,
     P_SWAPPED,
+    P_WANTED,
     PAGE_BYTES,
     address_of,
     failed_add,
@@ -118,7 +119,7 @@ def leave_run(p, first, n):
     for i in range(first, first + n):
         page = cython.address(p.pages[i])
         page.state = P_SWAPPED if page.handle else P_NONE
-        page.flags &= ~P_SQUEEZED
+        page.flags &= ~(P_SQUEEZED | P_WANTED)
     uz_uffd_wake(p.fd, p.base + first * PAGE_BYTES, n * PAGE_BYTES)
     arrived(p, first, n)
     pthread_cond_broadcast(cython.address(p.changed))
@@ -168,7 +169,7 @@ def bring_run(p, w, first, n, flags):
     area = cython.address(p.areas[a])
     for i in range(n):
         page = cython.address(p.pages[first + i])
-        page.flags &= ~P_SQUEEZED
+        page.flags &= ~(P_SQUEEZED | P_WANTED)
         if w.result[i] == 0:
             page.state = P_RESIDENT
             page.flags &= ~(P_ACTIVE | P_STUCK)

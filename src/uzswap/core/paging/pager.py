@@ -297,7 +297,8 @@ def fault(p, w, address, kind, thread):
     area = cython.address(p.areas[p.pages[page].area])
     area.faults += 1
     if state == P_COMING:
-        # Whoever brings it in wakes all who wait for it.
+        # Whoever brings it in wakes all who wait for it; who only reads it, by the mark.
+        p.pages[page].flags |= P_WANTED
         help_ahead(p, w, page)
         pthread_mutex_unlock(cython.address(p.lock))
         return

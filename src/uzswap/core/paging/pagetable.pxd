@@ -32,7 +32,7 @@ cdef enum:
     P_SQUEEZED = 64         # on its way in, it waits for an eviction
     P_STUCK = 8             # the kernel would not let it go (pinned, mlocked, shared after fork): retried with back-off
     P_AGAIN = 16            # P_LOST, and on Pager.failed: its next reading may succeed
-    P_WANTED = 32           # P_GOING, and somebody waits in a fault for what comes of it
+    P_WANTED = 32           # P_GOING or P_COMING, and somebody waits in a fault for what comes of it
 
     # Area.hint
     H_NORMAL = 0
