@@ -20,6 +20,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_private,
     uz_private_free,
 )
+from cython.cimports.uzswap.core.paging.areas import area_new, leaf_end, space_open
 from cython.cimports.uzswap.core.paging.gather import GATHER_BYTES, Gather, gather, scatter
 from cython.cimports.uzswap.core.paging.page_in import KEEP
 from cython.cimports.uzswap.core.paging.page_out import evict_from
@@ -44,7 +45,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     PAGE_BYTES,
     Pager,
     address_of,
-    area_new,
     memcg_of,
     pages_reparent,
     table_close,
@@ -102,6 +102,8 @@ class Memory:
         p.c = core
         with cython.nogil:
             error = table_open(p, user_mode_only, old_kernel, serve_call)
+            if not error:
+                error = space_open(p)
             if not error:
                 error = pager_start(p)
             if error:
@@ -606,6 +608,11 @@ def count_some(p, a, first, found):
     end = area.pages
     if end > first and end - first > HOLD_PAGES:
         end = first + HOLD_PAGES
+    beyond = leaf_end(p, area.first + first) - area.first
+    if beyond > first:
+        end = beyond if beyond < area.pages else area.pages
+        found.zero += end - first
+        first = end
     for i in range(area.first + first, area.first + end):
         page = cython.address(p.pages[i])
         e = entry_at(t, page.handle) if page.handle else cython.NULL

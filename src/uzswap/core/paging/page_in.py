@@ -5,6 +5,7 @@ from cython.cimports.libc.errno import EAGAIN, EBADMSG, EBUSY, EEXIST, EILSEQ, E
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.paging.areas import count, touched, uncharge
 from cython.cimports.uzswap.core.paging.frames import (
     lift,
     poison,
@@ -14,7 +15,7 @@ from cython.cimports.uzswap.core.paging.frames import (
     stock_used,
     take_stock,
 )
-from cython.cimports.uzswap.core.paging.page_out import count, make_room, uncharge, want_shrinking
+from cython.cimports.uzswap.core.paging.page_out import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     E_HIGH,
@@ -142,6 +143,7 @@ def bring_run(p, w, first, n, flags):
     i: uint64_t
     k: uint64_t
     missing: int64_t = 0
+    touched(p, first, n)
     a = p.pages[first].area
     for i in range(n):
         p.pages[first + i].state = P_COMING

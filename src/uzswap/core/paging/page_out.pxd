@@ -3,8 +3,6 @@ from uzswap.core.paging.pagetable cimport Pager, Work
 from uzswap.core.store.active cimport Round
 from uzswap.core.store.swap_out cimport Store
 
-cdef void count(Pager *p, uint32_t memcg, int counter, int64_t n) noexcept nogil
-cdef void uncharge(Pager *p, uint32_t memcg, int64_t n) noexcept nogil
 cdef int64_t evict_from(Pager *p, Work *w, uint32_t root, int64_t most, int copies) noexcept nogil
 cdef int64_t make_room(Pager *p, Work *w, uint32_t root, int64_t most, int resident) noexcept nogil
 cdef int64_t may_go(Pager *p, uint32_t memcg, uint32_t root, int64_t n, int take_low, int *said) noexcept nogil

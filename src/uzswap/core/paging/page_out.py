@@ -10,6 +10,7 @@ from cython.cimports.libc.errno import EEXIST, ENOENT, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.paging.areas import uncharge
 from cython.cimports.uzswap.core.paging.frames import (
     discard,
     protect,
@@ -57,9 +58,7 @@ from cython.cimports.uzswap.core.store.entries import (
     MEMCG_ONLINE,
     NO_MEMCG,
     ROOT,
-    Delta,
 )
-from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.protection import LOW_BREACHED, LOW_SPARED, unprotected
 from cython.cimports.uzswap.core.store.state import (
     WRITE_COLDEST,
@@ -114,19 +113,6 @@ def want_shrinking(p, memcg):
         p.first_shrinking = memcg
     p.last_shrinking = memcg
     pthread_cond_signal(cython.address(p.work))
-
-
-def uncharge(p, memcg, n):
-    count(p, memcg, C_RESIDENT, -n * PAGE_BYTES)
-
-
-def count(p, memcg, counter, n):
-    d: Delta
-    memset(cython.address(d), 0, cython.sizeof(Delta))
-    pthread_mutex_lock(cython.address(p.c.lock))
-    delta_add(cython.address(p.c.t), cython.address(d), memcg, counter, n)
-    delta_apply(cython.address(p.c.t), cython.address(d))
-    pthread_mutex_unlock(cython.address(p.c.lock))
 
 
 def pick(p, w, memcg, most):
