@@ -27,7 +27,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_rwlock_destroy,
     pthread_rwlock_init,
     pthread_rwlock_unlock,
-    pthread_rwlock_wrlock,
+    uz_brief_lock,
     uz_close_ours,
     uz_discard,
     uz_identity,
@@ -297,7 +297,7 @@ def area_vacate(p, first, n):
     found: cython.int = 1
     while first < end and found > 0 and (p.holes or p.strays):
         k = end - first if end - first < HOLD_PAGES else HOLD_PAGES
-        pthread_rwlock_wrlock(cython.address(p.marks))
+        uz_brief_lock(cython.address(p.marks), 1)
         if any_gone(p, first, k):
             # Whoever has mapped something there keeps it: this address space is never an array's again.
             found = 0
