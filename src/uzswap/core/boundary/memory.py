@@ -18,8 +18,8 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_keep_away,
     uz_monotonic_ns,
 )
+from cython.cimports.uzswap.core.paging.make_room import evict_from
 from cython.cimports.uzswap.core.paging.page_in import KEEP
-from cython.cimports.uzswap.core.paging.page_out import evict_from
 from cython.cimports.uzswap.core.paging.pager import pager_close, pager_start, pager_stop, settle, wait_events
 from cython.cimports.uzswap.core.paging.pagetable import (
     E_HIGH,

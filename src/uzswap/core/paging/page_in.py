@@ -14,7 +14,8 @@ from cython.cimports.uzswap.core.paging.frames import (
     stock_used,
     take_stock,
 )
-from cython.cimports.uzswap.core.paging.page_out import count, make_room, uncharge, want_shrinking
+from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
+from cython.cimports.uzswap.core.paging.page_out import count, uncharge
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     E_HIGH,
