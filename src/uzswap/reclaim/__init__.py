@@ -12,7 +12,7 @@ Whatever needs room asks here: a charge of a store or an array that meets ``memo
 
 A limit on resident memory alone begins and ends with 3; one on zswap alone is 4.  Which entries are the coldest, and of
 which cgroup, the walk in use says (:mod:`uzswap.reclaim.walks`), for faults on arrays as well: these make room without
-Python (``page_out.make_room`` in the data plane), in the same order.
+Python (``core.paging.make_room`` in the data plane), in the same order.
 
 Only cgroups that have something to give are met: what a request costs does not grow with the idle ones.
 """

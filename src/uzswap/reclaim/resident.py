@@ -201,7 +201,7 @@ class ResidentReclaim:
         """Whether what is compressed takes more than what is resident of a limit on both.
 
         If it could only grow, a limit would end up all compressed, and every access would evict what the one before had
-        brought.  page_out.make_some_room() has the same rule, for faults.
+        brought.  make_room.make_some_room() has the same rule, for faults.
         """
         counters = self._state.core.counters(target.index)
         return counters[_ZSWAP] > counters[_RESIDENT]

@@ -14,7 +14,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
     pthread_rwlock_unlock,
-    pthread_rwlock_wrlock,
+    uz_brief_lock,
     uz_discard,
 )
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -194,7 +194,7 @@ def leaves_put(p, first, n):
     k: uint64_t
     while leaf < end:
         k = end - leaf if not p.holes else 1
-        pthread_rwlock_wrlock(cython.address(p.marks))
+        uz_brief_lock(cython.address(p.marks), 1)
         if not any_gone(p, leaf * LEAF_PAGES, k * LEAF_PAGES):
             # What it does not give back is used again.
             uz_discard(p.pages + leaf * LEAF_PAGES, k * LEAF_PAGES * cython.sizeof(Page))
@@ -209,7 +209,7 @@ def area_vacate(p, first, n):
     found: cython.int = 1
     while first < end and found > 0 and (p.holes or p.strays):
         k = end - first if end - first < HOLD_PAGES else HOLD_PAGES
-        pthread_rwlock_wrlock(cython.address(p.marks))
+        uz_brief_lock(cython.address(p.marks), 1)
         if any_gone(p, first, k):
             # Whoever has mapped something there keeps it: this address space is never an array's again.
             found = 0

@@ -21,8 +21,8 @@ from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import poison, protect, put_copy, put_zeros, take_message
+from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_run, try_failed_again
-from cython.cimports.uzswap.core.paging.page_out import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     MOST_THREADS,

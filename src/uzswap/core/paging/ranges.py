@@ -7,7 +7,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
     pthread_rwlock_unlock,
-    pthread_rwlock_wrlock,
+    uz_brief_lock,
 )
 from cython.cimports.uzswap.core.paging.areas import any_gone, area_put, leaf_end, leaves_put, touched, uncharge
 from cython.cimports.uzswap.core.paging.frames import discard, lift
@@ -267,7 +267,7 @@ def area_free(p, a):
 def restore(p, first, n):
     """Undo what a program did to the memory of its array (mlock, mprotect, madvise).  0 or -errno."""
     error: cython.int = 0
-    pthread_rwlock_wrlock(cython.address(p.marks))
+    uz_brief_lock(cython.address(p.marks), 1)
     if not any_gone(p, first, n):
         error = uz_as_reserved(p.base + first * PAGE_BYTES, n * PAGE_BYTES)
     pthread_rwlock_unlock(cython.address(p.marks))

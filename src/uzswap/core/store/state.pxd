@@ -83,7 +83,7 @@ cdef struct Core:
     Histogram histograms[NR_HISTOGRAMS]
     int abandoned           # paged memory has broken: threads of it may still be at work here
     uint64_t copies_after   # birth of the memcg that gave up clean copies last
-    int fault_writeback     # how faults write back: see page_out.write_back_from()
+    int fault_writeback     # how faults write back: see make_room.write_back_from()
 
 # Where charging resident memory met limits: memcgs, or NO_MEMCG.
 cdef struct Charge:
