@@ -51,7 +51,9 @@ RESIDENT_MAX: Final[int]  # resident bytes alone, compressed ones not counted
 MEMORY_MIN: Final[int]
 MEMORY_LOW: Final[int]
 
-# store(flags=), both about the first folio of the call only
+# store(flags=)
+TRY_FILTER: Final[int]  # `filter` only if a sample of the data gets smaller by it
+# both about the first folio of the call only
 SKIP_LIMIT: Final[int]  # do not test memory.zswap.max (room was just made)
 REFUSE: Final[int]  # treat it as refused by memory.zswap.max
 
@@ -129,6 +131,18 @@ class PoolInfo(NamedTuple):
     level: int
     entries: int
     current: bool
+    dictionary: bool  # small values, each compressed with one of the dictionaries of their store
+
+class CodecInfo(NamedTuple):
+    codec: int
+    level: int
+    filter: int
+    dictionary: bool
+    entries: int  # in the pool
+    refs: int  # in the pool or on the device
+    users: int  # holders and calls under way
+    given_bytes: int  # of all that was ever stored with it, since the slot was taken
+    packed_bytes: int  # what they became
 
 class HistogramInfo(NamedTuple):
     sum: int
@@ -164,6 +178,9 @@ class Writer:
     def finish(self) -> FlushResult: ...
 
 def begins_with_record(data: bytes, nonce: int) -> bool: ...  # one that the engine with this nonce wrote, whole
+
+# A dictionary's content from samples that follow one another; empty when they are too few or too much alike.
+def train_dictionary(samples: Buffer, sizes: Handles, capacity: int) -> bytes: ...
 
 # What a child's setting is worth, in bytes (mm/page_counter.c); siblings_protected: the sum over the parent's children,
 # this one included, of min(usage, setting).
@@ -223,6 +240,13 @@ class Engine:
     def set_fault_writeback(self, how: int) -> None: ...  # IN_TURN, COLDEST or NOTHING
     def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)
     def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when too many old pools still drain
+    # A slot to store with, the caller's to hold until codec_put(); the same codec is the same slot.  -EINVAL there is no
+    # such codec, -EBUSY all slots have entries or holders.
+    def codec_get(self, codec: int, level: int, filter: int = 0) -> int: ...
+    # A slot of zstd with a dictionary; also -EINVAL: the content is none, -ENOMEM.  What was stored with it keeps it.
+    def dictionary_new(self, content: bytes, level: int) -> int: ...
+    def codec_info(self, slot: int) -> CodecInfo | None: ...  # None: vacant
+    def codec_put(self, slot: int) -> None: ...
     def set_pool_limit(self, max_pages: int, accept_pages: int) -> None: ...
     def pools(self) -> list[PoolInfo]: ...  # current first; a pool goes when its last entry leaves
     def pool_pages(self) -> int: ...  # 4096-byte pages that the pool really occupies
@@ -250,6 +274,10 @@ class Engine:
         start: int = 0,
         folio: int = 1,
         flags: int = 0,
+        codec: int = -1,  # a slot; -1, and when nobody holds it any more: what the engine uses
+        filter: int = 0,  # item size of a byte shuffle before compression; 0 and with dictionaries: none
+        small: int = -1,  # a slot for entries of at most small_bytes, instead of `codec` and `filter`
+        small_bytes: int = 0,
     ) -> StoreResult: ...
     def load(self, handles: Handles, out: Buffer, page: int, consume: bool = True) -> LoadResult: ...
     def load_bytes(

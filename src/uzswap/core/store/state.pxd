@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.store.codec cimport Codec, NR_CODECS, Worker
 from uzswap.core.device.device cimport Device
 from uzswap.core.device.device_io cimport Request
+from uzswap.core.store.dictionary cimport Dictionary
 from uzswap.core.store.entries cimport Delta, Entry, Table
 from uzswap.core.store.histogram cimport NR_HISTOGRAMS, Histogram
 from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
@@ -66,6 +67,8 @@ cdef struct Core:
     Pool pool
     Codec codecs[NR_CODECS]
     int codec               # the current pool
+    int nr_codecs           # slots from here on were never used
+    Dictionary *retired     # dictionaries that are to be freed, without the lock
     Device device
     int has_device
     Request trim            # see trim_device()
@@ -107,7 +110,6 @@ cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
 cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
 cdef int64_t reserve_below(int64_t limit) noexcept nogil
 cdef int64_t room_in(Core *c, uint32_t memcg, int *resident) noexcept nogil
-cdef int codec_slot(Core *c, int algorithm, int level, int filter) noexcept nogil
 cdef void trim_device(Core *c) noexcept nogil
 cdef void trim_all(void *arg) noexcept nogil
 cdef void give_back(Core *c) noexcept nogil
