@@ -240,8 +240,8 @@ class Engine:
     def set_fault_writeback(self, how: int) -> None: ...  # IN_TURN, COLDEST or NOTHING
     def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)
     def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when too many old pools still drain
-    # A slot to store with, the caller's to hold until codec_put(); the same codec is the same slot.  -EINVAL there is no
-    # such codec, -EBUSY all slots have entries or holders.
+    # A slot to store with, the caller's to hold until codec_put(); the same codec is the same slot.
+    # -EINVAL there is no such codec, -EBUSY all slots have entries or holders.
     def codec_get(self, codec: int, level: int, filter: int = 0) -> int: ...
     # A slot of zstd with a dictionary; also -EINVAL: the content is none, -ENOMEM.  What was stored with it keeps it.
     def dictionary_new(self, content: bytes, level: int) -> int: ...

@@ -2,7 +2,7 @@
 
 import cython
 from cython.cimports.libc.errno import EILSEQ, ENOMEM
-from cython.cimports.libc.stdint import uint8_t, uint32_t
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcmp, memcpy, memmove, memset
 from cython.cimports.uzswap.core.libc_ext import uz_load64, uz_private, uz_private_free
@@ -120,9 +120,7 @@ def decompress_with(w, dictionary, src, length, to, size):
     # Such codecs have no filter, whose memory this is.
     uz_start_frame(cython.cast("unsigned char *", w.shuffled), length)
     memcpy(w.shuffled + UZ_FRAME_START, src, length)
-    n = ZSTD_decompress_usingDDict(
-        w.bare_dctx, to, size, w.shuffled, length + UZ_FRAME_START, dictionary.decompressing
-    )
+    n = ZSTD_decompress_usingDDict(w.bare_dctx, to, size, w.shuffled, length + UZ_FRAME_START, dictionary.decompressing)
     return 0 if n == size else ENOMEM if uz_zstd_no_memory(n) else EILSEQ
 
 

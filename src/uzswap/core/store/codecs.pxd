@@ -6,9 +6,6 @@ cdef int codec_slot(Core *c, int algorithm, int level, int filter) noexcept nogi
 cdef int codec_get(Core *c, int algorithm, int level, int filter) noexcept nogil
 cdef int codec_hold(Core *c, int slot) noexcept nogil
 cdef void codec_put(Core *c, int slot) noexcept nogil
-cdef void codec_unref(Core *c, int slot) noexcept nogil
 cdef int codec_of_dictionary(Core *c, Dictionary *dictionary, int level) noexcept nogil
 cdef int vacant_slot(Core *c) noexcept nogil
-cdef void retire(Core *c, int slot) noexcept nogil
-cdef void free_retired(Core *c) noexcept nogil
 cdef int64_t codecs_bytes(Core *c) noexcept nogil

@@ -13,7 +13,8 @@ from cython.cimports.libc.stdint import int64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.store.codec import ALG_ZSTD, NR_CODECS, Codec
-from cython.cimports.uzswap.core.store.dictionary import dictionaries_free, dictionary_bytes
+from cython.cimports.uzswap.core.store.dictionary import dictionary_bytes
+from cython.cimports.uzswap.core.store.state import free_retired, retire
 from cython.cimports.uzswap.core.store.zstd import ZSTD_CDict, ZSTD_freeCDict
 
 
@@ -103,32 +104,6 @@ def codec_put(c, slot):
     pthread_mutex_unlock(cython.address(c.lock))
     ZSTD_freeCDict(unused)
     free_retired(c)
-
-
-def codec_unref(c, slot):
-    """One entry less.  Called with the lock: what becomes free is freed by free_retired(), without it."""
-    p = cython.address(c.codecs[slot])
-    p.refs -= 1
-    if p.refs == 0 and p.users == 0 and p.dictionary != cython.NULL:
-        retire(c, slot)
-
-
-def retire(c, slot):
-    d = c.codecs[slot].dictionary
-    c.codecs[slot].dictionary = cython.NULL
-    d.next = c.retired
-    c.retired = d
-
-
-def free_retired(c):
-    """Free dictionaries that nobody needs any more.  Called without the lock."""
-    if c.retired == cython.NULL:
-        return
-    pthread_mutex_lock(cython.address(c.lock))
-    d = c.retired
-    c.retired = cython.NULL
-    pthread_mutex_unlock(cython.address(c.lock))
-    dictionaries_free(d)
 
 
 def codecs_bytes(c):

@@ -106,6 +106,9 @@ cdef int64_t whole_pages(uint32_t size) noexcept nogil
 cdef int may_write_back(Core *c, uint32_t memcg) noexcept nogil
 cdef void leave_pool(Core *c, Delta *d, uint32_t index, uint32_t owner) noexcept nogil
 cdef void clean_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcept nogil
+cdef void codec_unref(Core *c, int slot) noexcept nogil
+cdef void retire(Core *c, int slot) noexcept nogil
+cdef void free_retired(Core *c) noexcept nogil
 cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
 cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
 cdef int64_t reserve_below(int64_t limit) noexcept nogil

@@ -27,7 +27,6 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_ram_bytes,
 )
 from cython.cimports.uzswap.core.store.codec import ALG_LZ4, Worker, worker_free, worker_new
-from cython.cimports.uzswap.core.store.codecs import codec_unref, free_retired
 from cython.cimports.uzswap.core.store.dictionary import dictionaries_free
 from cython.cimports.uzswap.core.store.entries import (
     C_CLEAN,
@@ -198,6 +197,32 @@ def clean_leave(c, d, index, memcg):
     e.flags &= ~CLEAN
     delta_add(t, d, memcg, C_CLEAN, -(cython.cast(int64_t, e.length_1) + 1))
     delta_add(t, d, memcg, C_SWAPCACHED, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+
+
+def codec_unref(c, slot):
+    """One entry less.  Called with the lock: what becomes free is freed by free_retired(), without it."""
+    p = cython.address(c.codecs[slot])
+    p.refs -= 1
+    if p.refs == 0 and p.users == 0 and p.dictionary != cython.NULL:
+        retire(c, slot)
+
+
+def retire(c, slot):
+    d = c.codecs[slot].dictionary
+    c.codecs[slot].dictionary = cython.NULL
+    d.next = c.retired
+    c.retired = d
+
+
+def free_retired(c):
+    """Free dictionaries that nobody needs any more.  Called without the lock."""
+    if c.retired == cython.NULL:
+        return
+    pthread_mutex_lock(cython.address(c.lock))
+    d = c.retired
+    c.retired = cython.NULL
+    pthread_mutex_unlock(cython.address(c.lock))
+    dictionaries_free(d)
 
 
 def entry_drop(c, d, index):
