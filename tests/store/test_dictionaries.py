@@ -136,6 +136,14 @@ def test_an_engine_that_closes_first_is_no_trouble(packer: Packer, chosen: Dicti
     chosen.close()
 
 
+def test_an_engine_that_closes_takes_the_dictionary_with_it(packer: Packer, chosen: Dictionaries) -> None:
+    packer.pack(records(2500))
+    assert chosen.slot != NO_CODEC
+    packer.z.close()
+    chosen.close()
+    assert chosen.slot == NO_CODEC
+
+
 def test_without_slots_values_are_stored_as_ever(packer: Packer, chosen: Dictionaries) -> None:
     core = packer.z.core
     held = []

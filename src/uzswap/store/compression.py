@@ -11,7 +11,7 @@ from uzswap.engine.lifetime import ForkedLifetime
 from uzswap.engine.parameters import Compressor
 from uzswap.errors import InvalidArgumentError
 from uzswap.signals import hold_back_signals
-from uzswap.store.dictionaries import NO_CODEC, Dictionaries
+from uzswap.store.dictionaries import NO_CODEC, Dictionaries, put_codec
 
 if TYPE_CHECKING:
     from uzswap.engine.host import FrontEndHost
@@ -96,6 +96,4 @@ class Compression:
             self.dictionaries.close()
         with hold_back_signals():
             slot, self.codec = self.codec, NO_CODEC
-            if slot != NO_CODEC and not self._host.core.closed:
-                with self._host.lifetime:
-                    self._host.core.codec_put(slot)
+            put_codec(self._host, slot)

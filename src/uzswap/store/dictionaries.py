@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from uzswap.core.boundary.engine import Engine
     from uzswap.engine.host import FrontEndHost
 
-__all__ = ["NO_CODEC", "SMALL", "Dictionaries"]
+__all__ = ["NO_CODEC", "SMALL", "Dictionaries", "put_codec"]
 
 #: "What the engine uses", where a codec is asked for.
 NO_CODEC: Final = -1
@@ -207,9 +208,7 @@ class Dictionaries:
 
     def _use(self, slot: int) -> None:
         old, self._slot = self._slot, slot
-        if old != NO_CODEC:
-            with self._host.lifetime:
-                self._host.core.codec_put(old)
+        put_codec(self._host, old)
 
     def flush(self) -> None:
         """Wait until what was asked for in the background is done."""
@@ -223,5 +222,11 @@ class Dictionaries:
             self._closed = True
             self._worker.close()
             self._samples.clear()
-            if not self._host.core.closed:
-                self._use(NO_CODEC)
+            self._use(NO_CODEC)
+
+
+def put_codec(host: FrontEndHost, slot: int) -> None:
+    """Hold a slot no longer; an engine that is closing takes it with it."""
+    if slot != NO_CODEC:
+        with suppress(OSError), host.lifetime:
+            host.core.codec_put(slot)
