@@ -125,6 +125,17 @@ class Driver:
         elif self.codecs:
             self.engine.codec_put(self.codecs.pop(self.random.randrange(len(self.codecs))))
 
+    def recompress(self) -> None:
+        memcg, node, position = self.random.choice(self.memcgs), self.random.randrange(self.nodes), 0
+        codec, level = self.random.choice([(core.ZSTD, 3), (core.ZSTD, 9), (core.LZ4, 1)])
+        since, flags = self.engine.stamp(), self.random.choice([0, core.AGAIN])
+        for _ in range(self.random.randrange(1, 20)):
+            done = self.engine.recompress(memcg, node, codec, level, 16, MIB, since, position, flags=flags)
+            assert done.errno == done.gone == 0
+            if done.exhausted:
+                break
+            position = done.position
+
     def control(self) -> None:
         engine, choose = self.engine, self.random.choice
         match self.random.randrange(7):
@@ -144,7 +155,8 @@ class Driver:
                 engine.set_writeback(choose(self.memcgs), self.random.random() < 0.8)
 
     def step(self) -> None:
-        weights = {self.store: 30, self.load: 25, self.free: 10, self.reclaim: 15, self.control: 20, self.codec: 5}
+        weights = {self.store: 30, self.load: 25, self.free: 10, self.reclaim: 15, self.control: 20}
+        weights |= {self.codec: 5, self.recompress: 8}
         self.random.choices(list(weights), list(weights.values()))[0]()
         assert self.engine.check() == []
 

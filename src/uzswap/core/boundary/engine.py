@@ -75,6 +75,7 @@ from cython.cimports.uzswap.core.store.memcgs import (
     writeback_allowed,
 )
 from cython.cimports.uzswap.core.store.protection import effective_protection, share_of
+from cython.cimports.uzswap.core.store.recompress import RECOMPRESS_AGAIN, Recompress, recompress
 from cython.cimports.uzswap.core.store.state import (
     WRITE_COLDEST,
     WRITE_IN_TURN,
@@ -156,6 +157,7 @@ ZSWAP_MAX, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX, RESIDENT_MAX, MEMORY_MI
 SKIP_LIMIT, REFUSE, TRY_FILTER = STORE_SKIP_LIMIT, STORE_REFUSE, STORE_TRY_FILTER
 DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POOL_FULL, STORE_OVER_SWAP
 STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
+AGAIN = RECOMPRESS_AGAIN
 LZ4, ZSTD = ALG_LZ4, ALG_ZSTD
 LRU, RESIDENT = HAS_LRU, HAS_RESIDENT
 IN_TURN, COLDEST, NOTHING = WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING
@@ -163,6 +165,10 @@ IN_TURN, COLDEST, NOTHING = WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING
 StoreResult = namedtuple("StoreResult", "next reason errno")
 LoadResult = namedtuple("LoadResult", "failed errno disk_ns")
 WalkResult = namedtuple("WalkResult", "scanned rotated entries nbytes exist nospace stopped exhausted")
+RecompressResult = namedtuple(
+    "RecompressResult", "scanned rotated nbytes entries bytes_before bytes_after refused gone exhausted position errno"
+)
+Recompressed = namedtuple("Recompressed", "entries bytes_before bytes_after refused")
 FlushResult = namedtuple("FlushResult", "entries nbytes failed errno gone")
 EntryInfo = namedtuple("EntryInfo", "state codec length size memcg node referenced location")
 Places = namedtuple("Places", "zswap disk value unknown zswap_bytes disk_bytes")
@@ -854,6 +860,61 @@ class Engine:
                 pthread_mutex_unlock(cython.address(c.lock))
         free(asked)
         return Places(zswap, disk, n - zswap - disk - unknown, unknown, zswap_bytes, disk_bytes)
+
+    def recompress(
+        self,
+        memcg: uint32_t,
+        node: cython.int,
+        codec: cython.int,
+        level: cython.int,
+        nr_to_scan: int64_t,
+        budget: int64_t,
+        since: uint64_t,
+        position: uint64_t = 0,
+        max_born: int64_t = (1 << 63) - 1,
+        flags: cython.int = 0,
+    ):
+        self._memcg(memcg)
+        self._node(node)
+        if codec not in (ALG_LZ4, ALG_ZSTD):
+            raise ValueError(f"codec {codec}")
+        c = self.core
+        w: Recompress
+        memset(cython.address(w), 0, cython.sizeof(Recompress))
+        w.memcg = memcg
+        w.node = node
+        w.algorithm = codec
+        w.level = level
+        w.nr_to_scan = nr_to_scan
+        w.budget = budget
+        w.since = since
+        w.position = position
+        w.youngest = 0xFFFFFFFF if max_born == (1 << 63) - 1 else born_units(max_born)
+        w.flags = flags
+        with cython.nogil:
+            recompress(c, cython.address(w))
+            give_back(c)
+        return RecompressResult(
+            w.scanned,
+            w.rotated,
+            w.taken_bytes,
+            w.entries,
+            w.bytes_before,
+            w.bytes_after,
+            w.refused,
+            w.gone,
+            bool(w.exhausted),
+            w.position,
+            w.error,
+        )
+
+    def recompressed(self):
+        c = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            r = c.recompressed
+            pthread_mutex_unlock(cython.address(c.lock))
+        return Recompressed(r.entries, r.bytes_before, r.bytes_after, r.refused)
 
     def hold(self, handle: uint64_t):
         c = self._open()

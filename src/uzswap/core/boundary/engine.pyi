@@ -67,6 +67,9 @@ OVER_SWAP: Final[int]  # folio `next` was refused by memory.swap.max (its handle
 STOP_ON_EXIST: Final[int]  # v5: an entry that is being loaded ends the walk of its LRU (EEXIST)
 RETRY_FAILED: Final[int]  # v5: an entry whose write failed is met again by the next walk
 
+# recompress(flags=)
+AGAIN: Final[int]  # also entries that were tried before in vain, with whatever codec
+
 # active(which=): what a memcg has itself
 LRU: Final[int]  # entries on an LRU
 RESIDENT: Final[int]  # resident bytes
@@ -100,6 +103,25 @@ class WalkResult(NamedTuple):
     nospace: int  # the device is full
     stopped: bool  # STOP_ON_EXIST struck
     exhausted: bool  # no LRU of the walk has anything left for this request
+
+class RecompressResult(NamedTuple):
+    scanned: int  # candidates met: cold enough, and not compressed so already
+    rotated: int  # of these, entries whose referenced bit was cleared
+    nbytes: int  # compressed bytes of those that were taken, whatever became of them
+    entries: int  # compressed again
+    bytes_before: int  # their compressed bytes
+    bytes_after: int
+    refused: int  # as large a size class with the other codec: they stay as they are, and are not tried again
+    gone: int  # loaded, freed or on their way to the device meanwhile
+    exhausted: bool  # the LRU has nothing left for this request
+    position: int  # for the next call of the request
+    errno: int  # ENOMEM, or 0
+
+class Recompressed(NamedTuple):  # since the engine was made
+    entries: int
+    bytes_before: int
+    bytes_after: int
+    refused: int
 
 class FlushResult(NamedTuple):
     entries: int  # written since the writer was opened, safely on the device
@@ -289,6 +311,24 @@ class Engine:
     def info(self, handle: int) -> EntryInfo | None: ...  # None: freed or foreign
     def places(self, handles: Handles) -> Places:
         """Where many entries are, in one call; they may move while it looks, 1024 at a time."""
+    def recompress(
+        self,
+        memcg: int,
+        node: int,
+        codec: int,
+        level: int,
+        nr_to_scan: int,
+        budget: int,  # stop as soon as this many compressed bytes were taken
+        since: int,  # stamp() when the request began: what was rotated since had its second chance
+        position: int = 0,  # that of the last call's result; 0 at the start of a request
+        max_born: int = ...,  # as in Writer.walk()
+        flags: int = 0,
+    ) -> RecompressResult:
+        """Compress the coldest of one LRU again, where it lies; places on the LRU and ages stay.
+
+        What was shuffled stays shuffled; what has a dictionary keeps it.
+        """
+    def recompressed(self) -> Recompressed: ...
     def hold(self, handle: int) -> int: ...  # as a fault in progress does: loads EBUSY, writeback EEXIST; 0 or -errno
     def release(self, handle: int) -> None: ...
     def check(self) -> list[str]: ...  # every invariant that is broken, in words; empty when all hold

@@ -60,6 +60,13 @@ cdef struct Stream:
     int64_t gone
     uint64_t *old           # for cleaning: where each item was
 
+# Of recompression, since the engine was made.
+cdef struct Recompressed:
+    int64_t entries
+    int64_t bytes_before
+    int64_t bytes_after
+    int64_t refused
+
 cdef struct Core:
     pthread_mutex_t lock
     pthread_mutex_t cleaning
@@ -84,6 +91,7 @@ cdef struct Core:
     int64_t pool_accept
     int64_t skew            # ns
     Histogram histograms[NR_HISTOGRAMS]
+    Recompressed recompressed
     int abandoned           # paged memory has broken: threads of it may still be at work here
     uint64_t copies_after   # birth of the memcg that gave up clean copies last
     int fault_writeback     # how faults write back: see page_out.write_back_from()
