@@ -123,7 +123,11 @@ def extensions() -> list[Extension]:
             ".".join(path.relative_to("src").with_suffix("").parts),
             [str(path)],
             depends=headers,
-            include_dirs=[str(CORE / "paging"), *([numpy.get_include()] if path.stem == "handler" else [])],
+            include_dirs=[
+                str(CORE / "paging"),
+                str(CORE / "store"),
+                *([numpy.get_include()] if path.stem == "handler" else []),
+            ],
             # numpy 1.22 brought data handlers.
             define_macros=[
                 ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from uzswap.core.boundary.engine import Engine, Handles
     from uzswap.engine.lifetime import Lifetime
     from uzswap.engine.paging import AnyBuffer, Place
+    from uzswap.engine.parameters import Parameters
     from uzswap.reclaim.limits import ResidentOwner
 
 __all__ = ["FrontEndHost", "host_of"]
@@ -21,6 +22,9 @@ class FrontEndHost(Protocol):
 
     @property
     def core(self) -> Engine: ...
+
+    @property
+    def parameters(self) -> Parameters: ...
 
     @property
     def lifetime(self) -> Lifetime: ...
@@ -37,7 +41,15 @@ class FrontEndHost(Protocol):
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None: ...
 
     def swap_out_many(
-        self, data: AnyBuffer, cgroup: MemCgroup, page: int = ..., node: int = 0, *, folio: int = 1
+        self,
+        data: AnyBuffer,
+        cgroup: MemCgroup,
+        page: int = ...,
+        node: int = 0,
+        *,
+        folio: int = 1,
+        compressor: str | None = None,
+        filter: int = 0,
     ) -> Handles: ...
 
     def fault_in_many(

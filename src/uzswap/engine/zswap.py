@@ -29,7 +29,7 @@ from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
 from uzswap.cgroup.reclaim import ReclaimRequest
 from uzswap.cgroup.tree import CgroupTree
-from uzswap.core.boundary.engine import MAX_NODES, Engine
+from uzswap.core.boundary.engine import MAX_ENTRY, MAX_NODES, Engine
 from uzswap.devices import SwapFile, open_swap
 from uzswap.engine.agreement import disagreements
 from uzswap.engine.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
@@ -321,7 +321,15 @@ class Zswap:
             return self._paging.swap_out(data, cgroup, node, replace)
 
     def swap_out_many(
-        self, data: AnyBuffer, cgroup: MemCgroup, page: int = PAGE_SIZE, node: int = 0, *, folio: int = 1
+        self,
+        data: AnyBuffer,
+        cgroup: MemCgroup,
+        page: int = PAGE_SIZE,
+        node: int = 0,
+        *,
+        folio: int = 1,
+        compressor: str | None = None,
+        filter: int = 0,
     ) -> Handles:
         """Store a buffer page by page; much faster than one call each.
 
@@ -333,6 +341,11 @@ class Zswap:
             Bytes of an entry, 1 to 65536; the last one may be shorter.
         folio
             Pages that are kept in zswap all or not at all.
+        compressor
+            "lz4", "zstd", or with a level, for these entries; by default the one that the engine uses.
+        filter
+            Size of the items of an array, in bytes: the first bytes of all items of an entry are put side by side, then
+            the second, and so on, before it is compressed.  0 or 1: the entries are compressed as they are.
 
         Returns
         -------
@@ -343,12 +356,31 @@ class Zswap:
         Raises
         ------
         OSError
-            ENODEV the cgroup was removed.
+            ENODEV the cgroup was removed, ENOENT there is no such compressor or level, EBUSY entries of too many other
+            compressors and filters are still stored.
         InvalidArgumentError
-            A size, the node or the buffer is impossible.
+            A size, the node, the filter or the buffer is impossible.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> with Zswap() as z:
+        ...     counts = (np.arange(16384) % 97).astype(np.int32)
+        ...     handles = z.swap_out_many(counts, z.root, page=65536, compressor="zstd:1", filter=counts.itemsize)
+        ...     bool((z.fault_in_many(handles, page=65536).view(np.int32) == counts).all())
+        True
         """
         with self.lifetime:
-            return self._paging.swap_out_many(data, cgroup, node, page, folio)
+            chosen = None if compressor is None else Compressor.parse(compressor)
+            if not 0 <= operator.index(filter) <= MAX_ENTRY:
+                raise InvalidArgumentError(f"filter={filter}: items have 1 to {MAX_ENTRY} bytes, 0 is no filter")
+            if chosen is None:
+                return self._paging.swap_out_many(data, cgroup, node, page, folio, filter=filter)
+            slot = self.parameters.hold_codec(chosen, filter)
+            try:
+                return self._paging.swap_out_many(data, cgroup, node, page, folio, slot, filter)
+            finally:
+                self.core.codec_put(slot)
 
     def fault_in(self, handle: int) -> bytes:
         """Load an entry and consume its handle: the data is now the caller's alone.

@@ -310,6 +310,7 @@ def prepare_store(w, first, end, memcg, staging):
     s.n = end
     s.folio = 1
     s.flags = 0
+    s.asked = s.small = -1
     s.filter = 0
 
 

@@ -213,7 +213,7 @@ def check_all(c, r, f):
         note(f, W_PAGES, stored_pages, t.totals[G_STORED], 0, 0, 0)
     for k in range(NR_CODECS):
         p = cython.address(c.codecs[k])
-        if codec_entries[k] != p.entries or codec_refs[k] > p.refs:
+        if codec_entries[k] != p.entries or codec_refs[k] != p.refs:
             note(f, W_CODEC, k, codec_entries[k], codec_refs[k], p.entries, p.refs)
     broken = pool_check(cython.address(c.pool), pooled)
     if broken:

@@ -22,6 +22,7 @@ cdef enum:
     WRITING = 4                 # a copy of its bytes is on its way to the device; off the LRU
     FAILED = 8                  # its last writeback failed, at the time of its stamp
     DOOMED = 16                 # being freed
+    TRIED = 64                  # compressing it again has saved nothing
     CLEAN = 32                  # its page is in memory too, as it was loaded; off the LRU, on Memcg.clean
 
     # MemcgState

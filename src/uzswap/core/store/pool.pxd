@@ -8,8 +8,9 @@ cdef enum:
     EXTENT_BYTES = 2097152
     EXTENT_SLABS = 32
     EXTENT_PAGES = 512
-    NR_SMALL = 16       # classes of 32, 64 .. 512 bytes
-    NR_CLASSES = 87     # then 576, 640 .. 4096, then 15, 14 .. 1 objects to a slab
+    NR_TINY = 16        # classes of 8, 16 .. 128 bytes
+    NR_SMALL = 40       # then 144, 160 .. 512
+    NR_CLASSES = 111    # then 576, 640 .. 4096, then 15, 14 .. 1 objects to a slab
     NO_SLAB = 0xFFFFFFFF
     NO_CLASS = 255
     ALL_SLABS = 0xFFFFFFFF  # of an extent, in Extent.stock and .gone

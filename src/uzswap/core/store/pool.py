@@ -38,8 +38,13 @@ STOCK_SHIFT = cython.declare(cython.int, 3)
 
 
 def class_of(length):
+    """Small classes are close together: what small values are compressed to with a dictionary is often below 100 bytes,
+    and steps of 32 bytes would take a fifth of what that saves (records of 160 to 420 bytes, 2026-11).
+    """
+    if length <= 128:
+        return (length - 1) >> 3 if length else 0
     if length <= 512:
-        return (length - 1) >> 5 if length else 0
+        return NR_TINY + ((length - 129) >> 4)
     if length <= 4096:
         return NR_SMALL + ((length - 513) >> 6)
     n = SLAB_BYTES // length
@@ -71,8 +76,10 @@ def pool_init(pool, nbytes):
     pool.closed = pool.stocked = pool.holed = NO_SLAB
     c: uint32_t
     for c in range(NR_CLASSES):
-        if c < NR_SMALL:
-            pool.size[c] = (c + 1) << 5
+        if c < NR_TINY:
+            pool.size[c] = (c + 1) << 3
+        elif c < NR_SMALL:
+            pool.size[c] = 128 + ((c - NR_TINY + 1) << 4)
         elif c < NR_CLASSES - 15:
             pool.size[c] = 512 + ((c - NR_SMALL + 1) << 6)
         else:
