@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from uzswap.core.boundary.engine import Engine, Handles
     from uzswap.engine.lifetime import Lifetime
     from uzswap.engine.paging import AnyBuffer, Place
+    from uzswap.reclaim.heap import HeapTrim
     from uzswap.reclaim.limits import ResidentOwner
 
 __all__ = ["FrontEndHost", "host_of"]
@@ -27,6 +28,9 @@ class FrontEndHost(Protocol):
 
     @property
     def closing(self) -> bool: ...
+
+    @property
+    def heap(self) -> HeapTrim: ...
 
     def register(self, owner: ResidentOwner) -> None: ...
 
