@@ -12,7 +12,8 @@ from tests.support.child import run
 
 import uzswap
 from uzswap.core.boundary import heap
-from uzswap.reclaim.heap import LEAST, HeapTrim, resident_set
+from uzswap.process import resident_set
+from uzswap.reclaim.heap import LEAST, HeapTrim
 
 trims = pytest.mark.skipif(not heap.CAN_TRIM, reason="the C library has no malloc_trim(): only glibc gives memory back")
 

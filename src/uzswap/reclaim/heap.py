@@ -14,12 +14,11 @@ A steady state is left alone: where what goes out makes room for what comes in, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from uzswap.core.boundary import heap
+from uzswap.process import resident_set
 
 __all__ = ["HeapTrim"]
 
@@ -29,17 +28,6 @@ __all__ = ["HeapTrim"]
 SHARE: Final = 16
 #: Bytes: what is below does not show, and is not worth asking for RSS.
 LEAST: Final = 1 << 20
-
-_STATM: Final = Path("/proc/self/statm")
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-
-
-def resident_set() -> int:
-    """Return the RSS of the process in bytes; 0 where /proc does not tell."""
-    try:
-        return int(_STATM.read_text().split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 class HeapTrim:

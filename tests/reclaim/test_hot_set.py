@@ -1,0 +1,124 @@
+"""A hot set stays resident while much more passes by once, under a limit on what is resident and compressed together.
+
+What is compressed may not push out what is in use: it has half of the limit, and its own coldest go to the device.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+import pytest
+from tests.conftest import EngineFactory
+
+import uzswap
+from uzswap import MemCgroup, Zswap
+
+MIB: Final = 1 << 20
+LIMIT: Final = 10 * MIB
+#: of the resident half, 2 of 5 MiB
+HOT: Final = 2 * MIB
+STREAM: Final = 40 * MIB
+VALUE: Final = 16384
+PAGE: Final = 4096
+
+
+def half_random(seed: int, nbytes: int) -> bytes:
+    """Compresses to about a half."""
+    half = np.random.default_rng(seed).bytes(nbytes // 2)
+    return bytes(nbytes - len(half)) + half
+
+
+class Workload(Protocol):
+    def __init__(self, z: Zswap, cgroup: MemCgroup) -> None: ...
+    def pieces(self) -> tuple[int, int]: ...
+    def read_hot(self, i: int) -> None: ...
+    def stream(self, i: int) -> None: ...
+    def loads(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class InStore:
+    """Values, read round and round."""
+
+    def __init__(self, z: Zswap, cgroup: MemCgroup) -> None:
+        self._store = uzswap.Store[tuple[str, int], bytes](cgroup)
+        for i in range(HOT // VALUE):
+            self._store["hot", i] = half_random(i, VALUE)
+
+    def pieces(self) -> tuple[int, int]:
+        return HOT // VALUE, STREAM // VALUE
+
+    def read_hot(self, i: int) -> None:
+        assert self._store["hot", i] == half_random(i, VALUE)
+
+    def stream(self, i: int) -> None:
+        self._store["stream", i] = half_random(-1 - i & 0xFFFFFFFF, VALUE)
+
+    def loads(self) -> int:
+        return self._store.stats()["loaded"]
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class InArrays:
+    """Pages, read in any order: the second access to a page makes it an active one."""
+
+    def __init__(self, z: Zswap, cgroup: MemCgroup) -> None:
+        try:
+            z.arena.open()
+        except OSError as refused:
+            pytest.skip(f"{refused.strerror}")
+        self._cgroup = cgroup
+        self._hot = uzswap.zeros(HOT, np.uint8, cgroup=cgroup).reshape(-1, PAGE)
+        self._passing = uzswap.zeros(STREAM, np.uint8, cgroup=cgroup).reshape(-1, PAGE)
+        for i, page in enumerate(self._hot):
+            page[:] = np.frombuffer(half_random(i, PAGE), np.uint8)
+        self._order = np.random.default_rng(5).permutation(len(self._hot))
+
+    def pieces(self) -> tuple[int, int]:
+        return len(self._hot), len(self._passing)
+
+    def read_hot(self, i: int) -> None:
+        number = int(self._order[i])
+        assert self._hot[number].tobytes() == half_random(number, PAGE)
+
+    def stream(self, i: int) -> None:
+        self._passing[i] = np.frombuffer(half_random(-1 - i & 0xFFFFFFFF, PAGE), np.uint8)
+
+    def loads(self) -> int:
+        return self._cgroup.stats()["pgmajfault"]
+
+    def close(self) -> None:
+        del self._hot, self._passing
+
+
+@pytest.fixture(params=[InStore, InArrays])
+def workload(request: pytest.FixtureRequest) -> type[Workload]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def run(z: Zswap, workload: type[Workload]) -> tuple[int, int, dict[str, int]]:
+    """Read a hot piece for each that passes: loads of hot ones, reads after warming up, and the counters."""
+    group = z.cgroup("/group")
+    group.write("memory.max", str(LIMIT))
+    work = workload(z, group)
+    try:
+        hot, passing = work.pieces()
+        warm, warm_loads = passing // 4, 0
+        for i in range(passing):
+            if i == warm:
+                warm_loads = work.loads()
+            work.stream(i)
+            work.read_hot(i % hot)
+        return work.loads() - warm_loads, passing - warm, group.stats()
+    finally:
+        work.close()
+
+
+def test_a_hot_set_stays_while_a_stream_passes(engine: EngineFactory, workload: type[Workload]) -> None:
+    loads, reads, stats = run(engine(), workload)
+    assert loads <= reads // 100, stats
+    assert stats["zswpwb"] > 0
+    assert 0 < stats["zswap"] <= LIMIT * 0.6
