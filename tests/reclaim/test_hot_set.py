@@ -99,26 +99,40 @@ def workload(request: pytest.FixtureRequest) -> type[Workload]:
     return request.param  # type: ignore[no-any-return]
 
 
-def run(z: Zswap, workload: type[Workload]) -> tuple[int, int, dict[str, int]]:
-    """Read a hot piece for each that passes: loads of hot ones, reads after warming up, and the counters."""
-    group = z.cgroup("/group")
-    group.write("memory.max", str(LIMIT))
-    work = workload(z, group)
+def run(z: Zswap, workload: type[Workload], path: str, nbytes: int) -> tuple[int, int, dict[str, int]]:
+    """Read a hot piece for each of ``nbytes`` that passes: loads of hot ones, reads after warming up, the counters."""
+    z.cgroup("/group").write("memory.max", str(LIMIT))
+    work = workload(z, z.cgroup(path))
     try:
         hot, passing = work.pieces()
+        passing = passing * nbytes // STREAM
         warm, warm_loads = passing // 4, 0
         for i in range(passing):
             if i == warm:
                 warm_loads = work.loads()
             work.stream(i)
             work.read_hot(i % hot)
-        return work.loads() - warm_loads, passing - warm, group.stats()
+        return work.loads() - warm_loads, passing - warm, z.cgroup("/group").stats()
     finally:
         work.close()
 
 
-def test_a_hot_set_stays_while_a_stream_passes(engine: EngineFactory, workload: type[Workload]) -> None:
-    loads, reads, stats = run(engine(), workload)
+@pytest.mark.parametrize("walk", ["fair", "coldest"])
+@pytest.mark.parametrize("path", ["/group", "/group/child"])
+def test_a_hot_set_stays_while_a_stream_passes(
+    engine: EngineFactory, workload: type[Workload], path: str, walk: str
+) -> None:
+    loads, reads, stats = run(engine(walk=walk), workload, path, STREAM)
     assert loads <= reads // 100, stats
     assert stats["zswpwb"] > 0
     assert 0 < stats["zswap"] <= LIMIT * 0.6
+
+
+@pytest.mark.parametrize("options", [{"swap": None}, {"walk": "v5"}], ids=["no device", "v5"])
+def test_where_nothing_is_written_back_for_a_charge_zswap_takes_what_it_needs(
+    engine: EngineFactory, workload: type[Workload], options: dict[str, str | None]
+) -> None:
+    """What does not fit has no other place; v5 does as the kernel without its shrinker."""
+    _, _, stats = run(engine(**options), workload, "/group", 14 * MIB)
+    assert stats["zswpwb"] == 0
+    assert stats["zswap"] > LIMIT * 0.6
