@@ -108,6 +108,71 @@ def test_rss_is_where_it_was_before_the_values_came(kind: str) -> None:
     assert found["on disk"] <= most, found
 
 
+@trims
+def test_values_that_threads_made_come_back_where_there_is_one_arena() -> None:
+    """docs/semantics.md: glibc keeps the ends of the others."""
+    done = run(
+        """
+        import json, sys, threading
+        import uzswap
+        from uzswap.process import resident_set
+
+        del (large := [bytes(30_000_000)])[:]  # glibc's thresholds grow with what is freed
+        with uzswap.Zswap() as z, uzswap.Store(z.cgroup("/group")) as store:
+            before = resident_set()
+
+            def make(first):
+                for i in range(first, first + 200):
+                    store[i] = bytes([i % 251, 1]) * 40_000
+
+            threads = [threading.Thread(target=make, args=(i * 200,)) for i in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            found = before, resident_set()
+            store.cgroup.reclaim(str(store.resident_bytes))
+            print(json.dumps([*found, resident_set()]))
+        """,
+        env={"MALLOC_ARENA_MAX": "1"},
+    ).check()
+    before, full, after = json.loads(done.stdout)
+    assert full >= before + 0.75 * 800 * 80_000
+    assert after <= before * (1 + SHARE) + BYTES
+
+
+@trims
+def test_operations_without_end_leave_rss_flat() -> None:
+    """Under a limit, values of all sizes come, are read, change and go."""
+    done = run(
+        """
+        import json, random
+        import uzswap
+        from uzswap.process import resident_set
+
+        draw = random.Random(1)
+        text = draw.randbytes(30_000).hex().encode()
+        found = []
+        with uzswap.Zswap() as z, uzswap.Store(z.cgroup("/group")) as store:
+            store.cgroup.write("memory.max", "8M")
+            for part in range(4):
+                for _ in range(4000):
+                    key, size = draw.randrange(1000), draw.choice((100, 1000, 5000, 20_000, 60_000))
+                    if draw.random() < 0.4:
+                        store[key] = text[draw.randrange(1000) :][:size] if size > 1000 else [text[:size]] * 3
+                    elif draw.random() < 0.2:
+                        store.discard(key)
+                    else:
+                        store.get(key)
+                found.append(resident_set())
+            z.check()
+        print(json.dumps(found))
+        """
+    ).check()
+    found = json.loads(done.stdout)
+    assert max(found[1:]) <= found[0] + BYTES, found
+
+
 @pytest.fixture
 def z(engine: EngineFactory) -> uzswap.Zswap:
     return engine()
