@@ -106,7 +106,7 @@ def run(z: Zswap, workload: type[Workload], path: str, nbytes: int) -> tuple[int
     try:
         hot, passing = work.pieces()
         passing = passing * nbytes // STREAM
-        warm, warm_loads = passing // 4, 0
+        warm, warm_loads = passing // 2, 0
         for i in range(passing):
             if i == warm:
                 warm_loads = work.loads()
