@@ -14,7 +14,7 @@ PACKAGE: Final = Path(uzswap.__file__).parent
 
 #: beside all rooms: what anybody may use, and what uses no room
 BESIDE: Final = frozenset(
-    {"condition", "errors", "locks", "mountinfo", "result", "signals", "threads", "units", "_version"}
+    {"condition", "errors", "locks", "mountinfo", "process", "result", "signals", "threads", "units", "_version"}
 )
 #: room -> rooms, or single modules of them, that it may import from, beside itself.  Arrows point down only.
 #: "uzswap" are the public names.

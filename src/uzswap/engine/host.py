@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uzswap.engine.lifetime import Lifetime
     from uzswap.engine.paging import AnyBuffer, Place
     from uzswap.engine.parameters import Parameters
+    from uzswap.reclaim.heap import HeapTrim
     from uzswap.reclaim.limits import ResidentOwner
 
 __all__ = ["FrontEndHost", "host_of"]
@@ -31,6 +32,9 @@ class FrontEndHost(Protocol):
 
     @property
     def closing(self) -> bool: ...
+
+    @property
+    def heap(self) -> HeapTrim: ...
 
     def register(self, owner: ResidentOwner) -> None: ...
 

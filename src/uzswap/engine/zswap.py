@@ -100,6 +100,8 @@ class Zswap:
         The data plane.
     arena : Arena
         Where numpy arrays live; opened by the first of them.
+    heap : HeapTrim
+        Around what swaps objects out: gives the memory back to the system.
 
     Raises
     ------
@@ -151,12 +153,14 @@ class Zswap:
         self.core = Engine(nodes)
         self.tree = CgroupTree(self, CGROUP_FILES)
         self.reclaim_state = ReclaimState(self.core, self.tree, nodes)
+        self.heap: Final = self.reclaim_state.heap
         self.walks = make_walks(self.tree)
         self.parameters = Parameters(self.reclaim_state, self.walks, limit, chosen, walk)
         self.shrinker = DynamicShrinker(self.reclaim_state)
         self.reclaimer = ResidentReclaim(self.reclaim_state, self._walk_in_use, self.shrinker)
         self.arena = Arena(self)
         self.reclaim_state.others = self.arena.holder
+        self.reclaim_state.others_bytes = self.arena.resident_bytes
         self._residents: Residents
         self._high_worker = Worker("uzswap-high", lambda: self._residents.reclaim_over())
         self._residents = Residents(self.reclaim_state, self.reclaimer, self._high_worker.wake)
@@ -220,6 +224,7 @@ class Zswap:
             self.lifetime.end()
             with hold_back_signals():
                 self._take_down()
+        self.heap.trim()
 
     def _take_down(self) -> None:
         if self._closed:  # by a handler, just now

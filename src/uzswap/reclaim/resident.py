@@ -261,7 +261,8 @@ class ResidentReclaim:
     def _shrink_owner(self, scan: _Scan, memcg: MemCgroup, owner: Member, quota: int) -> None:
         quota = min(max(quota, SWAP_CLUSTER_MAX * PAGE_SIZE), owner.resident_bytes)
         while quota > 0 and not scan.over:
-            done = owner.reclaim(min(quota, scan.want - scan.freed, SHRINK_BYTES))
+            with self._state.heap:
+                done = owner.reclaim(min(quota, scan.want - scan.freed, SHRINK_BYTES))
             if done.scanned_pages:
                 memcg.count_event(f"pgscan_{scan.kind}", done.scanned_pages)
             if done.freed_bytes <= 0:
