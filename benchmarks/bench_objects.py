@@ -174,8 +174,8 @@ def show_operations(number: int, directory: str) -> list[dict[str, Any]]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", multiple=True, help="Kinds and candidates, by a part of their names; pickle + lz4 comes along.")
-@click.option("--n", "number", type=click.IntRange(100), default=20_000, help="Values of 100 bytes.  [default: 20000]")
-@click.option("--runs", "--rounds", type=click.IntRange(1), default=None, help="Runs.  [default: 5, quick: 1]")
+@click.option("--n", "number", type=click.IntRange(100), default=10_000, help="Values of 100 bytes.  [default: 10000]")
+@click.option("--runs", "--rounds", type=click.IntRange(1), default=None, help="Runs.  [default: 3, quick: 1]")
 @click.option("--quick", is_flag=True, help="Fewer values and runs: to see that it works.")
 @click.option("--million", type=click.IntRange(100), help="Instead: so many values of 100 bytes, and their memory.")
 @click.option("--operations", type=click.IntRange(100), help="Instead: RSS as so many operations go on.")
@@ -200,7 +200,7 @@ def main(
         if operations:
             found["operations"] = show_operations(operations, directory)
     else:
-        number, runs = (min(number, 1000), runs or 1) if quick else (number, runs or 5)
+        number, runs = (min(number, 1000), runs or 1) if quick else (number, runs or 3)
         kinds = [kind for kind in KINDS if any(word in kind for word in only)] or list(KINDS)
         chosen = [name for name in CANDIDATES if any(word in name for word in only)]
         names = [HAND, *(name for name in chosen if name != HAND)] if chosen else list(CANDIDATES)
