@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
 from concurrent.futures import Executor
 from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, Final, Generic, ParamSpec, SupportsIndex, TypeVar, overload
 
 from uzswap.caches.layer import NOTHING, Layer
@@ -100,9 +101,10 @@ class Async(Generic[K, V]):
         self._running: dict[tuple[asyncio.AbstractEventLoop, K], _Computation] = {}
 
     async def _in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        context = copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: context.run(function, *args, **kwargs))
+        # Taken out by the thread: what is set would be held by the executor for a moment longer, and could not go.
+        work = [partial(copy_context().run, function, *args, **kwargs)]
+        del args, kwargs
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work.pop()())
 
     def _at_hand(self, key: K) -> bool:
         if isinstance(self.mapping, Layer):
@@ -207,7 +209,9 @@ class Async(Generic[K, V]):
         if mine is not None:
             mine.needs.append(one)
         try:
-            return await asyncio.shield(task)
+            # Not shield(): a circle of its futures holds the value until garbage is collected, so that it could not go.
+            await asyncio.wait([task])
+            return task.result()  # type: ignore[no-any-return]
         finally:
             one.waiters -= 1
             if mine is not None:

@@ -29,9 +29,9 @@ V = TypeVar("V")
 _DISK: Final = COUNTERS.index("disk")
 _SWAP_MEMORY: Final = (COUNTERS.index("resident"), COUNTERS.index("zswap"), _DISK)
 #: A set that finds no room makes this part of the bound free, and twice as much at each further try.  A refused charge
-#: costs some 1 ms, since all that could be reclaimed is tried; with 1 MiB and values of 6 KB sets are four times as
-#: quick as with one value dropped a set (3.11, measured in November 2026).
-_ROOM: Final = 64
+#: has all tried that could be reclaimed, so it is dear: with 1 MiB and values of 6 KB a set takes 60 % of the time that
+#: it takes with a 64th, and with 40 KB that do not compress a half (3.11, measured in November 2026).
+_ROOM: Final = 16
 
 
 class _Use:

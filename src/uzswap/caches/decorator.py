@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -234,7 +235,10 @@ class _Lazy:
             if found is new:
                 self._stores += own
             else:
-                _close(own)
+                for store in own:
+                    store.close()
+                    with contextlib.suppress(OSError):  # EBUSY: the winner's is the same one
+                        store.cgroup.remove()
         return found
 
     def close_with(self, function: object) -> None:
