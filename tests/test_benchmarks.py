@@ -40,6 +40,7 @@ def test_every_array_candidate_does_every_operation(tmp_path: Path) -> None:
     assert found["faults"]
 
 
+@pytest.mark.slow
 def test_every_candidate_takes_objects_through_all_its_places(tmp_path: Path) -> None:
     pytest.importorskip("lmdb", reason="the benchmarks' packages are missing: make bench installs them")
     from benchmarks.bench_objects import main
@@ -56,6 +57,7 @@ def test_every_candidate_takes_objects_through_all_its_places(tmp_path: Path) ->
         assert {HAND, OURS} <= set(found[operation])
 
 
+@pytest.mark.slow
 def test_memory_of_many_objects_and_of_many_operations_is_told_on_the_way(tmp_path: Path) -> None:
     pytest.importorskip("lmdb", reason="the benchmarks' packages are missing: make bench installs them")
     from benchmarks.bench_objects import main

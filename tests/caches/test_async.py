@@ -44,12 +44,29 @@ def test_what_is_resident_is_answered_at_once_and_the_rest_in_a_thread(store: St
         assert len(await cache.aget("a")) == 1000
         assert await cache.aget("missing", 7) == 7
         assert threads.calls == 1
+        await cache.aset("large", ["value"] * 10_000)
         store.reclaim(1 << 20)
-        assert len(await cache.aget("a")) == 1000
-        assert threads.calls == 2
+        calls = threads.calls
+        assert len(await cache.aget("large")) == 10_000
+        assert threads.calls == calls + 1
         assert await cache.aget_many(["a", "missing"]) == {"a": ["value"] * 1000}
         assert await cache.adelete("a")
         assert not await cache.adelete("a")
+
+    with Counting() as threads:
+        asyncio.run(main(threads))
+
+
+def test_what_is_small_and_in_the_pool_is_answered_at_once(store: Store[Any, Any]) -> None:
+    if not hasattr(store, "info"):
+        pytest.skip("this store does not tell what a value weighs: Store.info is missing")
+
+    async def main(threads: Counting) -> None:
+        store["small"] = ["value"] * 10
+        store.reclaim(1 << 20)
+        assert store.where("small") == "zswap"
+        assert await Async(store, threads).aget("small") == ["value"] * 10
+        assert threads.calls == 0
 
     with Counting() as threads:
         asyncio.run(main(threads))

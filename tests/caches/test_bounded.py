@@ -146,6 +146,14 @@ def test_reading_decides_what_is_dropped(store: Store[Any, Any]) -> None:
     assert 1 not in cache
 
 
+def test_reading_many_at_once_is_a_use_of_each(store: Store[Any, Any]) -> None:
+    cache = Bounded(store, memory="1M", disk=0)
+    for key in range(60):
+        cache[key] = os.urandom(40_000)
+        assert len(cache.get_many([0, -1])) == 1
+    assert 0 in cache
+
+
 def test_the_disk_is_filled_to_its_bound_before_values_are_dropped(store: Store[Any, Any]) -> None:
     dropped = Dropped()
     cache = Bounded(store, memory="1M", disk="1M", on_evict=dropped)

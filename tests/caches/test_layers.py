@@ -58,6 +58,7 @@ def test_every_cache_is_a_mapping(store: Store[Any, Any], name: str) -> None:
     assert list(cache) == list(model)
     assert list(cache.values()) == list(model.values())
     assert list(cache.items()) == list(model.items())
+    assert cache.get_many(["z", "b", "a"]) == {"b": [4], "a": [1]}
     assert "a" in cache
     assert "z" not in cache
     assert cache.where("a") in ("resident", "zswap", "zero")

@@ -169,6 +169,14 @@ def test_a_value_is_dropped_and_told_of_when_it_is_asked_for(store: Store[Any, A
     assert "a" not in store
 
 
+def test_many_at_once_are_those_that_have_not_expired(store: Store[Any, Any], clock: Clock) -> None:
+    ttl = TTL(store, 10, clock=clock)
+    ttl["a"] = 1
+    ttl.set("b", 2, ttl=20)
+    clock.now += 10
+    assert ttl.get_many("abc") == {"b": 2}
+
+
 def test_a_value_that_would_have_to_be_loaded_is_told_of_as_none(store: Store[Any, Any], clock: Clock) -> None:
     dropped = Dropped()
     ttl = TTL(store, 10, clock=clock, on_evict=dropped)

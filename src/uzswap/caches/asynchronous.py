@@ -10,7 +10,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Final, Generic, ParamSpec, SupportsIndex, TypeVar, overload
 
-from uzswap.caches.layer import NOTHING, Layer
+from uzswap.caches.layer import NOTHING, at_hand, get_many
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.result import ReclaimResult
 
@@ -52,8 +52,8 @@ _current: Final[ContextVar[_Computation | None]] = ContextVar("uzswap.caches.com
 class Async(Generic[K, V]):
     """The awaitable face of a cache, or of a store.
 
-    What is resident is answered at once; all that may take longer, reading from zswap or the disk, setting, which may
-    have to reclaim, and ``dump=`` and ``load=`` of the user's, is done in a thread.
+    What is resident, or small and in the pool, is answered at once; all that may take longer, reading from the disk,
+    setting, which may have to reclaim, and ``dump=`` and ``load=`` of the user's, is done in a thread.
 
     Parameters
     ----------
@@ -106,35 +106,19 @@ class Async(Generic[K, V]):
         del args, kwargs
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work.pop()())
 
-    def _at_hand(self, key: K) -> bool:
-        if isinstance(self.mapping, Layer):
-            return self.mapping.at_hand(key)
-        where: Callable[[K], str] | None = getattr(self.mapping, "where", None)
-        if where is None:
-            return True
-        try:
-            return where(key) == "resident"
-        except KeyError:
-            return True
-
     @overload
     async def aget(self, key: K) -> V | None: ...
     @overload
     async def aget(self, key: K, default: D) -> V | D: ...
     async def aget(self, key: K, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default`` without one; what loading it raises is raised."""
-        if self._at_hand(key):
+        if at_hand(self.mapping, key):
             return self.mapping.get(key, default)
         return await self._in_thread(self.mapping.get, key, default)
 
     async def aget_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those keys that have one."""
-
-        def get_all(wanted: list[K]) -> dict[K, V]:
-            pairs = ((key, self.mapping.get(key, NOTHING)) for key in wanted)
-            return {key: value for key, value in pairs if value is not NOTHING}
-
-        return await self._in_thread(get_all, list(keys))
+        return await self._in_thread(get_many, self.mapping, list(keys))
 
     async def aset(self, key: K, value: V) -> None:
         """Set a value.  Raises as setting it in the mapping does: MemoryError where a limit can't be met."""

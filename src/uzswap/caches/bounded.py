@@ -12,7 +12,7 @@ so that no code of keys runs while it changes; the module is compiled (setup.py,
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Hashable, Iterable, MutableMapping
 from typing import Final, SupportsIndex, TypeVar
 
 from uzswap.caches.keys import OnEvict
@@ -190,10 +190,19 @@ class Bounded(Layer[K, V]):
 
     def __getitem__(self, key: K) -> V:
         value: V = self.below[key]
+        self._touch(key)
+        return value
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        found = super().get_many(keys)
+        for key in found:
+            self._touch(key)
+        return found
+
+    def _touch(self, key: K) -> None:
         use = self._uses.get(key)
         if use is not None and use.within:
             self._order.move_to_end(use)
-        return value
 
     def __setitem__(self, key: K, value: V) -> None:
         """Set a value; drop others where there is no room for it.
@@ -209,6 +218,7 @@ class Bounded(Layer[K, V]):
             use = self._use(key)
             try:
                 self._admit(key, value, use)
+                self._use(key)  # a signal handler may have dropped what was there, in between
             finally:
                 if key not in self.below:
                     self._forget(key)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, TypeVar
 
-from uzswap.caches.layer import Layer
+from uzswap.caches.layer import Layer, get_many
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -68,6 +68,10 @@ class Dumped(Layer[K, V]):
                 raise TypeError(text) from None
             data = view.tobytes()
         self.below[key] = data
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        found: dict[K, bytes] = get_many(self.below, keys)
+        return {key: self._load(data) for key, data in found.items()}
 
     def _pop(self, key: K) -> V:
         value = self[key]  # what can't be loaded stays

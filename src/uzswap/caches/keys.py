@@ -91,9 +91,10 @@ class KeyLocks:
     def leave(self, key: Hashable) -> None:
         """Let others at the key; if it was the last of this thread's, call the callbacks that are due."""
         number = hash(key)
-        one = self._locks[number]
-        one.lock.release()
-        self._give_up(number, one)
+        one = self._locks.get(number)
+        if one is not None:  # in a child that was forked meanwhile there is none
+            one.lock.release()
+            self._give_up(number, one)
         _mine.keys -= 1
         if not _mine.keys and _mine.untold:
             _tell_all()

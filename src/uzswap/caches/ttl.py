@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, MutableMapping
 from typing import Any, Final, TypeVar
 
 from uzswap.caches.deadlines import Deadlines
@@ -176,6 +176,9 @@ class TTL(Layer[K, V]):
             self._miss(key)
         value: V = self.below[key]
         return value
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        return super().get_many([key for key in keys if not self._is_over(key)])
 
     def _miss(self, key: K) -> None:
         # Whoever is at it is setting, deleting or dropping it.
