@@ -26,6 +26,8 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "engine": frozenset({"cgroup", "core", "devices", "reclaim"}),
     "store": frozenset({"cgroup", "core", "engine", "reclaim"}),
     "arrays": frozenset({"cgroup", "core", "engine", "reclaim"}),
+    # Each is a mapping over a mapping, at the bottom a store.  Bounds are those of its cgroup, as the core counts them.
+    "caches": frozenset({"cgroup.memcg", "core.boundary.engine", "engine.default", "engine.lifetime", "store"}),
     "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),
