@@ -102,6 +102,7 @@ COUNTERS = (
     "disk",
     "uzswap.clean_copies",
     "swapcached",
+    "uzswap.metadata_bytes",
     "zswpin",
     "zswpout",
     "zswpwb",

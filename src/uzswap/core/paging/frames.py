@@ -23,6 +23,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_discard,
     uz_discard_unlocked,
 )
+from cython.cimports.uzswap.core.paging.areas import any_gone, make_fresh
 from cython.cimports.uzswap.core.paging.pagetable import (
     B_BUSY,
     B_EMPTY,
@@ -31,8 +32,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     NR_BATCHES,
     PAGE_BYTES,
     address_of,
-    any_gone,
-    make_fresh,
 )
 from cython.cimports.uzswap.core.paging.uffd import (
     UZ_NOTHING,

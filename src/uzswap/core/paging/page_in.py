@@ -5,6 +5,7 @@ from cython.cimports.libc.errno import EAGAIN, EBADMSG, EBUSY, EEXIST, EILSEQ, E
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.paging.areas import count, touched, uncharge
 from cython.cimports.uzswap.core.paging.frames import (
     lift,
     poison,
@@ -15,7 +16,6 @@ from cython.cimports.uzswap.core.paging.frames import (
     take_stock,
 )
 from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
-from cython.cimports.uzswap.core.paging.page_out import count, uncharge
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     E_HIGH,
@@ -32,6 +32,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_SQUEEZED,
     P_STUCK,
     P_SWAPPED,
+    P_WANTED,
     PAGE_BYTES,
     address_of,
     failed_add,
@@ -142,7 +143,7 @@ def leave_run(p, first, n):
     for i in range(first, first + n):
         page = cython.address(p.pages[i])
         page.state = P_SWAPPED if page.handle else P_NONE
-        page.flags &= ~P_SQUEEZED
+        page.flags &= ~(P_SQUEEZED | P_WANTED)
     uz_uffd_wake(p.fd, p.base + first * PAGE_BYTES, n * PAGE_BYTES)
     arrived(p, first, n)
     pthread_cond_broadcast(cython.address(p.changed))
@@ -165,6 +166,7 @@ def bring_run(p, w, first, n, flags):
     i: uint64_t
     k: uint64_t
     missing: int64_t = 0
+    touched(p, first, n)
     a = p.pages[first].area
     for i in range(n):
         p.pages[first + i].state = P_COMING
@@ -193,7 +195,7 @@ def bring_run(p, w, first, n, flags):
     area = cython.address(p.areas[a])
     for i in range(n):
         page = cython.address(p.pages[first + i])
-        page.flags &= ~P_SQUEEZED
+        page.flags &= ~(P_SQUEEZED | P_WANTED)
         if w.result[i] == 0:
             page.state = P_RESIDENT
             page.flags &= ~(P_ACTIVE | P_STUCK)

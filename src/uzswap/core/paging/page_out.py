@@ -10,6 +10,7 @@ from cython.cimports.libc.errno import EEXIST, ENOENT, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.paging.areas import uncharge
 from cython.cimports.uzswap.core.paging.frames import (
     discard,
     protect,
@@ -47,12 +48,9 @@ from cython.cimports.uzswap.core.paging.uffd import (
 from cython.cimports.uzswap.core.store.clean import clean_forget, clean_settle
 from cython.cimports.uzswap.core.store.codec import Codec, compress
 from cython.cimports.uzswap.core.store.entries import (
-    C_RESIDENT,
     C_SWAP,
     ROOT,
-    Delta,
 )
-from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import (
     may_write_back,
     worker_get,
@@ -86,19 +84,6 @@ PAUSE_MS = cython.declare(cython.int, 10)
 # long time is worth copies again after as many batches as it takes to read 4 MiB.
 SCORE_LEAST = cython.declare(cython.int, -8)
 SCORE_MOST = cython.declare(cython.int, 8)
-
-
-def uncharge(p, memcg, n):
-    count(p, memcg, C_RESIDENT, -n * PAGE_BYTES)
-
-
-def count(p, memcg, counter, n):
-    d: Delta
-    memset(cython.address(d), 0, cython.sizeof(Delta))
-    pthread_mutex_lock(cython.address(p.c.lock))
-    delta_add(cython.address(p.c.t), cython.address(d), memcg, counter, n)
-    delta_apply(cython.address(p.c.t), cython.address(d))
-    pthread_mutex_unlock(cython.address(p.c.lock))
 
 
 def pick(p, w, memcg, most):

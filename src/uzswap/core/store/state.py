@@ -31,6 +31,7 @@ from cython.cimports.uzswap.core.store.entries import (
     C_CLEAN,
     C_DISK,
     C_INCOMP,
+    C_METADATA,
     C_RESIDENT,
     C_SWAP,
     C_SWAPCACHED,
@@ -47,6 +48,7 @@ from cython.cimports.uzswap.core.store.entries import (
     ROOT,
     WRITING,
     Delta,
+    Entry,
     entry_free,
     lru_del,
     lru_unlink,
@@ -209,6 +211,7 @@ def entry_drop(c, d, index):
         c.codecs[e.codec].refs -= 1
     elif e.state == GOING_TO_DISK:
         c.codecs[e.codec].refs -= 1
+    delta_add(t, d, owner, C_METADATA, -cython.cast(int64_t, cython.sizeof(Entry)))
     delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
     memcg_unref(t, e.memcg)
     entry_free(t, index)

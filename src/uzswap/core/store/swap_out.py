@@ -14,6 +14,7 @@ from cython.cimports.uzswap.core.store.clean import clean_drop_locked
 from cython.cimports.uzswap.core.store.codec import STEP_BYTES, compress, compress_bound, same_filled
 from cython.cimports.uzswap.core.store.entries import (
     C_INCOMP,
+    C_METADATA,
     C_SAME_FILLED,
     C_SWAP,
     C_SWPOUT_ZERO,
@@ -35,6 +36,7 @@ from cython.cimports.uzswap.core.store.entries import (
     MEMCG_ONLINE,
     REFERENCED,
     ROOT,
+    Entry,
     entry_alloc,
     handle_of,
     lru_add_tail,
@@ -159,6 +161,7 @@ def new_entry(c, s, p, state, length):
     e.size_1 = cython.cast(uint16_t, p.size - 1)
     e.length_1 = cython.cast(uint16_t, length - 1 if length else 0)
     t.memcgs[s.memcg].refs += 1
+    delta_add(t, cython.address(s.delta), s.memcg, C_METADATA, cython.sizeof(Entry))
     delta_add(t, cython.address(s.delta), s.memcg, C_SWAP, whole_pages(p.size))
     return index
 
