@@ -120,21 +120,21 @@ def charge_run(p, w, area, first, n, flags):
 
 
 def shrink_on_the_spot(p, w, first, n):
-    """Evict some pages of a memcg that is close to its limit of resident memory, here and now; whether any went.
+    """Evict some pages of a memcg that is close to its limit, here and now; whether any went.
 
     To take a page out of its place interrupts all CPUs that run the program, and holds up whoever reads of the next
     fault: for pages that come one by one this costs least while the program waits.  What may have to wait for the
     device is left to workers: all that a limit of all memory asks for, and the pages that meet the last free server.
     Called without the lock.
     """
-    if w.charge.near == NO_MEMCG or not w.charge.resident:
+    if w.charge.near == NO_MEMCG or (p.c.has_device and not w.charge.resident):
         return 0
     pthread_mutex_lock(cython.address(p.lock))
-    free: cython.bint = not p.c.has_device or p.serving < p.nr_servers
-    if free:
+    may: cython.bint = not p.c.has_device or p.serving < p.nr_servers
+    if may:
         squeezed(p, first, n)
     pthread_mutex_unlock(cython.address(p.lock))
-    return free and make_room(p, w, w.charge.near, ON_THE_SPOT, 1) > 0
+    return may and make_room(p, w, w.charge.near, ON_THE_SPOT, w.charge.resident) > 0
 
 
 def leave_run(p, first, n):

@@ -62,6 +62,7 @@ cdef uint32_t take_slab(Pool *pool) noexcept nogil
 cdef uint32_t open_extent(Pool *pool) noexcept nogil
 cdef void put_slab(Pool *pool, uint32_t s) noexcept nogil
 cdef void give_back_slabs(Pool *pool, uint32_t x) noexcept nogil
+cdef uint32_t whole_extent(const Pool *pool) noexcept nogil
 cdef void close_extent(Pool *pool, uint32_t x) noexcept nogil
 cdef void relist(Pool *pool, uint32_t x) noexcept nogil
 cdef int pool_check(Pool *pool, int64_t objects) noexcept nogil
