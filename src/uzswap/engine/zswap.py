@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
 from uzswap.cgroup.reclaim import ReclaimRequest
+from uzswap.cgroup.recompress import RecompressRequest, RecompressResult
 from uzswap.cgroup.tree import CgroupTree
 from uzswap.core.boundary.engine import MAX_ENTRY, MAX_NODES, Engine
 from uzswap.devices import SwapFile, open_swap
@@ -41,6 +42,7 @@ from uzswap.files.cgroup import CGROUP_FILES
 from uzswap.locks import Order, make_rlock
 from uzswap.reclaim.limits import HARD_LIMITS, ResidentOwner, Residents
 from uzswap.reclaim.proactive import proactive_writeback
+from uzswap.reclaim.recompress import recompress
 from uzswap.reclaim.resident import ResidentReclaim
 from uzswap.reclaim.shrinker import DynamicShrinker
 from uzswap.reclaim.state import ReclaimState
@@ -485,6 +487,15 @@ class Zswap:
                     self.reclaim_state, self.walk, memcg, request.nbytes, min_age=request.min_age, cancel=cancel
                 )
             return self.reclaimer.proactive(memcg, request, cancel)
+
+    def recompress(
+        self, memcg: MemCgroup, request: RecompressRequest, cancel: Callable[[], bool] | None = None
+    ) -> RecompressResult:
+        """Carry out a ``uzswap.recompress`` request; :meth:`MemCgroup.recompress` is the friendlier form."""
+        require_cgroup(memcg, self)
+        compressor = Compressor.parse(request.codec)
+        with self.lifetime:
+            return recompress(self.reclaim_state, memcg, request, compressor.codec, compressor.level, cancel)
 
     def over_high(self, memcg: MemCgroup) -> None:
         """Have a cgroup brought back to its ``memory.high`` in the background."""

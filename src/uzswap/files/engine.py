@@ -80,6 +80,21 @@ def _pools(engine: EngineView) -> str:
     )
 
 
+_RECOMPRESSED: Final[tuple[tuple[str, str, Unit], ...]] = (
+    ("entries", "entries compressed again by uzswap.recompress", "entries"),
+    ("bytes_before", "their compressed bytes before", "bytes"),
+    ("bytes_after", "and after", "bytes"),
+    ("refused", "entries that would not have become smaller", "entries"),
+)
+
+
+def _recompressed(name: str, text: str, unit: Unit) -> FileType[EngineView]:
+    def read(engine: EngineView) -> int:
+        return int(getattr(engine.core.recompressed(), name))
+
+    return _debug(f"uzswap.recompressed.{name}", text, unit, read)
+
+
 _DEVICE_STATS: Final = (
     Stat("segments", "segments", help="segments of 1 MiB on the device"),
     Stat("free_segments", "segments", help="of these, segments with nothing in them"),
@@ -132,6 +147,7 @@ DEBUG: Final[dict[str, FileType[EngineView]]] = {
         _debug("stored_incompressible_pages", "of these, pages kept raw", "pages"),
         _debug("uzswap.checksum_fail", "entries whose bytes on the device were damaged", "events"),
         _debug("uzswap.io_error", "reads and writes of the device that failed", "events"),
+        *(_recompressed(*row) for row in _RECOMPRESSED),
         _debug("uzswap.metadata_bytes", "memory of the tables of entries", "bytes", _metadata_bytes),
         _debug("uzswap.reached_full", "whether the pool waits for its accept threshold", "bool", _reached_full),
         FileType(
