@@ -17,7 +17,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_unlock,
     uz_monotonic_ns,
 )
-from cython.cimports.uzswap.core.store.codec import decompress, fill, worker_io
+from cython.cimports.uzswap.core.store.codec import Worker, decompress, fill, worker_io, worker_new
 from cython.cimports.uzswap.core.store.entries import (
     C_PGFAULT,
     C_PGMAJFAULT,
@@ -50,6 +50,18 @@ from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import entry_drop, give_back, whole_pages, worker_get, worker_put
 
 
+def fits(load, i, size):
+    """Whether entry i, of so many bytes, fits where the caller wants it."""
+    if load.spans != cython.NULL:
+        return size == load.spans[i].size
+    return size <= load.page and cython.cast(uint64_t, i) * load.page + size <= load.nbytes
+
+
+def target_of(load, f):
+    """Where the bytes of an entry go."""
+    return load.out + f.position * load.page if load.spans == cython.NULL else load.spans[f.position].data
+
+
 def hold_step(c, load, i, k):
     """Mark entries i .. i + k - 1 HELD and note where their bytes are.  How many could be held."""
     t = cython.address(c.t)
@@ -68,7 +80,7 @@ def hold_step(c, load, i, k):
             load.error = ESTALE
         elif e.flags & HELD or e.state == GOING_TO_DISK:
             load.error = EBUSY
-        elif size > load.page or cython.cast(uint64_t, i + j) * load.page + size > load.nbytes:
+        elif not fits(load, i + j, size):
             load.error = EINVAL
         if load.error:
             load.failed = i + j
@@ -95,7 +107,7 @@ def hold_step(c, load, i, k):
 
 def unpack(c, load, f, bytes):
     """Bring one entry's compressed bytes to the caller.  0, EILSEQ or ENOMEM."""
-    out = load.out + f.position * load.page
+    out = target_of(load, f)
     if f.length == f.size:
         memcpy(out, bytes, f.size)
         return 0
@@ -159,7 +171,7 @@ def fill_step(c, load, k):
                 load.failed = f.position
                 return error
         else:
-            fill(load.out + f.position * load.page, f.data, f.size)
+            fill(target_of(load, f), f.data, f.size)
     if n == 0:
         return 0
     sort_by_place(load, n)
@@ -286,6 +298,68 @@ def swap_in(c, load):
         count_failure(c, load.error)
     elif load.consume:
         give_back(c)
+
+
+def load_from_pool(c, handle, out, size, consume):
+    """Load one entry of exactly so many bytes from the pool, as swap_in() does, with two holds of the lock.
+
+    0, ELSEWHERE when it is not in the pool, or an errno.
+    """
+    t = cython.address(c.t)
+    index = cython.cast(uint32_t, handle)
+    began = uz_monotonic_ns()
+    w: cython.pointer(Worker) = cython.NULL
+    error: cython.int = 0
+    pthread_mutex_lock(cython.address(c.lock))
+    e = entry_at(t, handle)
+    if e == cython.NULL:
+        error = ESTALE
+    elif e.flags & HELD or e.state == GOING_TO_DISK:
+        error = EBUSY
+    elif cython.cast(uint32_t, e.size_1) + 1 != size:
+        error = EINVAL
+    elif e.state != IN_POOL:
+        error = ELSEWHERE
+    else:
+        e.flags |= HELD
+        w = c.workers
+        if w != cython.NULL:
+            c.workers = w.next
+    pthread_mutex_unlock(cython.address(c.lock))
+    if error:
+        return error
+    # What is HELD stays where it is.
+    bytes = cython.cast("const char *", e.data)
+    length = cython.cast(uint32_t, e.length_1) + 1
+    if length == size:
+        memcpy(out, bytes, size)
+    else:
+        if w == cython.NULL:
+            w = worker_new()
+        if w == cython.NULL:
+            error = ENOMEM
+        else:
+            error = decompress(w, cython.address(c.codecs[e.codec]), bytes, length, out, size)
+    d: Delta
+    memset(cython.address(d), 0, cython.sizeof(Delta))
+    took = uz_monotonic_ns() - began
+    pthread_mutex_lock(cython.address(c.lock))
+    if w != cython.NULL:
+        w.next = c.workers
+        c.workers = w
+    e.flags &= ~HELD
+    if not error:
+        count_load(c, cython.address(d), e)
+        observe(cython.address(c.histograms[H_LOAD_ZSWAP]), bucket_of_ns(took), took, 1)
+        if consume:
+            entry_drop(c, cython.address(d), index)
+        delta_apply(t, cython.address(d))
+    pthread_mutex_unlock(cython.address(c.lock))
+    if error:
+        count_failure(c, error)
+    elif consume:
+        give_back(c)
+    return error
 
 
 def free_entries(c, handles, n, error):
