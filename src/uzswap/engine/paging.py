@@ -123,9 +123,7 @@ class Paging:
             return self._core.store(part.data, page, memcg.index, node, handles, start, step, flags)
 
         try:
-            return self._store(
-                put, len(handles), batch, memcg, folio, lambda: int(np.count_nonzero(handles == 0))
-            )
+            return self._store(put, len(handles), batch, memcg, folio, lambda: int(np.count_nonzero(handles == 0)))
         except BaseException:
             # Nobody will ever know these handles.
             self.free_many(handles)
@@ -145,9 +143,7 @@ class Paging:
             batch.free(core)
             raise
 
-    def _store(
-        self, put: Put, n: int, batch: int, memcg: MemCgroup, folio: int, refused: Callable[[], int]
-    ) -> int:
+    def _store(self, put: Put, n: int, batch: int, memcg: MemCgroup, folio: int, refused: Callable[[], int]) -> int:
         """Store n pages, with a look for signals after each `batch`; returns as :meth:`_store_all`."""
         start, end = 0, 0 if n > batch else n
         step, flags = folio, 0

@@ -73,7 +73,6 @@ from cython.cimports.uzswap.store.lruvec import (
     ISOLATED,
     NR_LISTS,
     UNEVICTABLE,
-    List,
     add_coldest,
     add_hottest,
     coldest,
@@ -231,7 +230,8 @@ class Slots:
         self.cgroup = cgroup
         self.by_key = {}
         self._zswap = host_of(cgroup)
-        self._engine = self._zswap.core
+        with self._zswap.lifetime:
+            self._engine = self._zswap.core
         self._memcg = cgroup.index
         self._loads = {}
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
@@ -690,7 +690,7 @@ class Slots:
             free(handles)
             free(spans)
             raise MemoryError
-        load = Load.__new__(Load)
+        load: Load = Load.__new__(Load)
         slots = []
         blanks = []
         dropped: cython.Py_ssize_t = 0
@@ -1084,7 +1084,7 @@ class Slots:
                 self._free_chunks(packed.handles)
 
     def _go_out(self, run, r, form, at):
-        """An isolated value that was stored is packed from now on, unless it was accessed meanwhile: then it is put back.
+        """An isolated value that was stored is packed from now on; accessed meanwhile, it is put back instead.
 
         An access or a new value wins: the bytes may be out of date, and the value is hot.
         """
@@ -1278,7 +1278,7 @@ class Slots:
         return len(found), resident, packed_bytes, stuck, np.concatenate([handles[:n], *several])
 
     def tell(self, key):
-        """Return what is known of the value of a key: its weight, why it has to stay, and two flags.  KeyError without."""
+        """Return weight, obstacle, pinned and referenced of the value of a key.  KeyError without it."""
         r: Resident
         self.require_open()
         slot: Slot = self.by_key[key]

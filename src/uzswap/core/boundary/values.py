@@ -6,7 +6,7 @@ Who calls has the GIL.  What may take long gives it up, and is to be called with
 
 import cython
 from cython.cimports.libc.errno import EBADF, ENOMEM
-from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.boundary.engine import Engine
