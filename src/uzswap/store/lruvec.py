@@ -51,7 +51,7 @@ def coldest(l):
 
 
 def inactive_is_low(inactive, active):
-    """inactive_is_low() of mm/vmscan.c: the inactive list is to have a share that gets smaller with the size of both."""
+    """As mm/vmscan.c has it: the share that the inactive list is to have gets smaller with the size of both."""
     gb = (inactive.nbytes + active.nbytes) >> 30
     ratio: cython.longlong = 1
     while gb and (ratio + 1) * (ratio + 1) <= 10 * gb:  # int_sqrt(10 * gb)

@@ -9,8 +9,8 @@ one.  There are three forms:
 * buffers that pickle hands out of band (numpy arrays) and that fill a chunk are an extent each, compressed where they
   lie.  Smaller ones go into the stream, where neighbours share a chunk.
 
-Unpacking loads each extent once, into the memory that the value keeps: the bytes or str object, the buffer that pickle builds
-the array around, the bytes and bytearray objects inside the stream that have an extent of their own.
+Unpacking loads each extent once, into the memory that the value keeps: the bytes or str object, the buffer that pickle
+builds the array around, the bytes and bytearray objects inside the stream that have an extent of their own.
 
 Nothing here knows where the chunks go: ``put`` and ``get`` do.  Thread-safe as far as they are.
 """

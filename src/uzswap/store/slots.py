@@ -673,7 +673,7 @@ class Slots:
     def _load_run(self, run, hold, force):
         """Load the values of some slots; how many were looked at, or -1 when there is no room and none was to be made.
 
-        What fails stays as it is: whoever asks for it alone is told why.
+        What can't be read stays as it is: whoever asks for it alone is told why.
         """
         r: Resident
         slot: Slot
@@ -733,9 +733,12 @@ class Slots:
                 if form == STREAM:
                     try:
                         value = loads(value)
-                    except Exception:
+                    except Exception as failure:
+                        if force:
+                            # It may be a signal handler's.
+                            failure.add_note(f"in the store of {self.cgroup.path}, while loading a value: it is kept")
+                            raise
                         continue
-                    form = form_in(slot)
                 r = Resident.__new__(Resident)
                 if self._loads.get(slot) is load and slot.at == handles[i]:
                     charged -= slot.weight
@@ -770,6 +773,10 @@ class Slots:
         self.require_open()
         self._wanted.append(list(keys))
         self._prefetcher.wake()
+
+    def settle(self):
+        """Wait until nothing is left to be prefetched."""
+        self._prefetcher.flush()
 
     def _prefetch(self):
         while self._wanted and not self.closed and not self.forked:

@@ -69,6 +69,9 @@ class Slots:
     def prefetch(self, keys: Iterable[Any]) -> None:
         """Have values brought in by a thread of our own, as far as there is room; nobody waits."""
 
+    def settle(self) -> None:
+        """Wait until nothing is left to be prefetched."""
+
     def reclaim(self, nbytes: int) -> Reclaimed:
         """Swap the coldest values out until so many bytes less are charged, none can go, or a signal comes.
 

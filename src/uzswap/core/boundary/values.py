@@ -11,7 +11,7 @@ from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.boundary.engine import Engine
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
-from cython.cimports.uzswap.core.store.entries import C_RESIDENT, NO_MEMCG, ON_DISK, Delta, entry_at
+from cython.cimports.uzswap.core.store.entries import C_RESIDENT, MEMCG_ONLINE, NO_MEMCG, ON_DISK, Delta, entry_at
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import Charge, core_charge
 from cython.cimports.uzswap.core.store.swap_in import Load, free_entries, load_from_pool, swap_in
@@ -99,8 +99,9 @@ def uncharge(engine, memcg, nbytes):
     d: Delta
     memset(cython.address(d), 0, cython.sizeof(Delta))
     pthread_mutex_lock(cython.address(c.lock))
-    delta_add(cython.address(c.t), cython.address(d), memcg, C_RESIDENT, -nbytes)
-    delta_apply(cython.address(c.t), cython.address(d))
+    if c.t.memcgs[memcg].state == MEMCG_ONLINE:
+        delta_add(cython.address(c.t), cython.address(d), memcg, C_RESIDENT, -nbytes)
+        delta_apply(cython.address(c.t), cython.address(d))
     pthread_mutex_unlock(cython.address(c.lock))
     return 1
 
