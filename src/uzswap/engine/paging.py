@@ -247,7 +247,9 @@ class Paging:
     def _count_stall(self, info: EntryInfo, disk_ns: int) -> None:
         """Waiting for the device is a stall of the cgroup whose data it was, if it was not removed meanwhile."""
         if disk_ns and (memcg := self._state.tree.find_index(info.memcg)) is not None:
-            memcg.pressure.record(disk_ns)
+            # A finalizer that the garbage collector finds has bytecodes, and so handlers run, which may want any lock.
+            with hold_back_signals():
+                memcg.pressure.record(disk_ns)
 
     def load_error(self, number: int, handle: int) -> OSError:
         return self._load_error(number, handle, self._core.info(handle))

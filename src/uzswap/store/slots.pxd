@@ -93,6 +93,7 @@ cdef class Slots:
     cdef object _load(self, object key, Slot slot, bint pop)
     cdef object _load_plain(self, Slot slot, int form)
     cdef object _bring_back(self, object key, Slot slot, bint pop)
+    cdef object _count_stall(self, int64_t disk_ns)
     cdef object _unpack(self, int form, uint64_t at)
     cdef object _wait(self, Load load, object key)
     cdef bint _waits_for(self, Load load, object thread) except -1

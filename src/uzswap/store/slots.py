@@ -622,8 +622,13 @@ class Slots:
         if error:
             raise self._zswap.load_error(error, at)
         if disk_ns:
-            self.cgroup.pressure.record(disk_ns)
+            self._count_stall(disk_ns)
         return value if form > STREAM else loads(value)
+
+    def _count_stall(self, disk_ns):
+        # A finalizer that the garbage collector finds has bytecodes, and so handlers run, which may want any lock.
+        with hold_back_signals():
+            self.cgroup.pressure.record(disk_ns)
 
     def bring_in(self, keys, hold, force: cython.bint = True):
         """Load those of the values that are packed, many at once, in the order in which they lie on the disk.
@@ -765,7 +770,7 @@ class Slots:
             free(spans)
             self._release(charged)
         if disk_ns:
-            self.cgroup.pressure.record(disk_ns)
+            self._count_stall(disk_ns)
         return looked
 
     def prefetch(self, keys):
