@@ -21,6 +21,12 @@ UNTORN = (
     "arrays/allocating",
     "arrays/kept",
     "arrays/managed",
+    "caches/bounded",
+    "caches/deadlines",
+    "caches/keys",
+    "caches/layer",
+    "caches/once",
+    "caches/ttl",
     "cgroup/memcg",
     "cgroup/pressure",
     "cgroup/psi",
@@ -127,7 +133,11 @@ def extensions() -> list[Extension]:
             ".".join(path.relative_to("src").with_suffix("").parts),
             [str(path)],
             depends=headers + [str(other.with_suffix(".pxd")) for other in objects if path in objects],
-            include_dirs=[str(CORE / "paging"), *([numpy.get_include()] if path.stem == "handler" else [])],
+            include_dirs=[
+                str(CORE / "paging"),
+                str(CORE / "store"),
+                *([numpy.get_include()] if path.stem == "handler" else []),
+            ],
             # numpy 1.22 brought data handlers.
             define_macros=[
                 ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),

@@ -4,6 +4,8 @@ from uzswap._version import __version__
 from uzswap.arrays.advice import ArrayInfo, advise, info, resident
 from uzswap.arrays.array import array, asarray, empty, from_file, full, ones, zeros
 from uzswap.arrays.managed import managed
+from uzswap.arrays.take import put, take
+from uzswap.caches.decorator import cache
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.core.boundary.engine import REFUSED
 from uzswap.engine.default import default_engine, set_default_engine
@@ -39,6 +41,7 @@ __all__ = [
     "advise",
     "array",
     "asarray",
+    "cache",
     "default_engine",
     "doctor",
     "empty",
@@ -47,7 +50,9 @@ __all__ = [
     "info",
     "managed",
     "ones",
+    "put",
     "resident",
     "set_default_engine",
+    "take",
     "zeros",
 ]

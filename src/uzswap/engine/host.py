@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from uzswap.core.boundary.values import Batch
     from uzswap.engine.lifetime import Lifetime
     from uzswap.engine.paging import AnyBuffer, Place
+    from uzswap.engine.parameters import Parameters
+    from uzswap.reclaim.heap import HeapTrim
     from uzswap.reclaim.limits import ResidentOwner
 
 __all__ = ["FrontEndHost", "host_of"]
@@ -24,10 +26,16 @@ class FrontEndHost(Protocol):
     def core(self) -> Engine: ...
 
     @property
+    def parameters(self) -> Parameters: ...
+
+    @property
     def lifetime(self) -> Lifetime: ...
 
     @property
     def closing(self) -> bool: ...
+
+    @property
+    def heap(self) -> HeapTrim: ...
 
     def register(self, owner: ResidentOwner) -> None: ...
 
@@ -38,7 +46,15 @@ class FrontEndHost(Protocol):
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None: ...
 
     def swap_out_many(
-        self, data: AnyBuffer, cgroup: MemCgroup, page: int = ..., node: int = 0, *, folio: int = 1
+        self,
+        data: AnyBuffer,
+        cgroup: MemCgroup,
+        page: int = ...,
+        node: int = 0,
+        *,
+        folio: int = 1,
+        compressor: str | None = None,
+        filter: int = 0,
     ) -> Handles: ...
 
     def swap_out_batch(self, batch: Batch, cgroup: MemCgroup) -> None: ...

@@ -94,7 +94,18 @@ class Paging:
             )
         return handle
 
-    def swap_out_many(self, data: AnyBuffer, memcg: MemCgroup, node: int, page: int, folio: int) -> Handles:
+    def swap_out_many(
+        self,
+        data: AnyBuffer,
+        memcg: MemCgroup,
+        node: int,
+        page: int,
+        folio: int,
+        codec: int = -1,
+        filter: int = 0,
+        flags: int = 0,
+    ) -> Handles:
+        """``codec``, ``filter`` and ``flags`` are those of :meth:`Engine.store`; the latter for all of the call."""
         buffer = _bytes_of(data)
         page, folio = operator.index(page), min(operator.index(folio), _MOST_PAGES)
         if not 1 <= page <= MAX_ENTRY:
@@ -103,7 +114,7 @@ class Paging:
             raise InvalidArgumentError(f"folio={folio}: a folio has at least one page")
         self._check(memcg, node)
         handles: Handles = np.zeros(-(-len(buffer) // page), np.uint64)
-        self._store_all(buffer, page, memcg, node, handles, folio)
+        self._store_all(buffer, page, memcg, node, handles, folio, codec, filter, flags)
         return handles
 
     def _check(self, memcg: MemCgroup, node: int) -> None:
@@ -113,14 +124,25 @@ class Paging:
             raise InvalidArgumentError(f"node={node}: this engine has nodes 0 to {self._state.nodes - 1}")
 
     def _store_all(
-        self, data: NDArray[np.uint8], page: int, memcg: MemCgroup, node: int, handles: Handles, folio: int
+        self,
+        data: NDArray[np.uint8],
+        page: int,
+        memcg: MemCgroup,
+        node: int,
+        handles: Handles,
+        folio: int,
+        codec: int = -1,
+        filter: int = 0,
+        always: int = 0,
     ) -> int:
         """SPEC 2.2 for every page.  Returns the errno for those that stay with the caller (their handles stay 0)."""
         batch = max(_BATCH_BYTES // page // folio, 1) * folio
 
         def put(start: int, end: int, step: int, flags: int) -> StoreResult:
             part = data[: end * page]
-            return self._core.store(part.data, page, memcg.index, node, handles, start, step, flags)
+            return self._core.store(
+                part.data, page, memcg.index, node, handles, start, step, flags | always, codec, filter
+            )
 
         try:
             return self._store(put, len(handles), batch, memcg, folio, lambda: int(np.count_nonzero(handles == 0)))

@@ -73,9 +73,9 @@ def _reached_full(engine: EngineView) -> int:
 
 
 def _pools(engine: EngineView) -> str:
-    names = {LZ4: "lz4", ZSTD: "zstd"}
+    names = {(LZ4, False): "lz4", (ZSTD, False): "zstd", (ZSTD, True): "zstd+dictionary"}
     return "".join(
-        f"{names[pool.codec]} level={pool.level} entries={pool.entries} current={int(pool.current)}\n"
+        f"{names[pool.codec, pool.dictionary]} level={pool.level} entries={pool.entries} current={int(pool.current)}\n"
         for pool in engine.core.pools()
     )
 

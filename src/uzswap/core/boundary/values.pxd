@@ -9,6 +9,9 @@ cdef enum:
 cdef class Batch:
     cdef readonly int n
     cdef readonly int64_t nbytes
+    cdef public int codec           # slots of codecs that the caller holds, or -1: as core/store/swap_out.pxd has them
+    cdef public int small
+    cdef public uint32_t small_bytes
     cdef Span spans[BATCH_VALUES]
     cdef uint64_t handles[BATCH_VALUES]
     cdef bint takes(self, int64_t nbytes) noexcept

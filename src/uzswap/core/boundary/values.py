@@ -11,6 +11,7 @@ from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.boundary.engine import Engine
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.store.codecs import codec_hold, codec_put
 from cython.cimports.uzswap.core.store.entries import C_RESIDENT, MEMCG_ONLINE, NO_MEMCG, ON_DISK, Delta, entry_at
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import Charge, core_charge
@@ -22,6 +23,9 @@ from uzswap.core.boundary.engine import StoreResult
 
 @cython.cclass
 class Batch:
+    def __cinit__(self):
+        self.codec = self.small = -1
+
     def __len__(self):
         return self.n
 
@@ -65,8 +69,13 @@ class Batch:
         s.folio = 1
         s.flags = flags
         s.filter = 0
+        s.small_bytes = self.small_bytes
         with cython.nogil:
+            s.asked = codec_hold(engine.core, self.codec)
+            s.small = codec_hold(engine.core, self.small)
             swap_out(engine.core, cython.address(s))
+            codec_put(engine.core, s.asked)
+            codec_put(engine.core, s.small)
         return StoreResult(s.next, s.reason, s.error)
 
     def free(self, engine: Engine):
