@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.core.boundary.engine import Engine, Handles
+    from uzswap.core.boundary.values import Batch
     from uzswap.engine.lifetime import Lifetime
     from uzswap.engine.paging import AnyBuffer, Place
     from uzswap.engine.parameters import Parameters
@@ -55,6 +56,10 @@ class FrontEndHost(Protocol):
         compressor: str | None = None,
         filter: int = 0,
     ) -> Handles: ...
+
+    def swap_out_batch(self, batch: Batch, cgroup: MemCgroup) -> None: ...
+
+    def load_error(self, number: int, handle: int) -> OSError: ...
 
     def fault_in_many(
         self, handles: ArrayLike, out: AnyBuffer | None = None, page: int = ..., *, consume: bool = True

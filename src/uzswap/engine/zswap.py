@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from uzswap.core.boundary.engine import Handles
+    from uzswap.core.boundary.values import Batch
     from uzswap.engine.paging import AnyBuffer
     from uzswap.result import ReclaimResult
     from uzswap.serve.fuse import Mount
@@ -388,6 +389,22 @@ class Zswap:
                 return self._paging.swap_out_many(data, cgroup, node, page, folio, slot, filter)
             finally:
                 self.core.codec_put(slot)
+
+    def swap_out_batch(self, batch: Batch, cgroup: MemCgroup) -> None:
+        """Store the values of a batch, each an entry of its own; its handles say what became of each.
+
+        Raises
+        ------
+        OSError
+            As :meth:`swap_out_many`; then nothing of it is stored.
+        """
+        with self.lifetime:
+            self._paging.swap_out_batch(batch, cgroup)
+
+    def load_error(self, number: int, handle: int) -> OSError:
+        """Return what :meth:`fault_in` raises for an errno of the data plane."""
+        with self.lifetime:
+            return self._paging.load_error(number, handle)
 
     def fault_in(self, handle: int) -> bytes:
         """Load an entry and consume its handle: the data is now the caller's alone.

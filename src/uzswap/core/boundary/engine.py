@@ -713,6 +713,7 @@ class Engine:
             free(s)
             free(found)
             raise MemoryError
+        s.spans = cython.NULL
         s.data = cython.cast("const char *", cython.address(data[0]))
         s.nbytes = data.shape[0]
         s.page = page
@@ -746,6 +747,7 @@ class Engine:
             free(asked)
             raise MemoryError
         load.handles = asked
+        load.spans = cython.NULL
         load.n = n
         load.out = out
         load.nbytes = nbytes

@@ -164,6 +164,7 @@ def load_claimed(p, w, g):
     load = cython.address(w.load)
     load.handles = w.handles
     load.n = g.nr_loaded
+    load.spans = cython.NULL
     load.out = w.scratch
     load.nbytes = cython.cast(uint64_t, g.nr_loaded) * PAGE_BYTES
     load.page = PAGE_BYTES

@@ -268,6 +268,7 @@ def load_swapped(p, w, first, at, n, keep, tries):
     load = cython.address(w.load)
     load.handles = w.handles
     load.n = n
+    load.spans = cython.NULL
     load.out = frames
     load.nbytes = n * PAGE_BYTES
     load.page = PAGE_BYTES

@@ -300,6 +300,7 @@ def packed_bytes(length):
 def prepare_store(w, first, end, memcg, staging):
     """What to store: pages first .. end - 1 of staging; w.handles says what became of each."""
     s = cython.address(w.store)
+    s.spans = cython.NULL
     s.data = staging
     s.nbytes = cython.cast(uint64_t, end) * PAGE_BYTES
     s.page = PAGE_BYTES

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.store.codec cimport STEP_PAGES, Worker
 from uzswap.core.store.entries cimport Table
+from uzswap.core.store.spans cimport Span
 from uzswap.core.libc_ext cimport pthread_mutex_t
 from uzswap.core.store.state cimport Core, Delta, Stream
 
@@ -32,6 +33,7 @@ cdef struct Page:
 
 cdef struct Store:
     # asked
+    const Span *spans       # each an entry; or NULL, and what follows says where the entries are
     const char *data
     uint64_t nbytes
     uint32_t page
@@ -69,6 +71,8 @@ cdef struct Store:
 cdef int memcg_get(Table *t, uint32_t memcg, pthread_mutex_t *lock) noexcept nogil
 cdef uint32_t follow_removal(Table *t, uint32_t memcg) noexcept nogil
 cdef void swap_out(Core *c, Store *s) noexcept nogil
+cdef uint32_t size_of(const Store *s, int64_t i) noexcept nogil
+cdef int next_step(const Store *s, int64_t i) noexcept nogil
 cdef int filter_helps(Core *c, const Store *s) noexcept nogil
 cdef int choose_codec(Core *c, const Store *s) noexcept nogil
 cdef void prepare(Core *c, Store *s, int64_t i, int k) noexcept nogil

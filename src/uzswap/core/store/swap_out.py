@@ -71,16 +71,34 @@ PAGES_AFTER_KICK = cython.declare(int64_t, 512)
 COPIES_DROPPED = cython.declare(int64_t, 128 << 10)
 
 
+def size_of(s, i):
+    """Bytes of page i."""
+    if s.spans != cython.NULL:
+        return s.spans[i].size
+    left: uint64_t = s.nbytes - cython.cast(uint64_t, i) * s.page
+    return cython.cast(uint32_t, left if left < s.page else s.page)
+
+
+def next_step(s, i):
+    """How many pages from i on fit into a step."""
+    k: cython.int = 0
+    nbytes: int64_t = 0
+    while k < STEP_PAGES and i + k < s.n:
+        nbytes += size_of(s, i + k)
+        if nbytes > STEP_BYTES:
+            break
+        k += 1
+    return k
+
+
 def prepare(c, s, i, k):
     """Classify and compress pages i .. i + k - 1.  Called without the lock."""
     out = s.worker.scratch
-    bound = compress_bound(s.page)
     j: cython.int
     for j in range(k):
         p = cython.address(s.pages[j])
-        at = cython.cast(cython.ulonglong, i + j) * s.page
-        p.src = s.data + at
-        p.size = cython.cast(uint32_t, s.nbytes - at if s.nbytes - at < s.page else s.page)
+        p.src = s.data + cython.cast(uint64_t, i + j) * s.page if s.spans == cython.NULL else s.spans[i + j].data
+        p.size = size_of(s, i + j)
         p.packed = out
         p.filled = same_filled(p.src, p.size, cython.address(p.word)) and (p.word == 0 or c.same_as_value)
         if not p.filled:
@@ -90,7 +108,7 @@ def prepare(c, s, i, k):
             if p.raw:
                 # The source may be paged memory: under the lock nothing may be read that can fault.
                 memcpy(out, p.src, p.size)
-            out += bound
+            out += compress_bound(p.size)
 
 
 def admit(c, s, i, p):
@@ -102,9 +120,13 @@ def admit(c, s, i, p):
     if s.flags & STORE_FORCE:
         s.writeback = may_write_back(c, s.memcg)
         return 1
-    left: uint64_t = s.nbytes - cython.cast(uint64_t, i) * s.page
-    folio: uint64_t = cython.cast(uint64_t, s.folio) * s.page
-    if over_swap_max(t, d, s.memcg, cython.cast(int64_t, ((left if left < folio else folio) + 4095) & ~4095)):
+    folio: uint64_t = size_of(s, i)
+    if s.folio > 1:
+        folio = cython.cast(uint64_t, s.folio) * s.page
+        left: uint64_t = s.nbytes - cython.cast(uint64_t, i) * s.page
+        if left < folio:
+            folio = left
+    if over_swap_max(t, d, s.memcg, cython.cast(int64_t, (folio + 4095) & ~4095)):
         s.reason = STORE_OVER_SWAP
         return 0
     s.writeback = may_write_back(c, s.memcg)
@@ -368,14 +390,11 @@ def swap_out(c, s):
         return
     if s.filter and s.flags & STORE_TRY_FILTER and not filter_helps(c, s):
         s.filter = 0
-    most: int64_t = STEP_BYTES // s.page
-    if most > STEP_PAGES:
-        most = STEP_PAGES
     i = s.start
     j: cython.int
     k: cython.int
     while i < s.n and s.reason == STORE_DONE and (s.kicked < PAGES_AFTER_KICK or s.decided):
-        k = cython.cast(cython.int, s.n - i if s.n - i < most else most)
+        k = next_step(s, i)
         # The compressor may change before the pages are placed: its pool is pinned until they are.
         pthread_mutex_lock(cython.address(c.lock))
         s.codec = choose_codec(c, s)
