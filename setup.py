@@ -33,8 +33,11 @@ UNTORN = (
     "signals",
     "store/slots",
     "store/store",
+    "store/weigh",
     "units",
 )
+#: Compiled with types, like the data plane, though it knows Python objects: a walk over millions of them has to be C.
+TYPED = ("store/survey",)
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.
 HEADERS = {
@@ -70,7 +73,8 @@ class BuildCore(build_ext):
 
     def build_extensions(self) -> None:
         self.probe_headers()
-        core = [extension for extension in self.extensions if extension.name.startswith("uzswap.core.")]
+        typed = ("uzswap.core.", *(f"uzswap.{name.replace('/', '.')}" for name in TYPED))
+        core = [extension for extension in self.extensions if extension.name.startswith(typed)]
         untorn = [extension for extension in self.extensions if extension not in core]
         self.extensions[:] = core + untorn
         translated = [
@@ -111,6 +115,17 @@ def extensions() -> list[Extension]:
         Extension(f"uzswap.{name.replace('/', '.')}", [f"src/uzswap/{name}.py"], extra_compile_args=["-O2"])
         for name in UNTORN
     ]
+    typed = [
+        Extension(
+            f"uzswap.{name.replace('/', '.')}",
+            [f"src/uzswap/{name}.py"],
+            depends=sorted(str(path) for kind in ("*.pxd", "*.h") for path in Path("src/uzswap/store").glob(kind)),
+            include_dirs=["src/uzswap/store", numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            extra_compile_args=["-O3", "-std=gnu11"],
+        )
+        for name in TYPED
+    ]
     # No module: what `uzswap run` preloads.
     preload = Extension(
         "uzswap.core.paging.preload",
@@ -118,7 +133,7 @@ def extensions() -> list[Extension]:
         depends=headers,
         extra_compile_args=["-O3", "-std=gnu11"],
     )
-    return [preload, *untorn] + [
+    return [preload, *untorn, *typed] + [
         Extension(
             ".".join(path.relative_to("src").with_suffix("").parts),
             [str(path)],
