@@ -10,6 +10,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import gc
 import io
 import ipaddress
@@ -75,7 +76,11 @@ _BY_NAME: Final[tuple[type, ...]] = (
     logging.Logger,
     np.dtype,
     np.ufunc,
+    type(np.sum),
+    functools._lru_cache_wrapper,
 )
+# Functions that Cython compiled, of which each of its versions makes a type of its own.
+_COMPILED: Final = frozenset({"cython_function_or_method", "fused_cython_function"})
 # Exact types: a subclass may have attributes.
 _EXACT: Final[Mapping[type, Kind]] = {
     types.BuiltinFunctionType: Kind.FROZEN,  # refers to its module, or, as a method, to its object
@@ -136,7 +141,7 @@ def _learn(cls: type) -> Traits:
 
 
 def _classify(cls: type) -> Kind:
-    if issubclass(cls, _BY_NAME):
+    if issubclass(cls, _BY_NAME) or cls.__name__ in _COMPILED:
         return Kind.NOTHING
     if cls in _EXACT:
         return _EXACT[cls]

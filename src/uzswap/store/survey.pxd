@@ -75,15 +75,16 @@ cdef class Survey:
     cdef bint no_memory
     cdef bint thorough
     cdef bint checked       # note whether anything that is met can change
+    cdef bint all_of_it     # whatever is met goes into the table
+    cdef Py_ssize_t limit   # bytes that are too many, when all of it is wanted
     cdef size_t work        # references met since handlers ran
     cdef readonly Py_ssize_t alone_bytes
-    cdef readonly bint stuck
-    cdef readonly bint aliased
-    cdef readonly bint changeable
+    cdef readonly Py_ssize_t stuck
+    cdef bint changeable
     cdef list deferred
     cdef dict weakly_held
     cdef dict weak
-    cdef set bases
+    cdef list views
 
     cdef int meet(self, PyObject *op) except -1
     cdef int push(self, PyObject *op, Py_ssize_t at) except -1
@@ -92,6 +93,10 @@ cdef class Survey:
     cdef int grow(self) except -1
     cdef int count(self, PyObject *op, Py_ssize_t own, Py_ssize_t nbytes, unsigned int flags) except -1
     cdef int walk(self) except -1
+    cdef int note_view(self, PyObject *op, object base, object owner, bint ours, bint overlapping) except -1
+    cdef Entry *entry_of(self, object address) noexcept
+    cdef bint is_shared(self, object address) noexcept
+    cdef bint is_seen_twice(self, tuple view) noexcept
     cdef int meet_other(self, PyObject *op) except -1
     cdef Known *learn(self, Type *cls) except NULL
     cdef int follow(self, PyObject *op, unsigned int flags) except -1
@@ -101,11 +106,15 @@ cdef class Survey:
     cdef int follow_array(self, PyObject *op, unsigned int flags) except -1
     cdef int follow_names(self, PyObject *op) except -1
     cdef int enter(self, PyObject *op, unsigned int flags) except -1
+    cdef set known_weakly(self)
     cdef bint shares_memory(self) except -1
     cpdef Py_ssize_t estimated_bytes(self) except -1
     cpdef tuple pinned(self)
     cpdef Py_ssize_t own_bytes(self) except -1
     cpdef tuple within_shared(self)
+    cpdef tuple refer(self)
+    cpdef set views_within(self)
+    cdef set seeds(self)
     cdef Py_ssize_t own_and_shared_bytes(self) noexcept
     cdef int visit_all(self, PyObject *op) except -1
     cdef Py_ssize_t outside(self, Entry *entry) noexcept

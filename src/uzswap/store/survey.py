@@ -26,6 +26,7 @@ from cython.cimports.libc.string import memcpy, memset
 
 from uzswap.signals import let_handlers_run
 from uzswap.store.kinds import MEMORY, Kind, traits_of
+from uzswap.store.sharing import Apart
 
 plain_init()
 
@@ -43,6 +44,8 @@ IS_WEAKREF = cython.declare(cython.uint, 1024)
 IS_VALUE = cython.declare(cython.uint, 2048)
 IS_FROZEN = cython.declare(cython.uint, 4096)
 IS_ATOM = cython.declare(cython.uint, 8192)
+#: has weak references: is put into the table, to be found again, as arrays are
+IS_KNOWN = cython.declare(cython.uint, 16384)
 
 #: of the plain types
 ATOM = cython.declare(cython.uint, WEIGHS | SHAREABLE | IS_ATOM)
@@ -57,6 +60,13 @@ WORK = cython.declare(cython.size_t, 1 << 17)
 #: A shared string, number or tuple of fewer bytes is taken for a literal, an interned name or a cached number, which
 #: weighs nothing; from one page on it is taken for data.
 DATA_BYTES = cython.declare(cython.Py_ssize_t, 4096)
+
+#: What is held outside, and may be referred to by a value that is out: at most a page, or an eighth of what the value
+#: frees, so that what stays behind, should its holder let go, is little beside what goes.
+LITTLE_BYTES = cython.declare(cython.Py_ssize_t, 4096)
+LITTLE_PART = cython.declare(cython.Py_ssize_t, 8)
+
+NO_VIEWS: set = set()
 
 _size = sys.getsizeof
 _weakrefs = weakref.getweakrefcount
@@ -100,9 +110,7 @@ class Survey:
     alone_bytes
         Bytes of the objects with one reference, and of the attributes of all objects.
     stuck
-        Something in the graph can't come back as it was.
-    aliased
-        Two arrays share memory, or one shares it with somebody outside, or somebody outside has a weak reference.
+        How many objects in the graph can't come back as they were.
     """
 
     def __cinit__(self):
@@ -231,7 +239,7 @@ class Survey:
 
     def count(self, op, own, nbytes, flags):
         """Count a reference to an object that has ``own`` of ours; return whether it was the first."""
-        if Py_REFCNT(op) - own == 1 and op != self.root:
+        if Py_REFCNT(op) - own == 1 and op != self.root and not self.all_of_it and not flags & (IS_ARRAY | IS_KNOWN):
             self.alone_bytes += nbytes
         else:
             entry = self.find(op)
@@ -242,12 +250,14 @@ class Survey:
             entry.edges = 1
             entry.nbytes = nbytes
             entry.flags = flags
+            if self.all_of_it:
+                self.limit -= nbytes
         if self.checked and not flags & SHAREABLE:
             self.changeable = True
         return 1
 
     def walk(self):
-        while self.depth:
+        while self.depth and (self.limit >= 0 or not self.all_of_it):
             if self.work > WORK:
                 self.work = 0
                 let_handlers_run()
@@ -272,14 +282,16 @@ class Survey:
         known = self.learn(Py_TYPE(op))[0]
         if not known.flags & WEIGHS:
             return 0
-        if known.flags & STUCK:
-            self.stuck = True
         # The size of what was met before is known.
         entry = self.find(op)
         if entry.thing != cython.NULL:
             entry.edges += 1
             return 0
+        if known.flags & STUCK:
+            self.stuck += 1
         nbytes: cython.Py_ssize_t = size_of(cython.cast(object, op))
+        if known.flags & WEAKLY and has_weakrefs(op):
+            known.flags |= IS_KNOWN
         if self.count(op, 1, nbytes, known.flags) and known.flags & FOLLOWED:
             self.follow(op, known.flags)
         return 0
@@ -322,7 +334,6 @@ class Survey:
             flags |= IS_NDARRAY
         if thing is weakref.ref:
             flags |= IS_WEAKREF
-        # What was asked may have met others, but only in a walk of its own.
         if self.nr_types == self.types_room:
             room: cython.size_t = 2 * self.types_room + 4
             types = cython.cast(cython.pointer(Known), realloc(self.types, room * cython.sizeof(Known)))
@@ -380,7 +391,7 @@ class Survey:
         if self.checked and flags & IS_VALUE:
             self.deferred.append(cython.cast(object, op))
             return 0
-        if flags & WEAKLY and has_weakrefs(op):
+        if flags & IS_KNOWN:
             if self.weakly_held is None:
                 self.weakly_held = {}
             self.weakly_held[cython.cast(cython.size_t, op)] = _weakrefs(cython.cast(object, op))
@@ -428,7 +439,7 @@ class Survey:
         thing = cython.cast(object, op)
         if flags & IS_NDARRAY and has_no_base(op):
             if not owns_data(op):
-                self.aliased = True
+                self.note_view(op, None, None, False, False)
             if not may_hold_objects(op):
                 return 0
             if holds_plain_objects(op):
@@ -441,7 +452,7 @@ class Survey:
         base = thing.base
         if base is None:
             if not thing.flags.owndata:
-                self.aliased = True
+                self.note_view(op, None, None, False, False)
             for one in elements(thing) if thing.dtype.hasobject else ():
                 self.meet(cython.cast(cython.pointer(PyObject), one))
             return 0
@@ -452,12 +463,15 @@ class Survey:
                 break
             owner = below
         ours = owner.flags.owndata if isinstance(owner, np.ndarray) else isinstance(owner, MEMORY)
-        if not ours or overlaps(thing):
-            self.aliased = True
-        if self.bases is None:
-            self.bases = set()
-        self.bases.update((id(base), id(owner)))
+        self.note_view(op, base, owner, ours, overlaps(thing))
         self.meet(cython.cast(cython.pointer(PyObject), base))
+        return 0
+
+    def note_view(self, op, base, owner, ours, overlapping):
+        """Addresses say which: a reference would be taken for somebody's."""
+        if self.views is None:
+            self.views = []
+        self.views.append((cython.cast(cython.size_t, op), id(base), id(owner), ours, overlapping))
         return 0
 
     # What was found
@@ -492,21 +506,48 @@ class Survey:
             entry = cython.address(self.table[i])
             if entry.thing != cython.NULL and not entry.flags & SHAREABLE and self.outside(entry) > 0:
                 return True, cython.cast(object, entry.thing)
-        return self.aliased or self.shares_memory(), None
+        return self.shares_memory(), None
+
+    def entry_of(self, address):
+        """The entry of an object by its address; a free one for those that have one reference."""
+        number: cython.size_t = address
+        return self.find(cython.cast(cython.pointer(PyObject), cython.cast(cython.p_void, number)))
+
+    def is_shared(self, address):
+        """Whether somebody outside holds an object, given by its address, that can change."""
+        entry = self.entry_of(address)
+        return entry.thing != cython.NULL and not entry.flags & SHAREABLE and self.outside(entry) > 0
+
+    def is_seen_twice(self, view):
+        """Whether memory is seen by two arrays of the value, or by one array in two places."""
+        # A view that came alone keeps its base to itself; a base with a second reference is changed by both.
+        if view[4]:
+            return True
+        for address in view[1:3]:
+            entry = self.entry_of(address)
+            if entry.thing != cython.NULL and entry.edges > 1 and not entry.flags & IS_ATOM:
+                return True
+        return False
 
     def shares_memory(self):
-        if self.weakly_held is not None:
-            weak = self.weak or {}
-            if any(weak.get(key, 0) < count for key, count in self.weakly_held.items()):
-                return True
-        if self.bases is not None:
-            # A view that came alone keeps its base to itself; a base with a second reference is changed by both.
-            for key in self.bases:
-                address: cython.size_t = key
-                entry = self.find(cython.cast(cython.pointer(PyObject), cython.cast(cython.p_void, address)))
-                if entry.thing != cython.NULL and entry.edges > 1 and not entry.flags & IS_ATOM:
+        """Whether an array shares memory with somebody outside, or somebody outside has a weak reference."""
+        if self.weakly_held is not None and self.known_weakly():
+            return True
+        if self.views is not None:
+            for view in self.views:
+                if not view[3] or self.is_shared(view[1]) or self.is_shared(view[2]):
                     return True
         return False
+
+    def known_weakly(self):
+        """Addresses of the objects of which somebody outside has a weak reference that eviction would break."""
+        weak = self.weak or {}
+        found: set = set()
+        for key, count in self.weakly_held.items():
+            entry = self.entry_of(key)
+            if weak.get(key, 0) < count and not (entry.flags & SHAREABLE and self.outside(entry) > 0):
+                found.add(key)
+        return found
 
     def own_bytes(self):
         """Bytes of what nobody outside holds directly."""
@@ -557,6 +598,98 @@ class Survey:
             return -1, data_bytes
         nbytes = inside.own_and_shared_bytes()
         return nbytes, data_bytes + (nbytes if nbytes >= DATA_BYTES else 0)
+
+    def seeds(self):
+        """Addresses of what is in the value and outside: all that is held there but atoms; views of memory there."""
+        i: cython.size_t
+        found: set = set()
+        for i in range(self.mask + 1):
+            entry = cython.address(self.table[i])
+            if entry.thing != cython.NULL and not entry.flags & IS_ATOM and self.outside(entry) > 0:
+                found.add(cython.cast(cython.size_t, entry.thing))
+        if self.weakly_held is not None:
+            found |= self.known_weakly()
+        for view in self.views or ():
+            if not view[3] or self.is_shared(view[1]) or self.is_shared(view[2]):
+                found.add(view[0])
+        return found
+
+    def refer(self):
+        """What the value has to refer to when it goes: all that somebody outside can reach, if that is little.
+
+        Returns
+        -------
+        tuple
+            Bytes that the value alone keeps alive, -1 when it has to stay; bytes of shared data that would be copied;
+            what packing has to know; how many of the objects to refer to are stuck.
+        """
+        i: cython.size_t
+        nbytes = self.own_bytes()
+        apart = Survey(None, self.thorough)
+        apart.all_of_it = True
+        apart.limit = max(LITTLE_BYTES, nbytes // LITTLE_PART)
+        seeds = self.seeds()
+        data_bytes: cython.Py_ssize_t = 0
+        # Atoms that are held outside are nobody's.
+        for i in range(self.mask + 1):
+            entry = cython.address(self.table[i])
+            if entry.thing != cython.NULL and entry.flags & IS_ATOM and self.outside(entry) > 0:
+                apart.add(entry.thing).flags = IS_ATOM
+                data_bytes += entry.nbytes if entry.nbytes >= DATA_BYTES else 0
+        for address in seeds:
+            entry = self.entry_of(address)
+            if entry.thing == self.root:
+                return -1, 0, None, 0
+            seed = apart.add(entry.thing)
+            seed.flags = entry.flags
+            # What is held outside does not count as the value's own.
+            seed.nbytes = entry.nbytes if self.outside(entry) <= 0 else 0
+            apart.limit -= entry.nbytes
+            if entry.flags & STUCK:
+                apart.stuck += 1
+        for view in self.views or ():
+            if view[0] in seeds and not view[3]:
+                apart.limit -= cython.cast(object, self.entry_of(view[0]).thing).nbytes
+        for address in seeds:
+            entry = self.entry_of(address)
+            if entry.flags & FOLLOWED:
+                apart.enter(entry.thing, entry.flags)
+        apart.walk()
+        if apart.limit < 0 or apart.find(self.root).thing != cython.NULL:
+            return -1, 0, None, 0
+        parts: dict = {}
+        expected: dict = {}
+        for i in range(apart.mask + 1):
+            seed = cython.address(apart.table[i])
+            if seed.thing == cython.NULL or seed.flags & IS_ATOM:
+                continue
+            key = cython.cast(cython.size_t, seed.thing)
+            parts[key] = cython.cast(object, seed.thing)
+            entry = self.find(seed.thing)
+            if not seed.flags & SHAREABLE and entry.thing != cython.NULL and entry.edges > seed.edges:
+                expected[key] = entry.edges - seed.edges
+        views = self.views_within() - parts.keys()
+        return nbytes - apart.own_and_shared_bytes(), data_bytes, Apart(parts, expected, views), apart.stuck
+
+    def views_within(self):
+        """Addresses of the arrays that share memory with others in the value, and with nobody outside.
+
+        Without those that are there for others only, as their base: no pickler meets them.
+        """
+        if self.views is None:
+            return NO_VIEWS
+        bases: dict = {}
+        for view in self.views:
+            bases[view[1]] = bases.get(view[1], 0) + 1
+        return {
+            view[0]
+            for view in self.views
+            if view[3]
+            and self.is_seen_twice(view)
+            and not self.is_shared(view[1])
+            and not self.is_shared(view[2])
+            and self.entry_of(view[0]).edges > bases.get(view[0], 0)
+        }
 
     def enter(self, op, flags):
         """Follow an object that is in the table."""

@@ -4,13 +4,12 @@ from typing import Any
 
 class Survey:
     alone_bytes: int  # of what has one reference, and of attributes
-    stuck: bool  # something in the value can't come back as it was
-    aliased: bool  # memory of arrays is shared
+    stuck: int  # objects in the value that can't come back as they were
 
     def __init__(self, once: list[Any] | None, thorough: bool) -> None: ...
     def estimated_bytes(self) -> int: ...  # without literals
-    def pinned(
-        self,
-    ) -> tuple[bool, Any]: ...  # whether somebody outside holds what can change, and an object if it is one
+    def pinned(self) -> tuple[bool, Any]: ...  # whether something that can change is held outside, and what object
     def own_bytes(self) -> int: ...  # of what nobody outside holds directly
     def within_shared(self) -> tuple[int, int]: ...  # bytes reached through it, or -1 when some can change; shared data
+    def refer(self) -> tuple[int, int, Any, int]: ...  # own bytes or -1; data that is copied; Apart; stuck parts
+    def views_within(self) -> set[int]: ...  # addresses of the arrays that share memory with others in the value

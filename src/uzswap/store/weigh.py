@@ -9,8 +9,24 @@ twice:
 * when it can change, evicting it would split it in two: a later change through the outside reference would be missing
   from the copy that comes back.
 
-So a value may be turned into bytes only when nothing in it that can change is held from outside.  Values that cannot
-change (numbers, strings, bytes, tuples of them) may be shared; they are not counted as memory that an eviction frees.
+What then becomes of the value is a matter of ``shared``:
+
+``None``
+    It may be turned into bytes only when nothing in it that can change is held from outside, and no two arrays in it
+    share memory.
+``"pin"``
+    The same, but arrays in it that share memory with each other and nobody else come back sharing memory.
+``"refer"``
+    What is held from outside is left where it is and as it is, if it is small: the packed value refers to it, and the
+    value that comes back has the very same objects.  So no change is lost, whoever makes it.  It is found by whether
+    somebody outside can reach it, be it a dict of settings, an index, a bound method, or a list that a thread is just
+    about to append to.
+``"copy"``
+    Everything is copied, also what others hold, and the value that comes back is its own: changes that others make to
+    what they hold are missing from it.
+
+Values that cannot change (numbers, strings, bytes, tuples of them) may be shared anyway; they are not counted as memory
+that an eviction frees.
 
 What is followed is what the garbage collector sees, and what it does not: the keys of dicts whose keys are all strings,
 the elements of object arrays and the memory that an array is a view of.
@@ -25,11 +41,15 @@ This module is compiled (setup.py, ``UNTORN``): for speed, since every value tha
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from uzswap.store.sharing import Apart
 from uzswap.store.survey import Survey
 
-__all__ = ["REFERENCED", "UNPICKLABLE", "Weight", "estimate", "examine"]
+__all__ = ["REFERENCED", "UNPICKLABLE", "Shared", "Weight", "estimate", "examine"]
+
+#: What becomes of parts that others hold.
+Shared: TypeAlias = Literal["refer", "pin", "copy"]
 
 #: An obstacle to eviction: somebody else holds the value, an object in it that can change, or its memory.
 REFERENCED: Final = "referenced"
@@ -44,7 +64,9 @@ class Weight(NamedTuple):
     nbytes: int
     #: None when it may be evicted, else :data:`REFERENCED` or :data:`UNPICKLABLE`.
     obstacle: str | None
-    #: The object that is held from outside, if it is one: while its reference count stays, so does the obstacle.
+    #: With an obstacle: the object that is held from outside, if it is one: while its reference count stays, so does
+    #: the obstacle.  Without: what packing has to know of what is shared, an :class:`uzswap.store.sharing.Apart`, if
+    #: it has to know anything.
     held: Any = None
 
 
@@ -62,7 +84,7 @@ def estimate(once: list[Any]) -> int:
     return Survey(once, False).estimated_bytes()
 
 
-def examine(once: list[Any]) -> Weight:
+def examine(once: list[Any], shared: Shared | None = None) -> Weight:
     """Return what dropping a value would free, or why it has to stay.
 
     Parameters
@@ -70,6 +92,8 @@ def examine(once: list[Any]) -> Weight:
     once
         A list of one, the value.  It is emptied.  One further reference is expected, the store's own: write
         ``examine([slot.value])``, because a variable that holds the value is an outside reference.
+    shared
+        What becomes of parts that others hold.  Any but None needs a packer that heeds :attr:`Weight.held`.
 
     Notes
     -----
@@ -77,14 +101,26 @@ def examine(once: list[Any]) -> Weight:
     not, so the caller has to make sure that the value was not handed out since.
     """
     survey = Survey(once, True)
+    if survey.stuck and shared != "refer":
+        return Weight(0, UNPICKLABLE)
+    views = survey.views_within()
+    if shared == "copy":
+        # What comes back is the value's own, so all of it is charged then.
+        return Weight(survey.estimated_bytes(), None, Apart({}, {}, views) if views else None)
+    pinned, held = survey.pinned()
+    within, data_bytes = (-1, 0) if pinned else survey.within_shared()
+    if within < 0 and shared == "refer":
+        nbytes, data_bytes, apart, stuck = survey.refer()
+        if survey.stuck > stuck:
+            return Weight(0, UNPICKLABLE)
+        return _unless_mostly_shared(nbytes, data_bytes, apart) if nbytes >= 0 else Weight(0, REFERENCED, held)
     if survey.stuck:
         return Weight(0, UNPICKLABLE)
-    pinned, held = survey.pinned()
-    if pinned:
+    if within < 0 or (views and shared is None):
         return Weight(0, REFERENCED, held)
-    within, data_bytes = survey.within_shared()
-    if within < 0:
-        return Weight(0, REFERENCED)
-    nbytes = survey.own_bytes() - within
+    return _unless_mostly_shared(survey.own_bytes() - within, data_bytes, Apart({}, {}, views) if views else None)
+
+
+def _unless_mostly_shared(nbytes: int, data_bytes: int, apart: Apart | None) -> Weight:
     # The compressed copy would hold the shared data a second time: that is worse than leaving the value alone.
-    return Weight(nbytes, None) if nbytes > data_bytes else Weight(0, REFERENCED)
+    return Weight(nbytes, None, apart) if nbytes > data_bytes else Weight(0, REFERENCED)
