@@ -141,6 +141,9 @@ def _owner_of(one: Any, thing: Any) -> str:
         return _key(names, thing, "a dict, at [", "]", repr)
     if type(one).__name__ == "cell":
         return "a function's closure"
+    attributes = getattr(one, "__dict__", None)
+    if isinstance(attributes, dict):
+        return _key(attributes, thing, f"a {_kind(one)}, as .", "")
     return f"a {_kind(one)}"
 
 
