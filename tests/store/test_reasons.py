@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_what_can_not_be_pickled() -> None:
             pass
 
     assert "has a finalizer" in why([[Finalized()]])
+
+
+def test_variables_are_let_go_of() -> None:
+    slot = Slot([Plain(1)])
+    held = slot.value[0]
+    known = weakref.ref(held)
+    assert "held" in why(slot)
+    del held
+    slot.value.clear()
+    assert known() is None
 
 
 def test_nothing_is_changed_or_left_behind() -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from uzswap.store.kinds import MEMORY, Kind, Traits, traits_of
+from uzswap.store.measures import size_of
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE, Weight
 
 __all__ = ["estimate", "examine"]
@@ -275,15 +276,12 @@ def _sizes(cls: type, things: list[Any]) -> int:
         return _FLOAT_BYTES * len(things)
     if cls in (int, str, bytes):
         return sum(map(cls.__sizeof__, things))  # none of them has a garbage collector's header
-    return sum(map(_size if traits_of(cls).measures_itself else sys.getsizeof, things))
+    return sum(map(_size, things))
 
 
 def _size(thing: Any) -> int:
-    try:
-        return sys.getsizeof(thing)
-    except Exception:
-        # A __sizeof__ of the user's that fails is no reason to refuse the value.
-        return object.__sizeof__(thing)
+    measure = traits_of(type(thing)).measure
+    return size_of(thing) if measure is None else measure(thing)[0]
 
 
 def _in_dicts(dicts: list[dict[Any, Any]]) -> list[Any]:

@@ -149,6 +149,11 @@ static inline Py_ssize_t nr_elements(PyObject *op)
     return nr;
 }
 
+static inline size_t data_of(PyObject *op)
+{
+    return (size_t)(uintptr_t)PyArray_DATA((PyArrayObject *)op);
+}
+
 static inline PyObject *element_at(PyObject *op, Py_ssize_t i)
 {
     return ((PyObject **)PyArray_DATA((PyArrayObject *)op))[i];

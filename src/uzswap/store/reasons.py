@@ -10,6 +10,7 @@ Thread-safe: nothing is changed.
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -97,20 +98,16 @@ def _stuck(value: Any) -> str:
 
 def _holders(thing: Any, ignored: set[int]) -> list[str]:
     """Who holds an object.  Modules are asked themselves: after ``gc.freeze()`` the collector does not know them."""
-    frames = list(_frames())
-    ignored = ignored | {id(frame.f_locals) for frame in frames}
+    referrers = gc.get_referrers(thing)
     names: list[str] = []
-    # Loops, because a comprehension would hold the object in a closure, which is then found.
-    for frame in frames:
-        for name, one in list(frame.f_locals.items()):
-            if one is thing:
-                names.append(f"the variable {name} of {frame.f_code.co_qualname}()")
+    for frame in _frames():
+        names += _variables(frame, thing)
     for module in list(sys.modules.values()):
         for name, one in list(vars(module).items()):
             if one is thing:
                 names.append(f"the module {module.__name__}, as {name}")
-        ignored.add(id(vars(module)))
-    for one in gc.get_referrers(thing):
+        ignored = ignored | {id(vars(module))}
+    for one in referrers:
         if id(one) not in ignored and not isinstance(one, FrameType):
             names.append(_owner_of(one, thing))
     return list(dict.fromkeys(names))
@@ -122,13 +119,31 @@ def _listed(names: list[str]) -> str:
 
 
 def _frames() -> Iterator[FrameType]:
-    """The calls under way in all threads, but for those of this module."""
+    """The calls of functions under way in all threads, but for those of this module."""
     for frame in list(sys._current_frames().values()):
         at: FrameType | None = frame
         while at is not None:
-            if at.f_globals.get("__name__") != __name__ and at.f_locals is not at.f_globals:
+            if at.f_globals.get("__name__") != __name__ and at.f_code.co_flags & inspect.CO_OPTIMIZED:
                 yield at
             at = at.f_back
+
+
+def _variables(frame: FrameType, thing: Any) -> list[str]:
+    """The local variables of a call that are bound to an object."""
+    variables = frame.f_locals
+    found = []
+    # A loop, because a comprehension would hold the object in a closure, which is then found.
+    for name, one in list(variables.items()):
+        if one is thing:
+            found.append(f"the variable {name} of {frame.f_code.co_qualname}()")
+    # Until 3.12 it is a copy that stays with the frame, and would keep alive what the variables are bound to now.
+    if type(variables) is dict and sys.getrefcount(variables) == _OF_FRAME_AND_OURS:
+        variables.clear()
+    return found
+
+
+# The frame's, a variable's, and that of the call which counts.
+_OF_FRAME_AND_OURS: Final = 3
 
 
 def _owner_of(one: Any, thing: Any) -> str:

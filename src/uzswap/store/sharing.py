@@ -70,6 +70,7 @@ class _Pickler(pickle.Pickler):
         self._apart = apart
         self._met: dict[int, int] = {}
         self._views = 0
+        self._left_out: set[int] = set()
         self.kept: list[Any] = []
         self._places: dict[int, int] = {}
         # By id of the owner, and by id of the memory.
@@ -80,7 +81,10 @@ class _Pickler(pickle.Pickler):
     def persistent_id(self, thing: Any) -> int | None:
         key = id(thing)
         if key not in self._apart.parts:
-            if self._dicts and type(thing) not in _PLAIN and not isinstance(thing, type):
+            if hasattr(type(thing), "get_indexer"):
+                # What an index of pandas has worked out, which copies of it share and pickle leaves out.
+                self._left_out.update(id(getattr(thing, name, None)) for name in ("_cache", "_id"))
+            elif self._dicts and type(thing) not in _PLAIN and not isinstance(thing, type):
                 attributes = getattr(thing, "__dict__", None)
                 if id(attributes) in self._apart.parts:
                     # It would come back with attributes of its own.
@@ -97,6 +101,8 @@ class _Pickler(pickle.Pickler):
         key = id(thing)
         if key in self._owners:
             return _memory, (self._owners[key],)
+        if type(thing).__module__ == "pandas.core.internals.blocks":
+            return self._block(thing)
         if key not in self._apart.views or not isinstance(thing, np.ndarray):
             return NotImplemented
         self._views += 1
@@ -113,11 +119,22 @@ class _Pickler(pickle.Pickler):
         offset = thing.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
         return _view, (memory, offset, thing.dtype, thing.shape, thing.strides, thing.flags.writeable)
 
+    def _block(self, block: Any) -> Any:
+        """pandas pickles a copy of an array that is not contiguous, as the pieces of a frame are: give it the array."""
+        known = id(block.values)
+        reduced = block.__reduce__()
+        if known not in self._apart.views and known not in self._apart.parts:
+            return reduced
+        make, (_, *rest) = reduced
+        return make, (block.values, *rest)
+
     def finish(self) -> None:
         """Raise Held unless everything was met as often as it was found."""
         for key, references in self._apart.references.items():
-            if self._met.get(key, 0) != references:
-                raise Held(_named(self._apart.parts[key]))
+            part = self._apart.parts[key]
+            if self._met.get(key, 0) == references or key in self._left_out or _tracks_indexes(part):
+                continue
+            raise Held(_named(part))
         if self._views != len(self._apart.views):
             raise Held("arrays that share memory")
 
@@ -189,6 +206,17 @@ def _view(
     view: NDArray[Any] = np.ndarray(shape, dtype, memory, offset, strides)
     view.flags.writeable = writeable and view.flags.writeable
     return view
+
+
+def _tracks_indexes(part: Any) -> bool:
+    """Whether an object is pandas' list of who else sees the memory of an index, which pickle leaves out.
+
+    It is there for writes, and nobody writes to an index.
+    """
+    if type(part).__name__ != "BlockValuesRefs" or type(part).__module__ != "pandas._libs.internals":
+        return False
+    holders = [reference() for reference in part.referenced_blocks]
+    return all(holder is None or hasattr(type(holder), "get_indexer") for holder in holders)
 
 
 def _named(thing: Any) -> str:

@@ -18,6 +18,7 @@ cdef extern from "plain.h":
     bint may_hold_objects(PyObject *op) noexcept
     bint holds_plain_objects(PyObject *op) noexcept
     Py_ssize_t nr_elements(PyObject *op) noexcept
+    size_t data_of(PyObject *op) noexcept
     PyObject *element_at(PyObject *op, Py_ssize_t i) noexcept
 
 cdef extern from "Python.h":
@@ -85,6 +86,7 @@ cdef class Survey:
     cdef dict weakly_held
     cdef dict weak
     cdef list views
+    cdef dict blocks        # of memory: address -> bytes
 
     cdef int meet(self, PyObject *op) except -1
     cdef int push(self, PyObject *op, Py_ssize_t at) except -1
@@ -98,6 +100,7 @@ cdef class Survey:
     cdef bint is_shared(self, object address) noexcept
     cdef bint is_seen_twice(self, tuple view) noexcept
     cdef int meet_other(self, PyObject *op) except -1
+    cdef Py_ssize_t measured(self, object thing) except -1
     cdef Known *learn(self, Type *cls) except NULL
     cdef int follow(self, PyObject *op, unsigned int flags) except -1
     cdef int follow_list(self, PyObject *op, Py_ssize_t at) except -1
@@ -109,6 +112,7 @@ cdef class Survey:
     cdef set known_weakly(self)
     cdef bint shares_memory(self) except -1
     cpdef Py_ssize_t estimated_bytes(self) except -1
+    cpdef Py_ssize_t blocks_of_arrays(self, list blocks, bint whether_shared_or_not) except -1
     cpdef tuple pinned(self)
     cpdef Py_ssize_t own_bytes(self) except -1
     cpdef tuple within_shared(self)

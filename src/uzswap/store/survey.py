@@ -15,7 +15,6 @@ An object that changes while handlers or foreign code run may be counted wrongly
 is anything touched that is gone.
 """
 
-import sys
 import weakref
 
 import cython
@@ -26,6 +25,7 @@ from cython.cimports.libc.string import memcpy, memset
 
 from uzswap.signals import let_handlers_run
 from uzswap.store.kinds import MEMORY, Kind, traits_of
+from uzswap.store.measures import size_of
 from uzswap.store.sharing import Apart
 
 plain_init()
@@ -46,6 +46,7 @@ IS_FROZEN = cython.declare(cython.uint, 4096)
 IS_ATOM = cython.declare(cython.uint, 8192)
 #: has weak references: is put into the table, to be found again, as arrays are
 IS_KNOWN = cython.declare(cython.uint, 16384)
+IS_MEASURED = cython.declare(cython.uint, 32768)
 
 #: of the plain types
 ATOM = cython.declare(cython.uint, WEIGHS | SHAREABLE | IS_ATOM)
@@ -68,16 +69,7 @@ LITTLE_PART = cython.declare(cython.Py_ssize_t, 8)
 
 NO_VIEWS: set = set()
 
-_size = sys.getsizeof
 _weakrefs = weakref.getweakrefcount
-
-
-def size_of(thing):
-    try:
-        return _size(thing)
-    except Exception:
-        # A __sizeof__ of the user's that fails is no reason to refuse the value.
-        return object.__sizeof__(thing)
 
 
 @cython.cfunc
@@ -289,12 +281,27 @@ class Survey:
             return 0
         if known.flags & STUCK:
             self.stuck += 1
-        nbytes: cython.Py_ssize_t = size_of(cython.cast(object, op))
+        nbytes: cython.Py_ssize_t
+        if known.flags & IS_MEASURED:
+            nbytes = self.measured(cython.cast(object, op))
+        else:
+            nbytes = size_of(cython.cast(object, op))
         if known.flags & WEAKLY and has_weakrefs(op):
             known.flags |= IS_KNOWN
         if self.count(op, 1, nbytes, known.flags) and known.flags & FOLLOWED:
             self.follow(op, known.flags)
         return 0
+
+    def measured(self, thing):
+        """Bytes of an object that hides some, with those blocks of memory that were not met before."""
+        nbytes, blocks = traits_of(type(thing)).measure(thing)
+        for address, length in blocks:
+            if self.blocks is None:
+                self.blocks = {}
+            if address not in self.blocks:
+                self.blocks[address] = length
+                nbytes += length
+        return nbytes
 
     def learn(self, cls):
         """What is known of a type.  What is returned moves with the next call."""
@@ -319,6 +326,8 @@ class Survey:
             flags |= ATTRIBUTES
         if traits.hides_dict:
             flags |= HIDES_DICT
+        if traits.measure is not None:
+            flags |= IS_MEASURED
         if kind is Kind.DICT:
             flags |= IS_DICT
         elif kind is Kind.ARRAY:
@@ -493,6 +502,26 @@ class Survey:
                 or self.outside(entry) <= 0
             ):
                 nbytes += entry.nbytes
+        return nbytes
+
+    def blocks_of_arrays(self, blocks, whether_shared_or_not):
+        """Name the memory of arrays, from a page on, that others hold too, and Arrow's; return its bytes."""
+        i: cython.size_t
+        nbytes: cython.Py_ssize_t = 0
+        for i in range(self.mask + 1):
+            entry = cython.address(self.table[i])
+            if entry.thing == cython.NULL or not entry.flags & IS_NDARRAY or entry.nbytes < DATA_BYTES:
+                continue
+            if whether_shared_or_not or entry.thing == self.root or self.outside(entry) > 0:
+                if has_no_base(entry.thing) and owns_data(entry.thing):
+                    length: cython.Py_ssize_t = cython.cast(object, entry.thing).nbytes
+                    if length >= DATA_BYTES:
+                        blocks.append((data_of(entry.thing), length))
+                        nbytes += length
+        for address, length in (self.blocks or {}).items():
+            if length >= DATA_BYTES:
+                blocks.append((address, length))
+                nbytes += length
         return nbytes
 
     def pinned(self):

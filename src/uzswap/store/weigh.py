@@ -34,19 +34,24 @@ What pickle stores by name (classes, functions, modules, enum members, loggers) 
 followed nor counted.  Objects of extension types that hide what they hold from the garbage collector are taken at
 their word.
 
-Sizes are those of :func:`sys.getsizeof`, in bytes, without the allocator's rounding.
+Sizes are those of :func:`sys.getsizeof`, in bytes, without the allocator's rounding, and for extension types those of
+:mod:`uzswap.store.measures`.
 
 This module is compiled (setup.py, ``UNTORN``): for speed, since every value that is set is weighed.
 """
 
 from __future__ import annotations
 
+import operator
+import sys
+from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from uzswap.store.measures import Block
 from uzswap.store.sharing import Apart
 from uzswap.store.survey import Survey
 
-__all__ = ["REFERENCED", "UNPICKLABLE", "Shared", "Weight", "estimate", "examine"]
+__all__ = ["REFERENCED", "UNPICKLABLE", "Shared", "Weight", "estimate", "examine", "told"]
 
 #: What becomes of parts that others hold.
 Shared: TypeAlias = Literal["refer", "pin", "copy"]
@@ -70,7 +75,7 @@ class Weight(NamedTuple):
     held: Any = None
 
 
-def estimate(once: list[Any]) -> int:
+def estimate(once: list[Any], blocks: list[Block] | None = None, all_blocks: bool = False) -> int:
     """Return the bytes that a value occupies while its maker still holds it.
 
     Outside references don't tell yet what is shared, so everything counts but small shared strings, numbers and
@@ -80,8 +85,42 @@ def estimate(once: list[Any]) -> int:
     ----------
     once
         A list of one, the value.  It is emptied.
+    blocks
+        Is given the memory of arrays, from a page on, that others hold too: it does not count then.  See
+        :class:`uzswap.store.buffers.Buffers`.
+    all_blocks
+        Also the memory of arrays that nobody else holds.
     """
-    return Survey(once, False).estimated_bytes()
+    survey = Survey(once, False)
+    return survey.estimated_bytes() - (survey.blocks_of_arrays(blocks, all_blocks) if blocks is not None else 0)
+
+
+def told(sizeof: Callable[[Any], Any], value: Any) -> int:
+    """Return what the program says that a value occupies.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It says something else than a number of bytes.
+    Exception
+        Whatever ``sizeof`` raises, with a note of where that was.
+    """
+    try:
+        nbytes = sizeof(value)
+    except Exception as error:
+        error.add_note("in the store's sizeof, which is to return the bytes that a value occupies")
+        raise
+    try:
+        number = operator.index(nbytes)
+    except TypeError:
+        raise TypeError(
+            f"the store's sizeof returned {nbytes!r:.100} for a {type(value).__qualname__}: it is to return bytes"
+        ) from None
+    if not 0 <= number <= sys.maxsize:
+        raise ValueError(
+            f"the store's sizeof returned {number} for a {type(value).__qualname__}: it is to return 0 to {sys.maxsize}"
+        )
+    return number
 
 
 def examine(once: list[Any], shared: Shared | None = None) -> Weight:
