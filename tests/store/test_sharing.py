@@ -226,7 +226,7 @@ def picture(value: Any, ours: set[int]) -> list[Any]:
         one = todo.pop()
         kind = type(one)
         if kind in (tuple, frozenset):
-            inside = list(one)
+            inside = list(one) if kind is tuple else sorted(one, key=repr)
             drawn.append((kind, len(inside)))
         elif kind is np.void or not (gc.is_tracked(one) or kind is np.ndarray or kind in (dict, list, bytearray)):
             drawn.append((kind, repr(one)))

@@ -132,7 +132,11 @@ class _Survey:
         for key, thing in self._seen.items():
             if (traits := traits_of(type(thing))).weighs:
                 self.held[key] = traits, _size(thing)
-        self.aliased |= any(self._weak[key] < count for key, count in self._weakly_held.items())
+        # What others hold anyway, and nobody can change, is not lost with the value.
+        self.aliased |= any(
+            self._weak[key] < count and not (key in self.shared and self.held[key][0].shareable)
+            for key, count in self._weakly_held.items()
+        )
         # A view that came alone keeps its base to itself; a base with a second reference is changed by both.
         for key in self._bases:
             self.aliased |= self._edges[key] > 1 and self.held[key][0].kind is not Kind.ATOM
@@ -225,7 +229,11 @@ class _Survey:
             inside = gc.get_referents(*things)
             if self._thorough and traits.hides_dict:
                 reported = set(map(id, inside))
-                inside += [attributes for attributes in map(vars, things) if id(attributes) not in reported]
+                inside += [
+                    one
+                    for thing in things
+                    if type(one := getattr(thing, "__dict__", None)) is dict and id(one) not in reported
+                ]
             if traits.attributes:
                 # Two words and one for each attribute; the class is among the referents (3.11, tracemalloc).
                 self.alone_bytes += 8 * (len(inside) + len(things))

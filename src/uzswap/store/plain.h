@@ -95,6 +95,12 @@ static inline Py_ssize_t dict_bytes(PyObject *op)
     return nbytes + gc_header;
 }
 
+/* An instance's __dict__, whose values may lie in the instance: from 3.13 on it is the instance that refers to them. */
+static inline int is_split(PyObject *op)
+{
+    return ((PyDictObject *)op)->ma_values != NULL;
+}
+
 /* What gc.get_referents() does, without a list. */
 static inline void traverse(PyObject *op, visitproc visit, void *arg)
 {

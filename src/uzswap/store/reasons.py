@@ -99,9 +99,7 @@ def _stuck(value: Any) -> str:
 def _holders(thing: Any, ignored: set[int]) -> list[str]:
     """Who holds an object.  Modules are asked themselves: after ``gc.freeze()`` the collector does not know them."""
     referrers = gc.get_referrers(thing)
-    names: list[str] = []
-    for frame in _frames():
-        names += _variables(frame, thing)
+    names = _variables(thing)
     for module in list(sys.modules.values()):
         for name, one in list(vars(module).items()):
             if one is thing:
@@ -118,27 +116,25 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + more
 
 
-def _frames() -> Iterator[FrameType]:
-    """The calls of functions under way in all threads, but for those of this module."""
+def _variables(thing: Any) -> list[str]:
+    """The local variables that are bound to an object, of the calls under way in all threads but this module's."""
+    found = []
+    # No comprehension and no generator: they would hold the object, or their own frame, beyond this call.
     for frame in list(sys._current_frames().values()):
         at: FrameType | None = frame
+        del frame
         while at is not None:
             if at.f_globals.get("__name__") != __name__ and at.f_code.co_flags & inspect.CO_OPTIMIZED:
-                yield at
+                variables = at.f_locals
+                one: Any = None
+                for name, one in list(variables.items()):
+                    if one is thing:
+                        found.append(f"the variable {name} of {at.f_code.co_qualname}()")
+                del one
+                # Until 3.12 it is a copy that stays with the frame, and would keep alive what is bound now.
+                if type(variables) is dict and sys.getrefcount(variables) == _OF_FRAME_AND_OURS:
+                    variables.clear()
             at = at.f_back
-
-
-def _variables(frame: FrameType, thing: Any) -> list[str]:
-    """The local variables of a call that are bound to an object."""
-    variables = frame.f_locals
-    found = []
-    # A loop, because a comprehension would hold the object in a closure, which is then found.
-    for name, one in list(variables.items()):
-        if one is thing:
-            found.append(f"the variable {name} of {frame.f_code.co_qualname}()")
-    # Until 3.12 it is a copy that stays with the frame, and would keep alive what the variables are bound to now.
-    if type(variables) is dict and sys.getrefcount(variables) == _OF_FRAME_AND_OURS:
-        variables.clear()
     return found
 
 

@@ -9,6 +9,7 @@ cdef extern from "plain.h":
     Py_ssize_t tuple_bytes(PyObject *op) noexcept
     Py_ssize_t bytes_bytes(PyObject *op) noexcept
     Py_ssize_t dict_bytes(PyObject *op) except -1
+    bint is_split(PyObject *op) noexcept
     ctypedef int (*visitproc)(PyObject *op, void *arg) noexcept
     void traverse(PyObject *op, visitproc visit, void *arg) noexcept
     bint has_weakrefs(PyObject *op) noexcept

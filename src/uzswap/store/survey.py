@@ -380,6 +380,9 @@ class Survey:
         key: cython.pointer(PyObject)
         value: cython.pointer(PyObject)
         left: cython.Py_ssize_t = SLICE
+        if is_split(op):
+            self.visit_all(op)
+            return self.follow_names(op)
         while PyDict_Next(op, cython.address(at), cython.address(key), cython.address(value)):
             self.meet(key)
             self.meet(value)
@@ -414,7 +417,10 @@ class Survey:
             return self.follow_names(op)
         attributes = None
         if self.thorough and flags & HIDES_DICT:
-            attributes = vars(cython.cast(object, op))
+            attributes = getattr(cython.cast(object, op), "__dict__", None)
+            # Anything else is what a property of that name makes up.
+            if type(attributes) is not dict:
+                attributes = None
             self.attributes = cython.cast(cython.pointer(PyObject), attributes)
             self.met_attributes = False
         self.visit_all(op)
