@@ -36,8 +36,8 @@ UNTORN = (
     "store/weigh",
     "units",
 )
-#: Compiled with types, like the data plane, though it knows Python objects: a walk over millions of them has to be C.
-TYPED = ("store/survey",)
+#: Compiled with types, like the data plane, though they know Python objects: a walk over millions of them has to be C.
+TYPED = ("store/survey", "store/walk")
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.
 HEADERS = {

@@ -10,7 +10,8 @@ static Py_ssize_t gc_header;
 static Py_ssize_t zero_bytes; /* of int 0: without a digit until 3.11, with one from 3.12 on */
 static PyCFunction dict_sizeof;
 
-static int plain_init(void)
+/* Called once by the module that uses the three above, walk.py; others that include this use none of them. */
+__attribute__((unused)) static int plain_init(void)
 {
     PyObject *method = PyObject_GetAttrString((PyObject *)&PyDict_Type, "__sizeof__");
     PyObject *zero = PyLong_FromLong(0);

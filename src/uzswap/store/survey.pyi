@@ -9,6 +9,7 @@ class Survey:
     def __init__(self, once: list[Any] | None, thorough: bool) -> None: ...
     def estimated_bytes(self) -> int: ...  # without literals
     def blocks_of_arrays(self, blocks: list[tuple[int, int]], whether_shared_or_not: bool) -> int: ...  # their bytes
+    def plain_bytes(self) -> int: ...  # of a value that others hold nothing of, or -1
     def pinned(self) -> tuple[bool, Any]: ...  # whether something that can change is held outside, and what object
     def own_bytes(self) -> int: ...  # of what nobody outside holds directly
     def within_shared(self) -> tuple[int, int]: ...  # bytes reached through it, or -1 when some can change; shared data
