@@ -217,9 +217,7 @@ def test_handlers_run_while_a_huge_value_is_weighed() -> None:
             estimate([slot.value])
             signal.pause()
         except Enough as error:
-            return any(
-                frame.name.startswith("uzswap.store.") for frame in traceback.extract_tb(error.__traceback__)
-            )
+            return any(frame.name.startswith("uzswap.store.") for frame in traceback.extract_tb(error.__traceback__))
         raise AssertionError("no signal")
 
     previous = signal.signal(signal.SIGALRM, stop)

@@ -24,8 +24,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from uzswap.store import sharing
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from uzswap.store.sharing import Apart
 
 __all__ = ["BATCH", "CHUNK", "Get", "Packed", "Put", "Refused", "pack", "unpack"]
 
@@ -59,11 +63,14 @@ class Packed:
         Bytes of each extent: those of the stream, then the out-of-band buffers.
     stream
         How many extents the stream has; 0 for ``bytes``, which are the only extent.
+    kept
+        The objects of others that the stream refers to.
     """
 
-    __slots__ = ("handles", "lengths", "stream")
+    __slots__ = ("handles", "kept", "lengths", "stream")
 
-    def __init__(self, extents: list[tuple[int, Handles]], stream: int) -> None:
+    def __init__(self, extents: list[tuple[int, Handles]], stream: int, kept: tuple[Any, ...] = ()) -> None:
+        self.kept = kept
         handles = [handles for _, handles in extents]
         self.handles: Handles = np.concatenate(handles) if len(handles) != 1 else handles[0]
         self.lengths = tuple(length for length, _ in extents)
@@ -78,8 +85,8 @@ class Packed:
             start = end
 
 
-def pack(value: Any, put: Put, free: Free) -> Packed:
-    """Turn a value into stored chunks.
+def pack(value: Any, put: Put, free: Free, apart: Apart | None = None) -> Packed:
+    """Turn a value into stored chunks; ``apart`` says what of it others hold, and what comes back as views.
 
     Raises
     ------
@@ -109,13 +116,17 @@ def pack(value: Any, put: Put, free: Free) -> Packed:
             return False
 
         sink = _Sink(put, extents)
-        pickle.Pickler(sink, protocol=5, buffer_callback=take).dump(value)
+        kept: tuple[Any, ...] = ()
+        if apart is None:
+            pickle.Pickler(sink, protocol=5, buffer_callback=take).dump(value)
+        else:
+            kept = sharing.dump(value, sink, apart, take)
         sink.flush()
     except BaseException:
         for _, handles in extents + buffers:
             free(handles)
         raise
-    return Packed(extents + buffers, stream=len(extents))
+    return Packed(extents + buffers, len(extents), kept)
 
 
 def unpack(packed: Packed, get: Get) -> Any:
@@ -132,6 +143,8 @@ def unpack(packed: Packed, get: Get) -> Any:
         return _load_bytes(length, handles, get)
     stream = [next(extents) for _ in range(packed.stream)]
     buffers = (_load(*extent, get) for extent in extents)
+    if packed.kept:
+        return sharing.load(_Source(stream, get), packed.kept, buffers)
     if packed.stream == 1:
         return pickle.loads(_load(*stream[0], get), buffers=buffers)
     return pickle.Unpickler(_Source(stream, get), buffers=buffers).load()

@@ -26,7 +26,7 @@ import errno
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -37,12 +37,14 @@ from uzswap.engine.lifetime import on_fork
 from uzswap.errors import os_error
 from uzswap.signals import hold_back_signals, let_handlers_run
 from uzswap.store.packing import CHUNK, Packed, Refused, pack, unpack
-from uzswap.store.weigh import UNPICKLABLE, estimate, examine
+from uzswap.store.sharing import Held
+from uzswap.store.weigh import REFERENCED, UNPICKLABLE, estimate, examine, told
 from uzswap.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.store.packing import Handles
+    from uzswap.store.weigh import Shared
 
 __all__ = ["NOTHING", "Slot", "Slots"]
 
@@ -123,8 +125,12 @@ class Slots:
         How many values went out, came back, or were not taken by the engine.
     """
 
-    def __init__(self, cgroup: MemCgroup) -> None:
+    def __init__(
+        self, cgroup: MemCgroup, shared: Shared | None = None, sizeof: Callable[[Any], Any] | None = None
+    ) -> None:
         self.cgroup = cgroup
+        self._shared = shared
+        self._sizeof = sizeof
         self.by_key: dict[Any, Slot] = {}
         self.lru: OrderedDict[Slot, None] = OrderedDict()
         self.resident_bytes = 0
@@ -201,7 +207,7 @@ class Slots:
     def insert(self, key: Hashable, value: Any, replace: bool = True) -> bool:
         """Set a value; False when there is one already that is not to be replaced."""
         self.require_open()
-        weight = estimate([value])
+        weight = self._weigh([value])
         charged = 0
         chunks: Packed | None = None
         _previous: Any = None
@@ -280,7 +286,7 @@ class Slots:
         if slot.gone or slot.evicting or slot.packed is not None:
             return
         value, before = slot.value, slot.weight
-        weight = estimate([value])
+        weight = self._weigh([value])
         # This variable is an outside reference: a reclaim for the charge leaves the value alone.
         charged = max(weight - before, 0)
         self._charge(charged)
@@ -289,6 +295,12 @@ class Slots:
             self.resident_bytes += weight - before
             charged -= weight - before
         self._release(charged)
+
+    def _weigh(self, once: list[Any]) -> int:
+        """Bytes of the one value in a list, which is emptied."""
+        if self._sizeof is None:
+            return estimate(once)
+        return told(self._sizeof, once.pop())
 
     def reclaim(self, nbytes: int) -> Reclaimed:
         """Swap the coldest values out until ``nbytes`` less are charged, none is left that can go, or a signal comes.
@@ -358,21 +370,28 @@ class Slots:
         """Swap one value out, unless it is held elsewhere, can't be pickled, or is accessed meanwhile.  Bytes freed."""
         packed: Packed | None = None
         nbytes, obstacle, refused, freed = 0, None, False, 0
+        held: Any = None
         try:
             slot.holders = 0
             slot.held = None
-            nbytes, obstacle, slot.held = examine([slot.value])
-            if slot.held is not None:
-                slot.holders = sys.getrefcount(slot.held)
+            nbytes, obstacle, held = examine([slot.value], self._shared)
             if obstacle is None:
-                packed = pack(slot.value, self._put, self._free)
+                packed = pack(slot.value, self._put, self._free, held)
+                if self._sizeof is not None:
+                    nbytes = slot.weight
+            elif held is not None:
+                slot.held, held = held, None
+                slot.holders = sys.getrefcount(slot.held)
         except (Refused, MemoryError):
             refused = True
             raise Refused from None
+        except Held:
+            obstacle = REFERENCED
         except Exception:
             obstacle = UNPICKLABLE
         finally:
             value: Any = None
+            held = None
             slot.evicting = False
             self.refused += refused
             # An access or a new value meanwhile wins: the bytes may be out of date, and the value is hot.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, MutableMapping
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
 
@@ -12,12 +12,14 @@ from uzswap.cgroup.memcg import require_cgroup
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.engine.host import host_of
 from uzswap.store.kinds import opaque
+from uzswap.store.reasons import why
 from uzswap.store.slots import NOTHING, Slots
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE
 from uzswap.units import parse_size
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.store.weigh import Shared
 
 __all__ = ["Store"]
 
@@ -43,6 +45,13 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     ----------
     cgroup
         Whose memory it is.  The store is a member of it: it can be removed when the store is closed.
+    shared
+        What becomes of what is in a value and held by others too.  "refer": what is little (a page, or an eighth of
+        what the value frees) is left where it is, and the value that comes back has the very same objects; with more it
+        stays.  "pin": it stays.  "copy": all is copied, the value itself included, so later changes that others make to
+        what they hold are missing from it.
+    sizeof
+        Returns the bytes that a value occupies, instead of our own weighing.
 
     Notes
     -----
@@ -77,8 +86,13 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     ('zswap', 1000, 'resident')
     """
 
-    def __init__(self, cgroup: MemCgroup) -> None:
-        self._slots = Slots(require_cgroup(cgroup))
+    def __init__(
+        self, cgroup: MemCgroup, *, shared: Shared = "refer", sizeof: Callable[[V], SupportsIndex] | None = None
+    ) -> None:
+        if shared not in ("refer", "pin", "copy"):
+            raise ValueError(f'shared={shared!r}: it is "refer", "pin" or "copy"')
+        self._shared: Shared = shared
+        self._slots = Slots(require_cgroup(cgroup), shared, sizeof)
         self._zswap = host_of(cgroup)
         self._zswap.register(self)
 
@@ -213,6 +227,17 @@ class Store(MutableMapping[K, V], Generic[K, V]):
                 continue  # it has just come back
             places = {"disk": found.disk, "zero": found.value, "zswap": found.zswap}
             return "+".join(place for place, chunks in places.items() if chunks) or "zero"
+
+    def why(self, key: K) -> str:
+        """Return, in words, why the value of ``key`` is where it is: who holds what of it, or what can't be pickled.
+
+        KeyError without such a key.  Asks the garbage collector, which takes a look at every object that it knows.
+        """
+        self._slots.require_open()
+        slot = self._slots.by_key[key]
+        if slot.packed is not None:
+            return f"it was among the coldest when room was needed: {self.where(key)}"
+        return why(lambda: slot.value, slot, self._shared)
 
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by place, in one snapshot.
