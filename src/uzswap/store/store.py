@@ -37,9 +37,9 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     for longest are pickled into chunks of at most 64 KiB and swapped out; a later access makes an equal object and
     drops the chunks.
 
-    A value that somebody else still holds, in whole or in part, stays resident: evicting it would free nothing, and a
-    change made through the other reference would be lost.  So does one that can't be pickled, or has a finalizer.
-    :meth:`stats` counts them.
+    A value that somebody else still holds stays resident: evicting it would free nothing, and a change made through the
+    other reference would be lost.  What is held of its parts is left to ``shared``.  One that can't be pickled, or has a
+    finalizer, stays too.  :meth:`stats` counts them, :meth:`why` tells.
 
     Parameters
     ----------
