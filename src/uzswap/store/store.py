@@ -38,8 +38,8 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     drops the chunks.
 
     A value that somebody else still holds stays resident: evicting it would free nothing, and a change made through the
-    other reference would be lost.  What is held of its parts is left to ``shared``.  One that can't be pickled, or has a
-    finalizer, stays too.  :meth:`stats` counts them, :meth:`why` tells.
+    other reference would be lost.  What is held of its parts is left to ``shared``.  One that can't be pickled, or has
+    a finalizer, stays too.  :meth:`stats` counts them, :meth:`why` tells.
 
     Parameters
     ----------
