@@ -37,7 +37,10 @@ UNTORN = (
     "units",
 )
 #: Compiled with types, like the data plane, though they know Python objects: a walk over millions of them has to be C.
-TYPED = ("store/survey", "store/walk")
+TYPED = (
+    "store/survey",
+    "store/walk",
+)
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.
 HEADERS = {
