@@ -2,9 +2,10 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# What is compiled: the data plane, and what setup.py lists in UNTORN.
+# What is compiled: the data plane, and what setup.py lists in UNTORN and OBJECTS.
 UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
-COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch]) \
+COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
+	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
 	$(UNTORN:%=src/uzswap/%.py)
 BENCHES := store load writeback scale idle objects rss arrays codecs control
 BENCH_ARGS ?=

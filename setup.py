@@ -38,11 +38,14 @@ UNTORN = (
     "reclaim/limits",
     "signals",
     "store/store",
+    "store/weigh",
     "units",
 )
-
-#: In pure Python mode like the core, but about Python's objects: the life of a value.
-OBJECTS = ("store/forms", "store/lruvec", "store/slabs", "store/slots")
+#: Compiled with types, like the data plane, though they know Python's objects: the life of a value, and the walk over
+#: the millions that one may be made of.
+OBJECTS = ("store/forms", "store/lruvec", "store/slabs", "store/slots", "store/survey", "store/walk")
+#: what has to do with numpy's C interface
+OF_NUMPY = ("handler", "survey", "walk")
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.
 HEADERS = {
@@ -115,7 +118,9 @@ class BuildCore(build_ext):
 
 
 def extensions() -> list[Extension]:
-    headers = sorted(str(path) for kind in ("*.pxd", "*.h") for path in CORE.rglob(kind))
+    headers = sorted(
+        str(path) for room in (CORE, CORE.parent / "store") for kind in ("*.pxd", "*.h") for path in room.rglob(kind)
+    )
     objects = [Path(f"src/uzswap/{name}.py") for name in OBJECTS]
     untorn = [
         Extension(f"uzswap.{name.replace('/', '.')}", [f"src/uzswap/{name}.py"], extra_compile_args=["-O2"])
@@ -132,18 +137,18 @@ def extensions() -> list[Extension]:
         Extension(
             ".".join(path.relative_to("src").with_suffix("").parts),
             [str(path)],
-            depends=headers + [str(other.with_suffix(".pxd")) for other in objects if path in objects],
+            depends=headers,
             include_dirs=[
                 str(CORE / "paging"),
                 str(CORE / "store"),
-                *([numpy.get_include()] if path.stem == "handler" else []),
+                *((str(path.parent), numpy.get_include()) if path.stem in OF_NUMPY else ()),
             ],
             # numpy 1.22 brought data handlers.
             define_macros=[
                 ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),
                 ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
             ]
-            if path.stem == "handler"
+            if path.stem in OF_NUMPY
             else [],
             libraries=["lz4", "zstd", "xxhash", "pthread"],
             extra_compile_args=["-O3", "-std=gnu11"],

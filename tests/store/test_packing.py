@@ -25,7 +25,7 @@ class Chunks:
         self.got_into: list[tuple[int, Any]] = []
         self._next = 1
 
-    def put(self, data: memoryview) -> Any:
+    def put(self, data: memoryview, array: object = None) -> Any:
         self.put_from.append((data.nbytes, data.obj))
         pieces = [bytes(data[start : start + CHUNK]) for start in range(0, data.nbytes, CHUNK)]
         if len(self.stored) + len(pieces) > self.room:

@@ -110,9 +110,9 @@ def test_values_that_have_to_stay_are_put_apart(engine: EngineFactory, monkeypat
     examined: list[int] = []
     real = weigh.examine
 
-    def count(once: list[Any]) -> weigh.Weight:
+    def count(once: list[Any], shared: weigh.Shared) -> weigh.Weight:
         examined.append(1)
-        return real(once)
+        return real(once, shared)
 
     monkeypatch.setattr("uzswap.store.slots.examine", count)
     cgroup = engine().cgroup("/a")

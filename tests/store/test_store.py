@@ -352,7 +352,7 @@ def test_a_store_cannot_be_copied_or_pickled(engine: EngineFactory) -> None:
 
 def test_a_store_in_a_store_stays_resident(engine: EngineFactory) -> None:
     z = engine()
-    with Store[str, Any](z.cgroup("/a")) as store, Store[str, Any](z.cgroup("/b")) as other:
+    with Store[str, Any](z.cgroup("/a"), shared="pin") as store, Store[str, Any](z.cgroup("/b")) as other:
         other["many"] = list(range(10**6, 10**6 + 10_000))
         store["other"] = [other]
         assert store.resident_bytes < 1000

@@ -248,7 +248,7 @@ def test_an_alias_of_a_loaded_array_counts_too(engine: EngineFactory) -> None:
 
 
 def test_values_that_share_an_object_stay_together(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
+    with Store[str, Any](engine().cgroup("/a"), shared="pin") as store:
         shared = [0]
         store["a"] = [shared]
         store["b"] = {"x": shared}
@@ -645,12 +645,12 @@ def test_a_held_value_is_examined_once_and_not_at_every_reclaim(
     examined: list[int] = []
     real = weigh.examine
 
-    def count(once: list[Any]) -> weigh.Weight:
+    def count(once: list[Any], shared: weigh.Shared) -> weigh.Weight:
         examined.append(1)
-        return real(once)
+        return real(once, shared)
 
     monkeypatch.setattr("uzswap.store.slots.examine", count)
-    with Store[str, Any](engine().cgroup("/a")) as store:
+    with Store[str, Any](engine().cgroup("/a"), shared="pin") as store:
         store["whole"] = held = [1.5]
         store["part"] = {"x": [[2.5]]}
         part = store["part"]["x"][0]

@@ -390,6 +390,16 @@ class Zswap:
             finally:
                 self.core.codec_put(slot)
 
+    def swap_out_chunks(
+        self, data: AnyBuffer, cgroup: MemCgroup, page: int, codec: int, filter: int, flags: int
+    ) -> Handles:
+        """Store a buffer as :meth:`swap_out_many` does, with a codec that the caller holds, or -1.
+
+        ``filter`` and ``flags`` are those of the data plane's ``store()``.
+        """
+        with self.lifetime:
+            return self._paging.swap_out_many(data, cgroup, 0, page, 1, codec, filter, flags)
+
     def swap_out_batch(self, batch: Batch, cgroup: MemCgroup) -> None:
         """Store the values of a batch, each an entry of its own; its handles say what became of each.
 

@@ -10,6 +10,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import gc
 import io
 import ipaddress
@@ -25,6 +26,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
+
+from uzswap.store.measures import Measure, measure_of
 
 __all__ = ["MEMORY", "Kind", "Traits", "opaque", "traits_of"]
 
@@ -52,7 +55,7 @@ class Traits(NamedTuple):
     stuck: bool  # no copy of it is as good
     weakly: bool  # takes weak references
     attributes: bool  # keeps attributes that its size leaves out
-    measures_itself: bool  # has a __sizeof__ written in Python, which may fail
+    measure: Measure | None  # what its objects occupy, where sys.getsizeof() does not know
     hides_dict: bool  # may have a __dict__ that the garbage collector is not told of
 
 
@@ -75,7 +78,11 @@ _BY_NAME: Final[tuple[type, ...]] = (
     logging.Logger,
     np.dtype,
     np.ufunc,
+    type(np.sum),
+    functools._lru_cache_wrapper,
 )
+# Functions that Cython compiled, of which each of its versions makes a type of its own.
+_COMPILED: Final = frozenset({"cython_function_or_method", "fused_cython_function"})
 # Exact types: a subclass may have attributes.
 _EXACT: Final[Mapping[type, Kind]] = {
     types.BuiltinFunctionType: Kind.FROZEN,  # refers to its module, or, as a method, to its object
@@ -97,6 +104,12 @@ _STUCK: Final[tuple[type, ...]] = (
 )
 # Their finalizer closes them, which nobody sees.
 _FINALIZED_IN_VAIN: Final = frozenset({io.BytesIO, io.StringIO})
+# Where the blocks of a data frame belong in it, and what they are made of; frames that are copies share them.
+_VALUES_OF_PANDAS: Final = frozenset({"BlockPlacement", "ExtensionDtype"})
+# Arrow's columns are never written to.
+_ATOMS_OF_ARROW: Final = frozenset(
+    {"Array", "ChunkedArray", "DataType", "Field", "RecordBatch", "Scalar", "Schema", "Table"}
+)
 # What may own the memory of an array.  Behind anything else (mmap, shared memory, a C library) are others.
 MEMORY: Final[tuple[type, ...]] = (bytes, bytearray, array.array)
 
@@ -130,16 +143,20 @@ def _learn(cls: type) -> Traits:
         stuck=kind is Kind.STUCK or (weighs and hasattr(cls, "__del__") and cls not in _FINALIZED_IN_VAIN),
         weakly=bool(cls.__weakrefoffset__),
         attributes=managed and _ATTRIBUTES_UNCOUNTED,
-        measures_itself=isinstance(cls.__sizeof__, types.FunctionType),
+        measure=measure_of(cls) if kind is Kind.OBJECT or _is_arrow(cls) else None,
         hides_dict=managed and _DICT_HIDDEN,
     )
 
 
 def _classify(cls: type) -> Kind:
-    if issubclass(cls, _BY_NAME):
+    if issubclass(cls, _BY_NAME) or cls.__name__ in _COMPILED:
         return Kind.NOTHING
     if cls in _EXACT:
         return _EXACT[cls]
+    if any(base.__module__.startswith("pandas.") and base.__name__ in _VALUES_OF_PANDAS for base in cls.__mro__):
+        return Kind.VALUE
+    if _is_arrow(cls):
+        return Kind.ATOM
     if issubclass(cls, _STUCK) or not _opaque.isdisjoint(cls.__mro__):
         return Kind.STUCK
     if issubclass(cls, (np.ndarray, np.void)):
@@ -151,6 +168,10 @@ def _classify(cls: type) -> Kind:
     if issubclass(cls, (tuple, frozenset)) and not cls.__dictoffset__ and not cls.__flags__ & _MANAGED_DICT:
         return Kind.FROZEN
     return Kind.OBJECT
+
+
+def _is_arrow(cls: type) -> bool:
+    return any(base.__module__ == "pyarrow.lib" and base.__name__ in _ATOMS_OF_ARROW for base in cls.__mro__)
 
 
 class _Probe:

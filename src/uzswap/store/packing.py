@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
+from uzswap.store import sharing
 from uzswap.store.forms import blank_with_view, view_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from uzswap.store.sharing import Apart
 
 __all__ = ["BATCH", "CHUNK", "Get", "Packed", "Put", "Refused", "pack", "unpack"]
 
@@ -38,8 +41,9 @@ BATCH: Final = 1 << 20
 
 if TYPE_CHECKING:
     Handles: TypeAlias = NDArray[np.uint64]
-    #: Stores bytes; returns a handle for each chunk, or raises :class:`Refused`, having stored nothing.
-    Put: TypeAlias = Callable[[memoryview], Handles]
+    #: Stores bytes, and knows what array they are of, if of any; returns a handle for each chunk, or raises
+    #: :class:`Refused`, having stored nothing.
+    Put: TypeAlias = Callable[[memoryview, Any], Handles]
     #: Loads the chunks of one extent into memory of exactly its length; the chunks stay.
     Get: TypeAlias = Callable[[Handles, memoryview], None]
     #: Frees chunks.
@@ -63,13 +67,18 @@ class Packed:
         How many extents the stream has; 0 for ``bytes`` and ``str``, which are the only extent.
     form
         Which of them it is (:mod:`uzswap.store.forms`).
+    kept
+        The objects of others that the stream refers to.
     weight
         Bytes to be charged when it is a value again; whose who packs it.
     """
 
-    __slots__ = ("form", "handles", "lengths", "stream", "weight")
+    __slots__ = ("form", "handles", "kept", "lengths", "stream", "weight")
 
-    def __init__(self, extents: list[tuple[int, Handles]], stream: int, form: int = 0) -> None:
+    def __init__(
+        self, extents: list[tuple[int, Handles]], stream: int, form: int = 0, kept: tuple[Any, ...] = ()
+    ) -> None:
+        self.kept = kept
         handles = [handles for _, handles in extents]
         self.handles: Handles = np.concatenate(handles) if len(handles) != 1 else handles[0]
         self.lengths = tuple(length for length, _ in extents)
@@ -86,13 +95,15 @@ class Packed:
             start = end
 
 
-def pack(value: Any, put: Put, free: Free, stream: bytes | None = None) -> Packed:
+def pack(value: Any, put: Put, free: Free, stream: bytes | None = None, apart: Apart | None = None) -> Packed:
     """Turn a value into stored chunks.
 
     Parameters
     ----------
     stream
         Its pickle, if that is there already.
+    apart
+        What of it others hold, and what comes back as views.
 
     Raises
     ------
@@ -110,10 +121,10 @@ def pack(value: Any, put: Put, free: Free, stream: bytes | None = None) -> Packe
         if type(value) is bytes:
             view = memoryview(value)
         if view is not None:
-            extents.append((view.nbytes, put(view)))
+            extents.append((view.nbytes, put(view, None)))
             return Packed(extents, stream=0, form=form)
         if stream is not None:
-            extents.append((len(stream), put(memoryview(stream))))
+            extents.append((len(stream), put(memoryview(stream), None)))
             return Packed(extents, stream=1)
 
         def take(buffer: pickle.PickleBuffer) -> bool:
@@ -124,17 +135,21 @@ def pack(value: Any, put: Put, free: Free, stream: bytes | None = None) -> Packe
                 return True
             if view.nbytes < CHUNK:
                 return True
-            buffers.append((view.nbytes, put(view)))
+            buffers.append((view.nbytes, put(view, buffer)))
             return False
 
         sink = _Sink(put, extents)
-        pickle.Pickler(sink, protocol=5, buffer_callback=take).dump(value)
+        kept: tuple[Any, ...] = ()
+        if apart is None:
+            pickle.Pickler(sink, protocol=5, buffer_callback=take).dump(value)
+        else:
+            kept = sharing.dump(value, sink, apart, take)
         sink.flush()
     except BaseException:
         for _, handles in extents + buffers:
             free(handles)
         raise
-    return Packed(extents + buffers, stream=len(extents))
+    return Packed(extents + buffers, len(extents), kept=kept)
 
 
 def unpack(packed: Packed, get: Get) -> Any:
@@ -153,6 +168,8 @@ def unpack(packed: Packed, get: Get) -> Any:
         return value
     stream = [next(extents) for _ in range(packed.stream)]
     buffers = (_load(*extent, get) for extent in extents)
+    if packed.kept:
+        return sharing.load(_Source(stream, get), packed.kept, buffers)
     if packed.stream == 1:
         return pickle.loads(_load(*stream[0], get), buffers=buffers)
     return pickle.Unpickler(_Source(stream, get), buffers=buffers).load()
@@ -177,7 +194,7 @@ class _Sink:
         if view.nbytes >= BATCH:
             # Large bytes, bytearrays and strings come alone.
             self.flush()
-            self._extents.append((view.nbytes, self._put(view)))
+            self._extents.append((view.nbytes, self._put(view, None)))
             return view.nbytes
         self._gathered += view
         if len(self._gathered) >= BATCH:
@@ -190,7 +207,7 @@ class _Sink:
 
     def _store(self, length: int) -> None:
         with memoryview(self._gathered) as view, view[:length] as part:
-            self._extents.append((length, self._put(part)))
+            self._extents.append((length, self._put(part, None)))
         del self._gathered[:length]
 
 

@@ -74,6 +74,10 @@ cdef class Slots:
     cdef readonly bint closed
     cdef readonly bint forked
     cdef object _zswap
+    cdef object _compression
+    cdef object _dictionaries
+    cdef object _shared
+    cdef object _sizeof
     cdef Engine _engine
     cdef uint32_t _memcg
     cdef dict _loads
@@ -110,6 +114,6 @@ cdef class Slots:
     cdef int64_t _gather(self, Run run) except -1
     cdef object _examine(self, Run run, Resident r)
     cdef object _store(self, Run run)
-    cdef object _store_large(self, Run run, Resident r, object value, object stream)
+    cdef object _store_large(self, Run run, Resident r, object value, object stream, object apart)
     cdef bint _go_out(self, Run run, Resident r, int form, uint64_t at) noexcept
     cdef void _put_back(self, Resident r) noexcept

@@ -89,8 +89,10 @@ from uzswap.engine.lifetime import on_fork
 from uzswap.engine.worker import Worker
 from uzswap.errors import os_error
 from uzswap.signals import hold_back_signals, let_handlers_run
+from uzswap.store.dictionaries import SMALL
 from uzswap.store.packing import CHUNK, Packed, Refused, pack, unpack
-from uzswap.store.weigh import REFERENCED, UNPICKLABLE, estimate, examine
+from uzswap.store.sharing import Held
+from uzswap.store.weigh import REFERENCED, UNPICKLABLE, estimate, examine, told
 
 
 class _Nothing:
@@ -226,9 +228,13 @@ class Slots:
         for i in range(NR_LISTS):
             list_abandon(cython.address(self._lists[i]))
 
-    def __init__(self, cgroup):
+    def __init__(self, cgroup, compression, shared=None, sizeof=None):
         self.cgroup = cgroup
         self.by_key = {}
+        self._compression = compression
+        self._dictionaries = compression.dictionaries
+        self._shared = shared
+        self._sizeof = sizeof
         self._zswap = host_of(cgroup)
         with self._zswap.lifetime:
             self._engine = self._zswap.core
@@ -360,7 +366,7 @@ class Slots:
         slot: Slot
         if self.closed or self.forked or self._engine.core == cython.NULL:
             self.require_open()
-        weight: int64_t = estimate([value])
+        weight: int64_t = estimate([value]) if self._sizeof is None else told(self._sizeof, value)
         charged: int64_t = 0
         had: int64_t
         stays: cython.bint
@@ -474,6 +480,7 @@ class Slots:
         self.closed = True
         self._wanted.clear()
         self.clear()
+        self._compression.close()
 
     def reweigh(self, slot: Slot):
         """Charge a resident value with what it weighs now; MemoryError when that can't be met."""
@@ -485,7 +492,7 @@ class Slots:
             return
         value = r.value
         before = r.weight
-        weight: int64_t = estimate([value])
+        weight: int64_t = estimate([value]) if self._sizeof is None else told(self._sizeof, value)
         # This variable is an outside reference: a reclaim for the charge leaves the value alone.
         charged: int64_t = weight - before if weight > before else 0
         self._charge(charged, False)
@@ -972,6 +979,8 @@ class Slots:
     def _examine(self, run, r):
         """Pack an isolated value into the batch, unless it has to stay.  One that fills a batch is stored at once."""
         form: cython.int
+        item: cython.int
+        flags: cython.int
         size: cython.Py_ssize_t
         settled: cython.bint = 0
         obstacle = UNPICKLABLE
@@ -980,17 +989,24 @@ class Slots:
         r.obstacle = None
         r.held = None
         try:
-            nbytes, obstacle, r.held = examine([r.value])
+            nbytes, obstacle, found = examine([r.value], self._shared)
             if obstacle is not None:
-                if r.held is not None:
+                if found is not None:
+                    r.held, found = found, None
                     r.holders = references(r)
                 return 0
             obstacle = UNPICKLABLE
-            r.after = nbytes
+            r.after = nbytes if self._sizeof is None else r.weight
             value = r.value
             form = form_of(value)
             stream = value
-            if form == STREAM:
+            item = flags = 0
+            if found is not None:
+                stream = None
+                size = 0
+            elif form == STREAM:
+                if type(value) is np.ndarray:
+                    item, flags = self._compression.filter_of(value)
                 if r.after <= _LARGEST_CHUNK and type(value) is not bytes:
                     stream = dumps(value, 5)
                     size = len(stream)
@@ -1002,10 +1018,12 @@ class Slots:
             if not 0 < size <= _LARGEST_CHUNK:
                 self._store(run)
                 settled = 1
-                self._store_large(run, r, value, stream if form == STREAM else None)
+                self._store_large(run, r, value, stream if form == STREAM else None, found)
                 return 0
-            if not run.batch.takes(size):
+            if not run.batch.takes(size) or run.batch.filter != item:
                 self._store(run)
+                run.batch.filter = item
+                run.batch.flags = flags
             run.kept.append(stream)
             run.going.append(r)
             run.forms[run.batch.n] = form
@@ -1038,6 +1056,14 @@ class Slots:
         before = run.freed
         if n == 0:
             return
+        run.batch.codec = self._compression.codec
+        if self._dictionaries is not None:
+            run.batch.small = self._dictionaries.slot
+            run.batch.small_bytes = SMALL
+            if self._dictionaries.sampling:
+                for i in range(n):
+                    if run.batch.spans[i].size <= SMALL:
+                        self._dictionaries.sample(run.batch.spans[i].data[: run.batch.spans[i].size])
         try:
             self._zswap.swap_out_batch(run.batch, self.cgroup)
         except OSError:
@@ -1063,19 +1089,23 @@ class Slots:
             # Last: values go with these.
             run.going.clear()
             run.kept.clear()
+        if self._dictionaries is not None:
+            self._dictionaries.after_batch()
 
-    def _store_large(self, run, r, value, stream):
+    def _store_large(self, run, r, value, stream, apart):
         """Pack and store an isolated value that is not for a batch; it is put back unless it goes out."""
         packed = None
         before = run.freed
         obstacle = None
         went: cython.bint = 0
         try:
-            packed = pack(value, self._put, self._free_chunks, stream)
+            packed = pack(value, self._put, self._free_chunks, stream, apart)
             run.refusals = 0
         except (Refused, MemoryError):
             run.refusals += 1
             self.refused += 1
+        except Held:
+            obstacle = REFERENCED
         except Exception:
             obstacle = UNPICKLABLE
         finally:
@@ -1227,12 +1257,13 @@ class Slots:
         elif form >= STREAM:
             require_freed(free_handles(self._engine, cython.address(at), 1))
 
-    def _put(self, data):
+    def _put(self, data, array):
         stored = []
+        item, flags = (0, 0) if array is None else self._compression.filter_of(array)
         try:
             for start in range(0, data.nbytes, _PUT_BYTES):
                 part = data[start : start + _PUT_BYTES]
-                handles = self._zswap.swap_out_many(part, self.cgroup, page=CHUNK)
+                handles = self._zswap.swap_out_chunks(part, self.cgroup, CHUNK, self._compression.codec, item, flags)
                 stored.append(handles)
                 if not handles.all():
                     raise Refused
@@ -1288,6 +1319,12 @@ class Slots:
                 chunks[n] = slot.at
                 n += 1
         return len(found), resident, packed_bytes, stuck, np.concatenate([handles[:n], *several])
+
+    def peek(self, key):
+        """Return the value of a key if it is resident, else NOTHING, and count no access.  KeyError without it."""
+        self.require_open()
+        slot: Slot = self.by_key[key]
+        return resident_in(slot).value if form_in(slot) == RESIDENT else NOTHING
 
     def tell(self, key):
         """Return weight, obstacle, pinned and referenced of the value of a key.  KeyError without it."""

@@ -1,12 +1,14 @@
 """The values of one store: which are resident, which are packed, and how they go from one to the other."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.core.boundary.engine import Handles
+from uzswap.store.compression import Compression
 from uzswap.store.packing import Packed
+from uzswap.store.weigh import Shared
 
 NOTHING: Final[Any]
 
@@ -32,7 +34,16 @@ class Slots:
     closed: bool
     forked: bool
 
-    def __init__(self, cgroup: MemCgroup) -> None: ...
+    def __init__(
+        self,
+        cgroup: MemCgroup,
+        compression: Compression,
+        shared: Shared | None = None,
+        sizeof: Callable[[Any], Any] | None = None,
+    ) -> None: ...
+    def peek(self, key: Any) -> Any:
+        """Return the value of a key if it is resident, else NOTHING, and count no access.  KeyError without it."""
+
     def require_open(self) -> None:
         """Raise OSError (EBADF) when the store or its engine is closed, RuntimeError in a forked child."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self, SupportsIndex, TypeVar, get_args, overload
 
 from uzswap.cgroup.memcg import require_cgroup
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.engine.host import host_of
+from uzswap.errors import InvalidArgumentError
+from uzswap.store.compression import Compression, Filter
 from uzswap.store.kinds import opaque
+from uzswap.store.reasons import why
 from uzswap.store.slots import NOTHING, Slots
-from uzswap.store.weigh import REFERENCED, UNPICKLABLE
+from uzswap.store.weigh import REFERENCED, UNPICKLABLE, Shared
 from uzswap.units import parse_size
 
 if TYPE_CHECKING:
@@ -56,14 +59,28 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     are pickled into chunks of at most 64 KiB and swapped out; a later access makes an equal object and drops the
     chunks.
 
-    A value that somebody else still holds, in whole or in part, stays resident: evicting it would free nothing, and a
-    change made through the other reference would be lost.  So does one that can't be pickled, or has a finalizer.
-    :meth:`stats` counts them.
+    A value that somebody else still holds stays resident: evicting it would free nothing, and a change made through the
+    other reference would be lost.  What is held of its parts is left to ``shared``.  One that can't be pickled, or has
+    a finalizer, stays too.  :meth:`stats` counts them, :meth:`why` tells.
 
     Parameters
     ----------
     cgroup
         Whose memory it is.  The store is a member of it: it can be removed when the store is closed.
+    compressor
+        "lz4", "zstd", or with a level, "zstd:3"; None is the engine's.
+    filter
+        Whether the bytes of an array's items are shuffled before compression, which makes most numbers smaller: "auto"
+        where a sample says so, "shuffle" always, "none" never.
+    dictionary
+        Whether values of at most 2 KiB, once there are some thousands, are compressed by what they have in common.
+    shared
+        What becomes of what is in a value and held by others too.  "refer": what is little (a page, or an eighth of
+        what the value frees) is left where it is, and the value that comes back has the very same objects; with more it
+        stays.  "pin": it stays.  "copy": all is copied, the value itself included, so later changes that others make to
+        what they hold are missing from it.
+    sizeof
+        Returns the bytes that a value occupies, instead of our own weighing.
 
     Notes
     -----
@@ -102,10 +119,27 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     ('zswap', 1000, 'resident')
     """
 
-    def __init__(self, cgroup: MemCgroup) -> None:
-        self._slots = Slots(require_cgroup(cgroup))
-        self._zswap = host_of(cgroup)
-        self._zswap.register(self)
+    def __init__(
+        self,
+        cgroup: MemCgroup,
+        *,
+        compressor: str | None = None,
+        filter: Filter = "auto",
+        dictionary: bool = True,
+        shared: Shared = "refer",
+        sizeof: Callable[[V], SupportsIndex] | None = None,
+    ) -> None:
+        if shared not in get_args(Shared):
+            raise InvalidArgumentError(f"shared={shared!r}: there are {', '.join(get_args(Shared))}")
+        self._shared: Shared = shared
+        self._zswap = host_of(require_cgroup(cgroup))
+        compression = Compression(self._zswap, compressor, filter, dictionary)
+        try:
+            self._slots = Slots(cgroup, compression, shared, sizeof)
+            self._zswap.register(self)
+        except BaseException:
+            compression.close()
+            raise
 
     # The mapping
 
@@ -253,6 +287,17 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             if not found.unknown:  # else it has just come back
                 return _named(found)
 
+    def why(self, key: K) -> str:
+        """Return, in words, why the value of ``key`` is where it is: who holds what of it, or what can't be pickled.
+
+        KeyError without such a key.  Asks the garbage collector, which takes a look at every object that it knows.
+        """
+        if self._slots.peek(key) is NOTHING:
+            return f"it was among the coldest when room was needed: {self.where(key)}"
+        if self.info(key).pinned:
+            return "it is pinned: unpin() lets it go"
+        return why(lambda: self._slots.peek(key), self._slots, self._shared)
+
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by place, in one snapshot.
 
@@ -385,7 +430,8 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         Reclaimed
             Pages looked at and bytes freed, both as charged.  Nothing in a closed store.
         """
-        return self._slots.reclaim(parse_size(nbytes))
+        with self._zswap.heap:
+            return self._slots.reclaim(parse_size(nbytes))
 
     def close(self) -> None:
         """Free everything and leave the cgroup.  Later calls, but for this one, are OSError (EBADF).

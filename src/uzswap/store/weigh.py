@@ -1,15 +1,32 @@
 """What a Python object occupies, and whether somebody else still holds part of it.
 
-Both questions have one answer: the graph of everything that can be reached from the object, followed once, with the
-references found inside the graph counted against the reference count of each object in it.  Where an object has more
-references than the graph accounts for, somebody outside holds it.  That matters twice:
+Both questions have one answer: the graph of everything that can be reached from the object, followed once
+(:mod:`uzswap.store.survey`), with the references found inside the graph counted against the reference count of each
+object in it.  Where an object has more references than the graph accounts for, somebody outside holds it.  That matters
+twice:
 
 * evicting it would free nothing, because the outside reference keeps it alive;
 * when it can change, evicting it would split it in two: a later change through the outside reference would be missing
   from the copy that comes back.
 
-So a value may be turned into bytes only when nothing in it that can change is held from outside.  Values that cannot
-change (numbers, strings, bytes, tuples of them) may be shared; they are not counted as memory that an eviction frees.
+What then becomes of the value is a matter of ``shared``:
+
+``None``
+    It may be turned into bytes only when nothing in it that can change is held from outside, and no two arrays in it
+    share memory.
+``"pin"``
+    The same, but arrays in it that share memory with each other and nobody else come back sharing memory.
+``"refer"``
+    What is held from outside is left where it is and as it is, if it is small: the packed value refers to it, and the
+    value that comes back has the very same objects.  So no change is lost, whoever makes it.  It is found by whether
+    somebody outside can reach it, be it a dict of settings, an index, a bound method, or a list that a thread is just
+    about to append to.
+``"copy"``
+    Everything is copied, also what others hold, and the value that comes back is its own: changes that others make to
+    what they hold are missing from it.
+
+Values that cannot change (numbers, strings, bytes, tuples of them) may be shared anyway; they are not counted as memory
+that an eviction frees.
 
 What is followed is what the garbage collector sees, and what it does not: the keys of dicts whose keys are all strings,
 the elements of object arrays and the memory that an array is a view of.
@@ -17,39 +34,32 @@ What pickle stores by name (classes, functions, modules, enum members, loggers) 
 followed nor counted.  Objects of extension types that hide what they hold from the garbage collector are taken at
 their word.
 
-Sizes are those of :func:`sys.getsizeof`, in bytes, without the allocator's rounding.
+Sizes are those of :func:`sys.getsizeof`, in bytes, without the allocator's rounding, and for extension types those of
+:mod:`uzswap.store.measures`.
 
-How many references the counting itself adds is not assumed but measured when the module is loaded.
+This module is compiled (setup.py, ``UNTORN``): for speed, since every value that is set is weighed.
 """
 
 from __future__ import annotations
 
-import gc
 import operator
 import sys
-import weakref
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from itertools import chain, compress
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-import numpy as np
+from uzswap.store.measures import Block
+from uzswap.store.sharing import Apart
+from uzswap.store.survey import Survey
 
-from uzswap.store.kinds import MEMORY, Kind, Traits, traits_of
+__all__ = ["REFERENCED", "UNPICKLABLE", "Shared", "Weight", "estimate", "examine", "told"]
 
-__all__ = ["REFERENCED", "UNPICKLABLE", "Weight", "estimate", "examine"]
+#: What becomes of parts that others hold.
+Shared: TypeAlias = Literal["refer", "pin", "copy"]
 
 #: An obstacle to eviction: somebody else holds the value, an object in it that can change, or its memory.
 REFERENCED: Final = "referenced"
 #: An obstacle to eviction: pickle can't bring it back as it was.
 UNPICKLABLE: Final = "unpicklable"
-
-# A shared string, number or tuple of fewer bytes is taken for a literal, an interned name or a cached number, which
-# weighs nothing; from one page on it is taken for data.
-_DATA_BYTES: Final = 4096
-
-# From so many objects on it pays to handle them by type, in loops that run in C (3.11, measured).
-_MANY: Final = 32
 
 
 class Weight(NamedTuple):
@@ -59,11 +69,13 @@ class Weight(NamedTuple):
     nbytes: int
     #: None when it may be evicted, else :data:`REFERENCED` or :data:`UNPICKLABLE`.
     obstacle: str | None
-    #: The object that is held from outside, if it is one: while its reference count stays, so does the obstacle.
+    #: With an obstacle: the object that is held from outside, if it is one: while its reference count stays, so does
+    #: the obstacle.  Without: what packing has to know of what is shared, an :class:`uzswap.store.sharing.Apart`, if
+    #: it has to know anything.
     held: Any = None
 
 
-def estimate(once: list[Any]) -> int:
+def estimate(once: list[Any], blocks: list[Block] | None = None, all_blocks: bool = False) -> int:
     """Return the bytes that a value occupies while its maker still holds it.
 
     Outside references don't tell yet what is shared, so everything counts but small shared strings, numbers and
@@ -73,20 +85,45 @@ def estimate(once: list[Any]) -> int:
     ----------
     once
         A list of one, the value.  It is emptied.
+    blocks
+        Is given the memory of arrays, from a page on, that others hold too: it does not count then.  See
+        :class:`uzswap.store.buffers.Buffers`.
+    all_blocks
+        Also the memory of arrays that nobody else holds.
     """
-    cls = type(once[0])
-    if traits_of(cls).kind is Kind.ATOM:
-        return _sizes(cls, once)
-    survey = _Survey(once, thorough=False)
-    shared = survey.shared
-    return survey.alone_bytes + sum(
-        size
-        for key, (traits, size) in survey.held.items()
-        if key == survey.root or size >= _DATA_BYTES or key not in shared or not traits.shareable
-    )
+    survey = Survey(once, False)
+    return survey.estimated_bytes() - (survey.blocks_of_arrays(blocks, all_blocks) if blocks is not None else 0)
 
 
-def examine(once: list[Any]) -> Weight:
+def told(sizeof: Callable[[Any], Any], value: Any) -> int:
+    """Return what the program says that a value occupies.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It says something else than a number of bytes.
+    Exception
+        Whatever ``sizeof`` raises, with a note of where that was.
+    """
+    try:
+        nbytes = sizeof(value)
+    except Exception as error:
+        error.add_note("in the store's sizeof, which is to return the bytes that a value occupies")
+        raise
+    try:
+        number = operator.index(nbytes)
+    except TypeError:
+        raise TypeError(
+            f"the store's sizeof returned {nbytes!r:.100} for a {type(value).__qualname__}: it is to return bytes"
+        ) from None
+    if not 0 <= number <= sys.maxsize:
+        raise ValueError(
+            f"the store's sizeof returned {number} for a {type(value).__qualname__}: it is to return 0 to {sys.maxsize}"
+        )
+    return number
+
+
+def examine(once: list[Any], shared: Shared | None = None) -> Weight:
     """Return what dropping a value would free, or why it has to stay.
 
     Parameters
@@ -94,280 +131,39 @@ def examine(once: list[Any]) -> Weight:
     once
         A list of one, the value.  It is emptied.  One further reference is expected, the store's own: write
         ``examine([slot.value])``, because a variable that holds the value is an outside reference.
+    shared
+        What becomes of parts that others hold.  Any but None needs a packer that heeds :attr:`Weight.held`.
 
     Notes
     -----
     Other threads may run meanwhile.  A reference that one of them takes and drops within the call may be found or
     not, so the caller has to make sure that the value was not handed out since.
     """
-    cls = type(once[0])
-    if traits_of(cls).kind is Kind.ATOM:
-        return Weight(_sizes(cls, once), None) if _counts(once) == [_ONCE] else Weight(0, REFERENCED, once[0])
-    survey = _Survey(once, thorough=True)
+    survey = Survey(once, True)
+    nbytes = survey.plain_bytes()
+    if nbytes > 0:
+        # Half of the time it takes to call Weight() (3.11, 2026-11).
+        return tuple.__new__(Weight, (nbytes, None, None))
+    if survey.stuck and shared != "refer":
+        return Weight(0, UNPICKLABLE)
+    views = survey.views_within()
+    if shared == "copy":
+        # What comes back is the value's own, so all of it is charged then.
+        return Weight(survey.estimated_bytes(), None, Apart({}, {}, views) if views else None)
+    pinned, held = survey.pinned()
+    within, data_bytes = (-1, 0) if pinned else survey.within_shared()
+    if within < 0 and shared == "refer":
+        nbytes, data_bytes, apart, stuck = survey.refer()
+        if survey.stuck > stuck:
+            return Weight(0, UNPICKLABLE)
+        return _unless_mostly_shared(nbytes, data_bytes, apart) if nbytes >= 0 else Weight(0, REFERENCED, held)
     if survey.stuck:
         return Weight(0, UNPICKLABLE)
-    held, shared = survey.held, survey.shared
-    for key, thing in shared.items():
-        if key == survey.root or not held[key][0].shareable:
-            return Weight(0, REFERENCED, thing)
-    if survey.aliased:
-        return Weight(0, REFERENCED)
-    nbytes = survey.alone_bytes + sum(size for key, (_, size) in held.items() if key not in shared)
-    within = survey.within_shared()
-    if within is None:
-        return Weight(0, REFERENCED)
-    nbytes -= within
-    data_bytes = sum(size for size in (within, *(held[key][1] for key in shared)) if size >= _DATA_BYTES)
+    if within < 0 or (views and shared is None):
+        return Weight(0, REFERENCED, held)
+    return _unless_mostly_shared(survey.own_bytes() - within, data_bytes, Apart({}, {}, views) if views else None)
+
+
+def _unless_mostly_shared(nbytes: int, data_bytes: int, apart: Apart | None) -> Weight:
     # The compressed copy would hold the shared data a second time: that is worse than leaving the value alone.
-    return Weight(nbytes, None) if nbytes > data_bytes else Weight(0, REFERENCED)
-
-
-class _Survey:
-    """One walk over the graph of a value; a thorough one also asks objects for their __dict__, which may make it.
-
-    An object with exactly one reference needs no counting: the walk has just come along it.  Only the others are noted,
-    with the number of references met, and compared with their reference counts when the walk is over.
-
-    Attributes
-    ----------
-    alone_bytes
-        Bytes of the objects with one reference, and of the attributes of all objects.
-    held
-        Traits and bytes of every other object that weighs anything, by id.
-    shared
-        Those of them that have references from outside, by id.
-    root
-        Id of the value.
-    stuck
-        Something in the graph can't come back as it was.
-    aliased
-        Two arrays share memory, or one shares it with somebody outside, or somebody outside has a weak reference.
-    """
-
-    def __init__(self, once: list[Any], thorough: bool) -> None:
-        self.root = id(once[0])
-        self.alone_bytes = 0
-        self.stuck = False
-        self.aliased = False
-        self._thorough = thorough
-        self._seen: dict[int, Any] = {}
-        self._edges: Counter[int] = Counter()
-        self._bases: set[int] = set()
-        self._weakly_held: Counter[int] = Counter()
-        self._weak: Counter[int] = Counter()
-        references = once[:]
-        once.clear()
-        while references:
-            references = self._follow(self._meet(references))
-        self.shared = self._compare()
-        self.held: dict[int, tuple[Traits, int]] = {}
-        for key, thing in self._seen.items():
-            if (traits := traits_of(type(thing))).weighs:
-                self.held[key] = traits, _size(thing)
-        self.aliased |= any(self._weak[key] < count for key, count in self._weakly_held.items())
-        # A view that came alone keeps its base to itself; a base with a second reference is changed by both.
-        for key in self._bases:
-            self.aliased |= self._edges[key] > 1 and self.held[key][0].kind is not Kind.ATOM
-
-    def within_shared(self) -> int | None:
-        """Bytes of all that is not shared itself but can be reached from what is; None when some of it can change."""
-        frozen = [thing for key, thing in self.shared.items() if self.held[key][0].kind is Kind.FROZEN]
-        values = [thing for key, thing in self.shared.items() if self.held[key][0].kind is Kind.VALUE]
-        done = set(self.shared)
-        nbytes = 0
-        # Values come second, because tuples lead to more of them.  What is inside a value is its own business.
-        for things, checked in ((frozen, True), (values, False)):
-            while things:
-                inside: list[Any] = []
-                for thing in self._follow(_by_type(things)):
-                    traits = traits_of(type(thing))
-                    if id(thing) in done or not traits.weighs:
-                        continue
-                    if checked and not traits.shareable:
-                        return None
-                    done.add(id(thing))
-                    nbytes += _size(thing)
-                    (values if checked and traits.kind is Kind.VALUE else inside).append(thing)
-                things = inside
-        return nbytes
-
-    def _meet(self, references: list[Any]) -> dict[type, list[Any]]:
-        """Take note of what a list of references leads to; return what was met for the first time, by type."""
-        if len(references) < _MANY:
-            return self._meet_few(references)
-        single = list(map(_ONCE.__eq__, _counts(references)))
-        if all(single):
-            alone = references
-            fresh: list[Any] = []
-        else:
-            alone = list(compress(references, single))
-            others = list(compress(references, map(operator.not_, single)))
-            fresh = self._note(others)
-        met = _by_type(alone)
-        for cls, things in met.items():
-            if traits_of(cls).weighs:
-                self.alone_bytes += _sizes(cls, things)
-        if fresh:
-            for cls, things in _by_type(fresh).items():
-                met.setdefault(cls, []).extend(things)
-        return met
-
-    def _meet_few(self, references: list[Any]) -> dict[type, list[Any]]:
-        met: dict[type, list[Any]] = {}
-        for thing, count in zip(references, _counts(references), strict=True):
-            cls = type(thing)
-            if count == _ONCE:
-                if traits_of(cls).weighs:
-                    self.alone_bytes += _size(thing)
-            else:
-                key = id(thing)
-                self._edges[key] += 1
-                if key in self._seen:
-                    continue
-                self._seen[key] = thing
-            if cls in met:
-                met[cls].append(thing)
-            else:
-                met[cls] = [thing]
-        return met
-
-    def _note(self, things: list[Any]) -> list[Any]:
-        """Count references to objects that have several; return those objects that were not met before."""
-        keys = list(map(id, things))
-        self._edges.update(keys)
-        unseen = {key: thing for key, thing in zip(keys, things, strict=True) if key not in self._seen}
-        self._seen.update(unseen)
-        return list(unseen.values())
-
-    def _follow(self, met: dict[type, list[Any]]) -> list[Any]:
-        """Return what the objects refer to, once for each reference."""
-        references: list[Any] = []
-        for cls, things in met.items():
-            traits = traits_of(cls)
-            self.stuck |= traits.stuck
-            if not traits.followed:
-                continue
-            if traits.weakly:
-                self._weakly_held.update({id(t): n for t in things if (n := weakref.getweakrefcount(t))})
-            if cls is weakref.ref:
-                self._weak.update(id(reference()) for reference in things)
-            if traits.kind is Kind.DICT:
-                references += _in_dicts(things)
-                continue
-            inside = gc.get_referents(*things)
-            if self._thorough and traits.hides_dict:
-                reported = set(map(id, inside))
-                inside += [attributes for attributes in map(vars, things) if id(attributes) not in reported]
-            if traits.attributes:
-                # Two words and one for each attribute; the class is among the referents (3.11, tracemalloc).
-                self.alone_bytes += 8 * (len(inside) + len(things))
-            references += inside
-            if traits.kind is Kind.ARRAY:
-                for thing in things:
-                    references += self._in_array(thing)
-        return references
-
-    def _in_array(self, thing: np.ndarray[Any, Any] | np.void) -> list[Any]:
-        base = thing.base
-        if base is None:
-            if not thing.flags.owndata:
-                self.aliased = True
-            return list(_elements(thing)) if thing.dtype.hasobject else []
-        owner = base
-        while isinstance(owner, (np.ndarray, memoryview)) and (below := _below(owner)) is not None:
-            owner = below
-        ours = owner.flags.owndata if isinstance(owner, np.ndarray) else isinstance(owner, MEMORY)
-        if not ours or _overlaps(thing):
-            self.aliased = True
-        self._bases.update((id(base), id(owner)))
-        return [base]
-
-    def _compare(self) -> dict[int, Any]:
-        # _ONCE covers one list and one real reference; here the dict takes the place of the latter.
-        counts = _counts(list(self._seen.values()))
-        return {
-            key: thing
-            for (key, thing), count in zip(self._seen.items(), counts, strict=True)
-            if count - _ONCE > self._edges[key] and traits_of(type(thing)).weighs
-        }
-
-
-def _by_type(things: list[Any]) -> dict[type, list[Any]]:
-    classes = set(map(type, things))
-    if len(classes) == 1:
-        return {classes.pop(): things}
-    groups: dict[type, list[Any]] = defaultdict(list)
-    for thing in things:
-        groups[type(thing)].append(thing)
-    return groups
-
-
-def _sizes(cls: type, things: list[Any]) -> int:
-    """Bytes of objects that are all of type ``cls``, without what they refer to."""
-    if cls is float:
-        return _FLOAT_BYTES * len(things)
-    if cls in (int, str, bytes):
-        return sum(map(cls.__sizeof__, things))  # none of them has a garbage collector's header
-    return sum(map(_size if traits_of(cls).measures_itself else sys.getsizeof, things))
-
-
-def _size(thing: Any) -> int:
-    try:
-        return sys.getsizeof(thing)
-    except Exception:
-        # A __sizeof__ of the user's that fails is no reason to refuse the value.
-        return object.__sizeof__(thing)
-
-
-def _in_dicts(dicts: list[dict[Any, Any]]) -> list[Any]:
-    """Keys and values.  The garbage collector is not told of the keys of a dict that never had any but strings.
-
-    Nor is that visible from here.  A string may be listed once too often, which does no harm; anything else must not.
-    """
-    references = gc.get_referents(*dicts)
-    if set(map(type, chain.from_iterable(map(dict.keys, dicts)))) <= {str}:
-        references.extend(chain.from_iterable(map(dict.keys, dicts)))
-    elif len(dicts) > 1:
-        references.extend(
-            chain.from_iterable(dict.keys(one) for one in dicts if set(map(type, dict.keys(one))) == {str})
-        )
-    return references
-
-
-def _elements(holder: np.ndarray[Any, Any] | np.void) -> Iterable[Any]:
-    """The Python objects in an array."""
-    things = np.asarray(holder)
-    if things.dtype.names is None:
-        return things.ravel("K").tolist() if things.dtype.hasobject else []
-    return chain.from_iterable(_elements(things[name]) for name in things.dtype.names)
-
-
-def _below(owner: Any) -> Any:
-    return owner.obj if isinstance(owner, memoryview) else owner.base
-
-
-def _overlaps(thing: np.ndarray[Any, Any] | np.void) -> bool:
-    """Whether an element may be reached by two indices: sliding windows, broadcast arrays."""
-    extent = thing.itemsize
-    for stride, length in sorted(
-        (abs(stride), length) for stride, length in zip(thing.strides, thing.shape, strict=True)
-    ):
-        if length > 1:
-            if stride < extent:
-                return True
-            extent += stride * (length - 1)
-    return False
-
-
-def _counts(things: list[Any]) -> list[int]:
-    return list(map(sys.getrefcount, things))
-
-
-def _measure_once() -> int:
-    """What :func:`_counts` says of an object that the list holds and one other."""
-    holder = [object()]
-    return _counts(holder[:])[0]
-
-
-_ONCE: Final = _measure_once()
-_FLOAT_BYTES: Final = sys.getsizeof(0.0)
+    return Weight(nbytes, None, apart) if nbytes > data_bytes else Weight(0, REFERENCED)

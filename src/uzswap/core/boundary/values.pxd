@@ -12,6 +12,8 @@ cdef class Batch:
     cdef public int codec           # slots of codecs that the caller holds, or -1: as core/store/swap_out.pxd has them
     cdef public int small
     cdef public uint32_t small_bytes
+    cdef public int filter          # item size of the arrays that the batch is of, or 0
+    cdef public int flags           # TRY_FILTER, or 0
     cdef Span spans[BATCH_VALUES]
     cdef uint64_t handles[BATCH_VALUES]
     cdef bint takes(self, int64_t nbytes) noexcept

@@ -67,8 +67,8 @@ class Batch:
         s.start = start
         s.n = self.n
         s.folio = 1
-        s.flags = flags
-        s.filter = 0
+        s.flags = flags | self.flags
+        s.filter = self.filter
         s.small_bytes = self.small_bytes
         with cython.nogil:
             s.asked = codec_hold(engine.core, self.codec)

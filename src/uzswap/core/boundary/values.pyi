@@ -10,6 +10,9 @@ class Batch:
     #: one for values of at most ``small_bytes``, or -1
     small: int
     small_bytes: int
+    #: as in :meth:`Engine.store`, for all of them: item size of the arrays, or 0; TRY_FILTER, or 0
+    filter: int
+    flags: int
 
     def __len__(self) -> int: ...
     def store(self, engine: Engine, memcg: int, start: int, flags: int) -> StoreResult:

@@ -1,0 +1,101 @@
+"""Values that share parts with others, in a store: what comes back, what stays, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from tests.store.values import counters, evict
+
+from uzswap import Store
+
+if TYPE_CHECKING:
+    from tests.conftest import EngineFactory
+
+
+def test_values_that_share_an_object_come_back_sharing_it(engine: EngineFactory) -> None:
+    with Store[str, Any](engine().cgroup("/a")) as store:
+        shared = [0]
+        store["a"] = [shared]
+        store["b"] = {"x": shared}
+        evict(store)
+        assert store.stats()["packed"] == 2
+        store["a"][0].append(1)
+        assert store["b"]["x"] == [0, 1]
+        assert store["b"]["x"] is shared
+        del shared
+        evict(store)
+        store["b"]["x"].append(2)
+        assert store["a"] == [[0, 1, 2]]
+
+
+def test_a_shared_dict_of_settings_does_not_fill_a_limit(engine: EngineFactory) -> None:
+    settings = {"hosts": ["a", "b"], "retries": 3}
+    cgroup = engine().cgroup("/a")
+    cgroup.write("memory.max", "2M")
+    with Store[int, Any](cgroup) as store:
+        for key in range(200):
+            store[key] = {"settings": settings, "data": [float(number) for number in range(1000)]}
+        settings["retries"] = 5
+        for key in range(200):
+            assert store[key]["settings"] is settings
+            assert store[key]["data"][-1] == 999.0
+
+
+def test_copies_do_not_see_later_changes(engine: EngineFactory) -> None:
+    with Store[str, Any](engine().cgroup("/a"), shared="copy") as store:
+        settings = {"retries": 3}
+        store["a"] = whole = {"settings": settings}
+        evict(store)
+        settings["retries"] = 5
+        assert store["a"] == {"settings": {"retries": 3}}
+        assert store["a"] is not whole
+
+
+def test_rows_of_one_array_come_back_as_rows_of_one_array(engine: EngineFactory) -> None:
+    cgroup = engine().cgroup("/a")
+    with Store[str, Any](cgroup) as store:
+        store["rows"] = list(np.arange(100_000.0).reshape(100, 1000))
+        for _ in range(2):
+            evict(store)
+            assert store.where("rows") == "zswap"
+            rows = store["rows"]
+            assert all(np.array_equal(row, np.arange(1000.0) + 1000 * n) for n, row in enumerate(rows))
+            assert store.resident_bytes == counters(cgroup)["anon"] < 900_000
+            del rows
+
+
+def test_why(engine: EngineFactory) -> None:
+    with Store[str, Any](engine().cgroup("/a")) as store:
+        store["free"] = [1.5]
+        store["held"] = held = [2.5]
+        store["stuck"] = [(number for number in held)]
+        assert store.why("free").startswith("nothing keeps it")
+        assert "the variable held of test_why()" in store.why("held")
+        assert "a generator" in store.why("stuck")
+        evict(store)
+        assert "coldest" in store.why("free")
+        with pytest.raises(KeyError):
+            store.why("nothing")
+
+
+def test_the_programs_own_measure(engine: EngineFactory) -> None:
+    cgroup = engine().cgroup("/a")
+    with Store[str, Any](cgroup, sizeof=len) as store:
+        store["a"] = ["x"] * 5000
+        assert store.resident_bytes == counters(cgroup)["anon"] == 5000
+        evict(store)
+        assert store.resident_bytes == 0
+        assert len(store["a"]) == 5000
+        assert store.resident_bytes == 5000
+        with pytest.raises(TypeError) as raised:
+            store["b"] = 5
+        assert "sizeof" in raised.value.__notes__[0]
+        assert "b" not in store
+        assert store.resident_bytes == 5000
+
+
+def test_an_unknown_way_to_share_is_refused(engine: EngineFactory) -> None:
+    with pytest.raises(ValueError, match="refer"):
+        Store(engine().cgroup("/a"), shared="maybe")  # type: ignore[arg-type]
