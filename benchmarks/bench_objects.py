@@ -148,7 +148,7 @@ def show_million(number: int, directory: str) -> list[dict[str, Any]]:
         results.add_row(f"{line['values']}", "", *shown)
     console.print(results)
     last = found[-1]
-    gib = last["peak"] / number * 10_000_000 / 2**30
+    gib = (last["base"] + (last["peak"] - last["base"]) / number * 10_000_000) / 2**30
     console.print(f"10 million values at this rate, GiB: {gib:.2f}", verdict(gib, MILLION_GIB, at_most=True))
     return found
 

@@ -28,6 +28,8 @@ BATCH: Final = 50_000
 KEYS: Final = 20_000
 #: how often, of a hundred operations: get, set, del; the rest looks whether a key is there
 GETS, SETS, DELETES = 60, 25, 5
+#: how many keys are there when as many are set anew as are deleted
+FULL: Final = KEYS * SETS // (SETS + DELETES)
 #: operations between two reclaims, which take turns: half of the store, some of the pool to the disk, all of the store
 BETWEEN: Final = 5000
 
@@ -61,6 +63,7 @@ def million(number: int, directory: str) -> None:
                 values=len(store),
                 rss=rss() - before,
                 peak=peak(),
+                base=before,
                 pool=cgroup.stats()["zswap"],
                 cpu=time.process_time() - start,
             )
@@ -81,7 +84,7 @@ def operations(number: int, directory: str) -> None:
         for step in range(STEPS + 1):
             # The first, which does not count, is there to fill it.
             target = number * step // STEPS if step else 0
-            while done < target or (not step and len(store) < KEYS // 2):
+            while done < target or (not step and len(store) < FULL):
                 key, what = turns.randrange(KEYS), turns.randrange(100)
                 if not step or GETS <= what < GETS + SETS:
                     store[key] = _value(texts, key, turns.randrange(100))
@@ -102,6 +105,8 @@ def operations(number: int, directory: str) -> None:
                             store.reclaim(store.resident_bytes // (reclaims % 3))
                         else:
                             cgroup.reclaim(1 << 20, source="zswap")
+            if not step:
+                start = time.process_time()
             tell(operations=done, rss=rss(), values=len(store), cpu=time.process_time() - start)
 
 

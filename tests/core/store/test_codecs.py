@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,14 @@ def train(samples: list[bytes], capacity: int = 16384) -> bytes:
     return core.train_dictionary(b"".join(samples), np.array([len(one) for one in samples], np.uint64), capacity)
 
 
+@cache
+def content(kind: str) -> bytes:
+    return train(records(600, 0, kind))
+
+
 def dictionary(engine: core.Engine, kind: str = "order", level: int = 3) -> int:
     """A held slot."""
-    slot = engine.dictionary_new(train(records(600, 0, kind)), level)
+    slot = engine.dictionary_new(content(kind), level)
     assert slot > 0
     return slot
 
