@@ -32,8 +32,12 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     # The relay is the descriptor table of a mount's own.
     "serve": frozenset({"cgroup", "client", "core.boundary.relay", "engine", "files"}),
     "client": frozenset(),
+    # A client alone: it works on the kernel's cgroups as on an engine's.
+    "agent": frozenset({"client"}),
+    # It has an engine of its own for the agent to work on, and a front-end in it.
+    "replay": frozenset({"agent", "cgroup.surroundings", "client", "core.boundary.engine", "uzswap"}),
     # The grammar of memory.reclaim is text, as the tables of files are.
-    "cli": frozenset({"cgroup.reclaim", "client", "files", "probes", "uzswap"}),
+    "cli": frozenset({"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "uzswap"}),
 }
 #: the composition root, and the public names: they know everybody, and no room knows the first
 EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})

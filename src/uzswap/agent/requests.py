@@ -1,0 +1,195 @@
+"""Requests to memory.reclaim: at most one under way for each cgroup, each with a deadline, none waiting for another.
+
+Each has a thread of its own, so that one that hangs holds up nobody.  One that takes longer than its deadline is
+interrupted by the root (EINTR); one that does not even end then is left alone, and its cgroup with it, until it ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from uzswap.agent.observe import numbers
+from uzswap.agent.policies.policy import MEMORY, PAGE, Decision, Done
+from uzswap.agent.tree import Tree
+from uzswap.client.root import PATIENCE, Root
+from uzswap.threads import start_thread
+
+__all__ = ["Finished", "InlineRequests", "Request", "Requests", "ThreadedRequests", "carry_out", "text_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request."""
+
+    #: of the cgroup
+    inode: int
+    path: str
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request that has ended."""
+
+    request: Request
+    done: Done
+
+
+class Requests(Protocol):
+    """Carries requests out."""
+
+    def busy(self, inode: int) -> float | None:
+        """Return for how many seconds a request has been under way in a cgroup, None without one."""
+        ...
+
+    def start(self, request: Request) -> None:
+        """Begin a request.
+
+        Raises
+        ------
+        OSError
+            EAGAIN no thread can be had; EBUSY one is under way in this cgroup.
+        """
+        ...
+
+    def finished(self) -> list[Finished]:
+        """Return those that have ended since the last call."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def text_of(decision: Decision) -> str:
+    """Return what is written to memory.reclaim.
+
+    >>> text_of(Decision(1, 4096, "open")), text_of(Decision(2, 100, "open", min_age=120))
+    ('4096', '100 source=zswap min_age=120')
+    """
+    if decision.stage == MEMORY:
+        return f"{decision.nbytes}"
+    age = "" if decision.min_age is None else f" min_age={decision.min_age}"
+    return f"{decision.nbytes} source=zswap{age}"
+
+
+#: keys of memory.stat that tell what a stage did
+_WRITTEN: Final = "zswpwb_proactive_b"
+_STOLEN: Final = "pgsteal_proactive"
+
+
+def carry_out(root: Root, directory: str, decision: Decision, within: float) -> Done:
+    """Make one request, and return what came of it, by the counters: EAGAIN is success in part."""
+    began = time.monotonic()
+    number, before, after = 0, None, None
+    try:
+        before = _amount(root, directory, decision.stage)
+        root.write(f"{directory}/memory.reclaim", text_of(decision).encode(), within=within)
+    except OSError as error:
+        number = error.errno or errno.EIO
+    if before is not None:
+        try:
+            after = _amount(root, directory, decision.stage)
+        except OSError as error:  # gone
+            number = number or error.errno or errno.EIO
+    done = 0 if before is None or after is None else max(0, after - before)
+    return Done(decision.stage, decision.nbytes, done, number, time.monotonic() - began)
+
+
+def _amount(root: Root, directory: str, stage: int) -> int:
+    """Return bytes: what a stage did ever, or for a kernel that does not count it, what makes the same difference."""
+    stat = numbers(root.read(f"{directory}/memory.stat"))
+    if stage != MEMORY:
+        return int(stat.get(_WRITTEN, 0))
+    if _STOLEN in stat:  # 6.13 and later
+        return int(stat[_STOLEN]) * PAGE
+    return -int(stat.get("anon", 0)) - int(stat.get("file", 0))
+
+
+class ThreadedRequests:
+    """A thread for each request.  Closing it waits for none of them."""
+
+    def __init__(self, tree: Tree, deadline: float, wake: Callable[[], object], root: Callable[[], Root]) -> None:
+        self._tree = tree
+        self._deadline = deadline
+        self._wake = wake
+        self._root = root
+        self._lock = threading.Lock()
+        self._under_way: dict[int, float] = {}
+        self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+
+    def busy(self, inode: int) -> float | None:
+        with self._lock:
+            began = self._under_way.get(inode)
+        return None if began is None else time.monotonic() - began
+
+    def start(self, request: Request) -> None:
+        with self._lock:
+            if request.inode in self._under_way:
+                raise OSError(errno.EBUSY, "a request is under way", request.path)
+            self._under_way[request.inode] = time.monotonic()
+        try:
+            start_thread("uzswap-request", self._run, request)
+        except OSError:
+            with self._lock:
+                del self._under_way[request.inode]
+            raise
+
+    def _run(self, request: Request) -> None:
+        done = Done(request.decision.stage, request.decision.nbytes, 0, errno.EIO)
+        try:
+            with self._root() as root:
+                directory = self._tree.cgroup(request.path).path
+                done = carry_out(root, directory, request.decision, self._deadline)
+        finally:
+            with self._lock:
+                del self._under_way[request.inode]
+            self._ended.put(Finished(request, done))
+            self._wake()
+
+    def finished(self) -> list[Finished]:
+        found = []
+        while True:
+            try:
+                found.append(self._ended.get_nowait())
+            except queue.Empty:
+                return found
+
+    def hung(self, inode: int) -> bool:
+        """Whether a request was interrupted and has not ended all the same."""
+        return (self.busy(inode) or 0.0) > self._deadline + PATIENCE
+
+    def close(self) -> None:
+        """Wait until those have ended that end when they are interrupted."""
+        until = time.monotonic() + self._deadline + PATIENCE
+        while time.monotonic() < until:
+            with self._lock:
+                if not self._under_way:
+                    return
+            threading.Event().wait(0.01)
+
+
+class InlineRequests:
+    """Each is carried out at once, in the caller's thread: for a replay, whose clock stands still meanwhile."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._ended: list[Finished] = []
+
+    def busy(self, inode: int) -> float | None:
+        return None
+
+    def start(self, request: Request) -> None:
+        directory = self._tree.cgroup(request.path).path
+        self._ended.append(Finished(request, carry_out(self._tree.root, directory, request.decision, float("inf"))))
+
+    def finished(self) -> list[Finished]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> None:
+        """Do nothing: none is under way."""
