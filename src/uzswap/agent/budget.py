@@ -10,6 +10,7 @@ ChromeOS's swap_management keeps its daily limit the same way; the rate is oomd'
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -116,7 +117,7 @@ class Budget:
             return
         new = self._path.with_suffix(".new")
         try:
-            new.write_text(json.dumps({"at": self._at, "saved": self._saved, "spent": self._spent}))
+            _write(new, json.dumps({"at": self._at, "saved": self._saved, "spent": self._spent}).encode())
             os.replace(new, self._path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -128,3 +129,13 @@ class Budget:
             if self._failing:
                 self._say(f"the write budget is kept in {self._path} again")
             self._failing = False
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Make a file; all of it, or an error."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(fd, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(fd)

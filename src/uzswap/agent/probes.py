@@ -130,5 +130,5 @@ def _of_the_machine(tree: Tree, machine: Machine) -> dict[str, str]:
             else "there is no swap: add a device (mkswap, swapon), else anonymous memory has nowhere to go"
         )
     elif machine.swap_free == machine.swap_total and not machine.pool:
-        missing["unused"] = "swap is configured, and has never been used: see that memory.swap.max is not 0"
+        missing["unused"] = "swap is configured, and unused so far: if it stays so, see that memory.swap.max is not 0"
     return missing

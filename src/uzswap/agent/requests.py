@@ -82,7 +82,7 @@ _WRITTEN: Final = "zswpwb_proactive_b"
 _STOLEN: Final = "pgsteal_proactive"
 
 
-def carry_out(root: Root, directory: str, decision: Decision, within: float) -> Done:
+def carry_out(root: Root, directory: str, decision: Decision, within: float | None) -> Done:
     """Make one request, and return what came of it, by the counters: EAGAIN is success in part."""
     began = time.monotonic()
     number, before, after = 0, None, None
@@ -185,7 +185,7 @@ class InlineRequests:
 
     def start(self, request: Request) -> None:
         directory = self._tree.cgroup(request.path).path
-        self._ended.append(Finished(request, carry_out(self._tree.root, directory, request.decision, float("inf"))))
+        self._ended.append(Finished(request, carry_out(self._tree.root, directory, request.decision, None)))
 
     def finished(self) -> list[Finished]:
         ended, self._ended = self._ended, []

@@ -52,15 +52,21 @@ _STATE = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def agent(context: click.Context) -> None:
+class _Agent(click.Group):
+    """Runs the agent where no sub-command is given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Agent)
+def agent() -> None:
     """Take memory back before it is needed, and say why.
 
     Without a sub-command: run.
     """
-    if context.invoked_subcommand is None:
-        context.invoke(run)
 
 
 @agent.command()
@@ -72,13 +78,13 @@ def agent(context: click.Context) -> None:
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Prometheus metrics on this port of localhost.")
 @click.option("--for", "duration", metavar="DURATION", help="End after so long, such as 1h.")
 def run(
-    root: str = KERNEL,
-    config_path: str | None = None,
-    given: tuple[str, ...] = (),
-    state: Path | None = None,
-    dry_run: bool = False,
-    metrics_port: int | None = None,
-    duration: str | None = None,
+    root: str,
+    config_path: str | None,
+    given: tuple[str, ...],
+    state: Path | None,
+    dry_run: bool,
+    metrics_port: int | None,
+    duration: str | None,
 ) -> int:
     """Run the agent, until it is told to stop: SIGTERM, SIGINT.
 
