@@ -57,11 +57,11 @@ def test_a_clock_that_is_set_back_is_harmless(tmp_path: Path) -> None:
     path = tmp_path / "budget.json"
     b = budget(path)
     b.take(12_000, 10 * DAY)
-    for b in (b, budget(path)):
-        assert b.available(5 * DAY) == 0
-        assert b.available(5 * DAY + 10) == 1000
-        assert b.available(6 * DAY + 20) == 12_000
-        assert b.spent == 0
+    for one in (b, budget(path)):
+        assert one.available(5 * DAY) == 0
+        assert one.available(5 * DAY + 10) == 1000
+        assert one.available(6 * DAY + 20) == 12_000
+        assert one.spent == 0
 
 
 def test_a_damaged_file_begins_empty_and_says_so(tmp_path: Path) -> None:

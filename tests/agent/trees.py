@@ -1,4 +1,4 @@
-"""Trees to look after: a kernel's, of plain files in a directory, with as much of a kernel's behaviour as files have."""
+"""Trees to look after: a kernel's, of plain files, with as much of a kernel's behaviour as files have."""
 
 from __future__ import annotations
 

@@ -71,6 +71,8 @@ class Config:
     layers: tuple[tuple[str | None, Mapping[str, Any]], ...] = ()
     #: cgroups that have settings of their own
     single: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: for everybody, over all of that: of a command line
+    last: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str) -> Config:
@@ -143,6 +145,7 @@ class Config:
         tables = [table for pattern, table in self.layers if pattern is None or glob(pattern).fullmatch(path)]
         if path in self.single:
             tables.append(self.single[path])
+        tables.append(self.last)
         choice = Choice()
         for table in tables:
             choice = replaced(choice, {key: value for key, value in table.items() if key not in POLICIES})
@@ -177,7 +180,7 @@ class Config:
         settings = replaced(self.agent, agent)
         if settings.quiet_hours:
             _quiet(settings.quiet_hours)
-        return replace(self, agent=settings, layers=(*self.layers, (None, table)))
+        return replace(self, agent=settings, last=table)
 
     def is_quiet(self, minute: int) -> bool:
         """Whether a minute of the local day is one in which nothing is written."""

@@ -173,6 +173,7 @@ class Agent:
         self._collect()
         self._budget.keep()
         self._records.close()
+        self.tree.root.close()
 
     # Who is looked after
 
