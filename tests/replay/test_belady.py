@@ -18,13 +18,10 @@ ZSWAP, DISK = 0.01, 0.04
 def best_of_all(accesses: list[tuple[int, float]], lengths: list[int], lost: float) -> float:
     """Return the best saved share within a loss, by trying every place for every gap."""
     end = accesses[-1][1]
-    firsts = sorted({page: when for page, when in reversed(accesses)}.values())
+    firsts = sorted(dict(reversed(accesses)).values())
     gaps = []
     for i, (page, when) in enumerate(accesses):
-        later = next(
-            (other for other, _ in ((k, v) for k, v in enumerate(accesses) if k > i) if accesses[other][0] == page),
-            None,
-        )
+        later = next((k for k in range(i + 1, len(accesses)) if accesses[k][0] == page), None)
         gaps.append((page, when, end if later is None else accesses[later][1], later is not None))
     points = sorted({*firsts, *(when for _, when in accesses), end})
 

@@ -15,6 +15,7 @@ budget      how much may be written to the device, kept across restarts
 records     every decision, in a bounded ring on disk
 explain     decisions in words
 metrics     decisions as numbers, for Prometheus
+outlook     what it would have to work with, for uzswap doctor
 notify      the service manager
 loop        puts them together
 ==========  ============================================================================

@@ -97,6 +97,10 @@ class Pages:
         """Bytes of all pages that were ever accessed."""
         return self._touched * PAGE
 
+    def handle(self, page: int) -> int:
+        """Return the handle of a page that is not in memory, else 0."""
+        return int(self._handles[page])
+
     @property
     def packed_bytes(self) -> int:
         """Bytes in the pool."""
