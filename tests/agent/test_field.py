@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.agent.test_requests import Carrying, blocking
 from tests.agent.trees import MIB, KernelTree, Looking
+from tests.support.child import PATIENCE
 from tests.support.small_disk import small_tmpfs, use_up
 
 from uzswap.agent.policies.policy import MEMORY, ZSWAP
@@ -92,13 +93,17 @@ def test_a_write_that_blocks_for_ever_is_on_nobody_s_way(kernel: KernelTree) -> 
                 look.clock.now += 6
                 look.agent.round()
                 while carrying.requests.busy(os.stat(kernel.top / "b").st_ino) is not None:
-                    carrying.ended.wait(0.01)
+                    assert carrying.ended.wait(PATIENCE)
+                    carrying.ended.clear()
+                    look.agent.round()
             look.agent.round()
             assert len([record for record in look.records.recent() if record.cgroup == "/b" and record.asked]) >= 2
             assert [record.gate for record in look.records.recent() if record.cgroup == "/a"][-1] == "busy"
         # Without a reader the write ends with EPIPE.
         while carrying.requests.busy(os.stat(a).st_ino) is not None:
-            carrying.ended.wait(0.01)
+            assert carrying.ended.wait(PATIENCE)
+            carrying.ended.clear()
+            look.agent.round()
 
 
 def test_nothing_is_asked_for_where_nothing_can_go(kernel: KernelTree, answers: Answers) -> None:

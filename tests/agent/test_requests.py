@@ -134,6 +134,7 @@ def test_the_agent_lets_a_cgroup_rest_whose_request_was_interrupted(tmp_path: Pa
             while carrying.requests.busy(os.stat(a).st_ino) is not None:
                 assert carrying.ended.wait(PATIENCE)
                 carrying.ended.clear()
+                look.agent.round()
             for _ in range(3):
                 look.clock.now += 2
                 look.agent.round()

@@ -24,6 +24,7 @@ GATES: Final[dict[str, str]] = {
     "disk refaults": "pages from the device cost {lost:p} of its time; {came_back:r} of what was written",
     "floor": "it is at its floor of {floor:b}, or has nothing that can go",
     "small": "it is less than a page, which is kept for the next round",
+    "not worth it": "it is too little of this machine's memory to be worth a request yet",
     "young": "nothing has been in zswap for {age:s} yet",
     "nothing compressed": "it has nothing in zswap",
     "warming up": "it has not been watched for long enough",

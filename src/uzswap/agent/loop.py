@@ -41,6 +41,12 @@ _REST_ZSWAP: Final = 120.0
 _FRUIT: Final = 0.1
 #: requests in a row that have to bring nothing: the first may only use up a second chance (SPEC 6.5)
 _FRUITLESS: Final = 2
+#: gates that say that there is nothing, not that it must not be done
+_NOTHING_TO_DO: Final = frozenset(
+    {"floor", "nothing compressed", "no source", "no swap", "writeback off", "no ages", "swap full", "not worth it"}
+)
+#: seconds from one look to the next at a cgroup of which there is nothing to be had
+_SLOWEST: Final = 60.0
 #: errnos after which a request counts as fruitless at once
 _HARD: Final = frozenset(
     {errno.EINTR, errno.ETIMEDOUT, errno.EINVAL, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC}
@@ -95,6 +101,8 @@ class _Watched:
     done: list[Done] = field(default_factory=list)
     #: waits for the request that is under way
     waiting: Decision | None = None
+    #: how many ticks until it is looked at again: more while there is nothing that could be done
+    slower: int = 1
     stages: dict[int, _Stage] = field(default_factory=lambda: {MEMORY: _Stage(), ZSWAP: _Stage()})
 
 
@@ -159,8 +167,8 @@ class Agent:
         quiet = self._is_quiet()
         for one in list(self._watched.values()):
             if one.due <= now:
-                one.due = max(one.due + one.settings.tick, now + one.settings.tick / 2)
                 budget -= self._step(one, now, budget, quiet)
+                one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
         self._collect()
         self.metrics.watched, self.metrics.budget = len(self._watched), max(0, budget)
         self._records.flush(now)
@@ -222,7 +230,7 @@ class Agent:
         # Each at its own moment: many at once would be a peak.
         due = now + random.Random(inode).random() * min(settings.tick, _LOOK) / 2
         self._watched[path] = _Watched(
-            path, inode, choice.policy, policy, settings, policy.State(), Reader(cgroup, abilities, policy.AGES), due
+            path, inode, choice.policy, policy, settings, policy.State(), Reader(cgroup, abilities, policy.WANTS), due
         )
 
     def _forget(self, path: str) -> None:
@@ -262,6 +270,13 @@ class Agent:
         one.done.clear()
         self._show(one, seen)
         taken = 0
+        if all(
+            stages[decision.stage].rests_until > now or (not decision.nbytes and decision.gate in _NOTHING_TO_DO)
+            for decision in decisions
+        ):
+            one.slower = min(2 * one.slower, max(1, int(_SLOWEST / one.settings.tick)))
+        else:
+            one.slower = 1
         for decision in decisions:
             if decision.penalty:
                 self._budget.take(decision.penalty, self._clock.wall())

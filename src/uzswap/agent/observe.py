@@ -60,8 +60,8 @@ class Reader:
 
     cgroup: Cgroup
     abilities: Abilities
-    #: whether ages are read, where there are any
-    ages: bool = False
+    #: what is read for this policy alone, where there is any: "ages", "cpu"
+    wants: frozenset[str] = frozenset()
     _seldom_at: float = float("-inf")
     _minimum: int = 0
     _swap_max: int | None = None
@@ -113,14 +113,15 @@ class Reader:
             diskin=value("pswpin") if "pswpin" in stat else max(0, faults - zswpin),
             zswpwb=value("zswpwb"),
             faults=faults,
-            cpu=_cpu(read("cpu.stat")) if can.cpu else None,
+            cpu=_cpu(read("cpu.stat")) if "cpu" in self.wants and can.cpu else None,
+            ram=machine.ram,
             pool=min(1.0, machine.pool / machine.pool_max) if machine.pool and machine.pool_max else 0.0,
             swap=1 - machine.swap_free / machine.swap_total if machine.swap_total else 0.0,
             unwritable=self._unwritable(quiet, machine),
             takes_age=can.min_age,
             budget=budget,
-            cold=histogram_of(read("uzswap.cold_age")) if self.ages and can.ages else None,
-            promoted=histogram_of(read("uzswap.promotion_age")) if self.ages and can.ages else None,
+            cold=histogram_of(read("uzswap.cold_age")) if "ages" in self.wants and can.ages else None,
+            promoted=histogram_of(read("uzswap.promotion_age")) if "ages" in self.wants and can.ages else None,
             done=done,
         )
 

@@ -45,7 +45,10 @@ class Requests(Protocol):
     """Carries requests out."""
 
     def busy(self, inode: int) -> float | None:
-        """Return for how many seconds a request has been under way in a cgroup, None without one."""
+        """Return for how many seconds a request has been under way in a cgroup, None without one.
+
+        It is under way until :meth:`finished` has told of it.
+        """
         ...
 
     def start(self, request: Request) -> None:
@@ -146,8 +149,6 @@ class ThreadedRequests:
                 directory = self._tree.cgroup(request.path).path
                 done = carry_out(root, directory, request.decision, self._deadline)
         finally:
-            with self._lock:
-                del self._under_way[request.inode]
             self._ended.put(Finished(request, done))
             self._wake()
 
@@ -157,20 +158,18 @@ class ThreadedRequests:
             try:
                 found.append(self._ended.get_nowait())
             except queue.Empty:
-                return found
-
-    def hung(self, inode: int) -> bool:
-        """Whether a request was interrupted and has not ended all the same."""
-        return (self.busy(inode) or 0.0) > self._deadline + PATIENCE
+                break
+        # Only what was told about is over: its cgroup could not have a next one before.
+        with self._lock:
+            for one in found:
+                del self._under_way[one.request.inode]
+        return found
 
     def close(self) -> None:
         """Wait until those have ended that end when they are interrupted."""
         until = time.monotonic() + self._deadline + PATIENCE
-        while time.monotonic() < until:
-            with self._lock:
-                if not self._under_way:
-                    return
-            threading.Event().wait(0.01)
+        while self._ended.qsize() < len(self._under_way) and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 class InlineRequests:

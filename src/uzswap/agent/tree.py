@@ -30,6 +30,7 @@ KERNEL: Final = "/sys/fs/cgroup"
 class Machine:
     """What the machine, or the engine, says of itself at one time.  Bytes; None is not told."""
 
+    ram: int = 0
     swap_total: int = 0
     swap_free: int = 0
     #: what the pool occupies, and the most that it may
@@ -113,6 +114,7 @@ class Tree:
         enabled = self._text(f"{self.zswap}/enabled").strip()
         pool = meminfo.get("Zswap")
         return Machine(
+            ram=total,
             swap_total=meminfo.get("SwapTotal", 0),
             swap_free=meminfo.get("SwapFree", 0),
             pool=pool,

@@ -17,6 +17,8 @@ from uzswap.threads import start_thread
 
 __all__ = ["DirectoryRoot"]
 
+#: bytes that are read at once: more than most control files have
+_PART: Final = 1 << 16
 #: what the process that writes runs: data on stdin, the errno on stdout, 0 for none and -1 for a part
 _WRITER: Final = """
 import os, sys
@@ -56,8 +58,19 @@ class DirectoryRoot(Root):
         return self
 
     def read(self, path: str) -> str:
-        with explain(path), open(path, errors="surrogateescape") as file:
-            return file.read()
+        # Without a file object, which costs more than the read: an agent makes hundreds a second.
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                parts = [os.read(fd, _PART)]
+                while parts[-1]:
+                    parts.append(os.read(fd, _PART))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            with explain(path):
+                raise error
+        return b"".join(parts).decode(errors="surrogateescape")
 
     def write(
         self, path: str, data: bytes, *, within: float | None = None, interrupts: Interrupts | None = None

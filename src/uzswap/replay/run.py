@@ -219,9 +219,10 @@ def _measured(made: NDArray[np.uint8]) -> list[int]:
         group = z.cgroup("/lengths")
         found = []
         for row in made:
-            handle = z.swap_out(row, group)
-            found.append(int(_counters(group)["zswap"]))
-            z.free(handle)
+            handles = z.swap_out_many(row, group)
+            # What does not compress is refused where there is no device; elsewhere it is kept as it is.
+            found.append(int(_counters(group)["zswap"]) if handles[0] else PAGE)
+            z.free_many(handles[handles != 0])
     return found
 
 

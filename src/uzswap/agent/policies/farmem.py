@@ -17,13 +17,13 @@ from typing import Final
 from uzswap.agent.policies.policy import MEMORY, Decision, Histogram, Observation, floor_of, whole_pages
 from uzswap.agent.settings import setting
 
-__all__ = ["AGES", "Settings", "State", "best_age", "percentile", "step"]
+__all__ = ["WANTS", "Settings", "State", "best_age", "percentile", "step"]
 
 #: best thresholds that are remembered: a week of minutes
 _MINUTES = 7 * 24 * 60
 
 #: what it wants to know beyond the ordinary
-AGES: Final = True
+WANTS: Final = frozenset({"ages"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from typing import Final
 from uzswap.agent.policies.policy import MEMORY, ZSWAP, Decision, Observation, whole_pages
 from uzswap.agent.settings import setting
 
-__all__ = ["AGES", "Settings", "State", "step"]
+__all__ = ["WANTS", "Settings", "State", "step"]
 
 #: bytes of a step: fewer are not worth a request
 _LEAST: Final = 1 << 20
 
 #: what it wants to know beyond the ordinary
-AGES: Final = False
+WANTS: Final = frozenset({"cpu"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,8 @@ class Observation:
     faults: int = 0
     #: microseconds of CPU, ever; None where the tree has no cpu.stat
     cpu: int | None = None
+    #: of the machine, 0 if it does not say
+    ram: int = 0
     #: share of its limit that the pool has reached
     pool: float = 0.0
     #: share of swap space in use
@@ -141,8 +143,8 @@ class Decision:
 class Policy(Protocol):
     """A module of :mod:`uzswap.agent.policies`."""
 
-    #: whether it wants to know ages of pages, which are dear to read
-    AGES: bool
+    #: what it wants to know that is not read for everybody: "ages", "cpu"
+    WANTS: frozenset[str]
     #: settings, a frozen dataclass with ``tick``: seconds from one step to the next
     Settings: type[Any]
     #: what a cgroup that is seen for the first time has

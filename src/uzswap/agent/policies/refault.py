@@ -14,10 +14,10 @@ from typing import Final
 from uzswap.agent.policies.policy import MEMORY, Decision, Observation, floor_of, whole_pages
 from uzswap.agent.settings import setting
 
-__all__ = ["AGES", "Settings", "State", "step"]
+__all__ = ["WANTS", "Settings", "State", "step"]
 
 #: what it wants to know beyond the ordinary
-AGES: Final = False
+WANTS: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

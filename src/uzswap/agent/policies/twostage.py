@@ -22,10 +22,10 @@ from typing import Final
 from uzswap.agent.policies.policy import MEMORY, PAGE, ZSWAP, Decision, Observation, floor_of, whole_pages
 from uzswap.agent.settings import setting
 
-__all__ = ["AGES", "Settings", "State", "step"]
+__all__ = ["WANTS", "Settings", "State", "step"]
 
 #: what it wants to know beyond the ordinary
-AGES: Final = False
+WANTS: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Settings:
     # A quarter a round takes what was not used for some 24 s; Google's coldest useful age is 120 s (ASPLOS'19), for a
     # gate that knows ages and no costs.
     probe_max: float = setting(0.25, "number", "largest share of a request")
+    # 160 KiB of 16 GiB: what many small cgroups give and take again is not worth the looking.
+    worth: float = setting(1e-5, "number", "share of the machine's RAM that a request is worth making for")
     request_max: int = setting(128 << 20, "bytes", "largest request (DAMON_RECLAIM's quota)")
     # TMO, section 3: a compressed page is read in 40 us, the fastest of their SSDs takes 470 us (p90).
     zswap_load: float = setting(40e-6, "seconds", "that a page from zswap costs")
@@ -144,9 +146,12 @@ def _stage_one(
         return state, Decision(MEMORY, 0, "floor", inputs)
     wanted = min(state.carried + above * probe * opened, above, settings.request_max)
     nbytes = whole_pages(wanted)
+    least = max(PAGE, int(seen.ram * settings.worth))
+    if nbytes < least:
+        nbytes = 0
     grown = min(probe * settings.growth, settings.probe_max) if opened > 0.5 else probe
-    state = replace(state, probe=grown, carried=min(wanted - nbytes, PAGE))
-    return state, Decision(MEMORY, nbytes, "open" if nbytes else "small", inputs)
+    state = replace(state, probe=grown, carried=min(wanted - nbytes, least))
+    return state, Decision(MEMORY, nbytes, "open" if nbytes else "not worth it", inputs)
 
 
 def _stage_two(
