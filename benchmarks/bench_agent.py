@@ -1,8 +1,8 @@
 """What the agent itself costs: CPU time and memory for 500 cgroups, at its default intervals.
 
-Three trees: plain files with the kernel's names, which always offer memory and never give any (the price of looking); an
-engine's mount and its socket, whose cgroups have values of which a quarter is in use.  Two times: at first, when there is
-something to be had of all of them at once, and later.  The target is 1 % of a CPU and 60 MiB.
+Three trees: plain files with the kernel's names, which always offer memory and never give any (the price of looking);
+an engine's mount and its socket, whose cgroups have values of which a quarter is in use.  Two times: at first, when
+there is something to be had of all of them at once, and later.  The target is 1 % of a CPU and 60 MiB.
 
     python -m benchmarks.bench_agent [--quick]
 """
