@@ -11,6 +11,7 @@ policies/   from what was seen to what is to be done, pure functions, one a file
 settings    values with units, and what text they are read from
 config      which cgroup has which policy with which settings: a TOML file
 requests    one request under way for each cgroup, each with a deadline
+lowered     limits that are lowered for a moment, and are what they were again whatever happens
 budget      how much may be written to the device, kept across restarts
 records     every decision, in a bounded ring on disk
 explain     decisions in words

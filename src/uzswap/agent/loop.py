@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 #: seconds from one look for cgroups to the next
 _LOOK: Final = 6.0
+#: seconds from one round to the next at least
+_GRAIN: Final = 1.0
 #: seconds of the first rest of a cgroup of which nothing could be had
 _REST: Final = 12.0
 #: seconds of the longest rest of stage two: what is in zswap grows older by itself
@@ -173,7 +175,9 @@ class Agent:
         self.metrics.watched, self.metrics.budget = len(self._watched), max(0, budget)
         self._records.flush(now)
         soonest = min([one.due for one in self._watched.values()], default=self._look_at)
-        return max(0.0, min(soonest, self._look_at) - self._clock.monotonic())
+        # Those that are due soon after one another have one round: with hundreds of cgroups the rounds would be dear.
+        grain = min([one.settings.tick / 4 for one in self._watched.values()], default=_GRAIN)
+        return max(min(grain, _GRAIN), min(soonest, self._look_at) - self._clock.monotonic())
 
     def close(self) -> None:
         """Wait for what is under way, and keep what is known."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from uzswap.agent.lowered import Lowered
 from uzswap.agent.observe import numbers
 from uzswap.agent.policies.policy import MEMORY, PAGE, Decision, Done
 from uzswap.agent.tree import Tree
@@ -85,28 +86,47 @@ _WRITTEN: Final = "zswpwb_proactive_b"
 _STOLEN: Final = "pgsteal_proactive"
 
 
-def carry_out(root: Root, directory: str, decision: Decision, within: float | None) -> Done:
+def carry_out(
+    root: Root, directory: str, decision: Decision, within: float | None, lowered: Lowered | None = None
+) -> Done:
     """Make one request, and return what came of it, by the counters: EAGAIN is success in part."""
     began = time.monotonic()
     number, before, after = 0, None, None
     try:
-        before = _amount(root, directory, decision.stage)
-        root.write(f"{directory}/memory.reclaim", text_of(decision).encode(), within=within)
+        before = _amount(root, directory, decision)
+        if not decision.by_limit:
+            root.write(f"{directory}/memory.reclaim", text_of(decision).encode(), within=within)
+        elif lowered is not None:
+            _push_out(root, directory, decision, within, lowered)
     except OSError as error:
         number = error.errno or errno.EIO
     if before is not None:
         try:
-            after = _amount(root, directory, decision.stage)
+            after = _amount(root, directory, decision)
         except OSError as error:  # gone
             number = number or error.errno or errno.EIO
     done = 0 if before is None or after is None else max(0, after - before)
     return Done(decision.stage, decision.nbytes, done, number, time.monotonic() - began)
 
 
-def _amount(root: Root, directory: str, stage: int) -> int:
+def _push_out(root: Root, directory: str, decision: Decision, within: float | None, lowered: Lowered) -> None:
+    """Have pages that are stored push others out: each frees about one entry over the limit (SPEC 3.4)."""
+    now = int(root.read(f"{directory}/memory.zswap.current"))
+    limit = max(0, now - decision.nbytes) // PAGE * PAGE
+    if not limit:
+        return  # 0 would turn zswap off
+    seconds = PATIENCE + (within or PATIENCE)
+    with lowered.to(f"{directory}/memory.zswap.max", limit, seconds):
+        root.write(f"{directory}/memory.reclaim", f"{decision.nbytes}".encode(), within=within)
+
+
+def _amount(root: Root, directory: str, decision: Decision) -> int:
     """Return bytes: what a stage did ever, or for a kernel that does not count it, what makes the same difference."""
     stat = numbers(root.read(f"{directory}/memory.stat"))
-    if stage != MEMORY:
+    if decision.by_limit:
+        held, was = int(stat.get("zswap", 0)), int(stat.get("zswapped", 0))
+        return int(int(stat.get("zswpwb", 0)) * PAGE * (held / was if was else 1.0))
+    if decision.stage != MEMORY:
         return int(stat.get(_WRITTEN, 0))
     if _STOLEN in stat:  # 6.13 and later
         return int(stat[_STOLEN]) * PAGE
@@ -116,11 +136,19 @@ def _amount(root: Root, directory: str, stage: int) -> int:
 class ThreadedRequests:
     """A thread for each request.  Closing it waits for none of them."""
 
-    def __init__(self, tree: Tree, deadline: float, wake: Callable[[], object], root: Callable[[], Root]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        deadline: float,
+        wake: Callable[[], object],
+        root: Callable[[], Root],
+        lowered: Lowered | None = None,
+    ) -> None:
         self._tree = tree
         self._deadline = deadline
         self._wake = wake
         self._root = root
+        self._lowered = lowered
         self._lock = threading.Lock()
         self._under_way: dict[int, float] = {}
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
@@ -147,7 +175,7 @@ class ThreadedRequests:
         try:
             with self._root() as root:
                 directory = self._tree.cgroup(request.path).path
-                done = carry_out(root, directory, request.decision, self._deadline)
+                done = carry_out(root, directory, request.decision, self._deadline, self._lowered)
         finally:
             self._ended.put(Finished(request, done))
             self._wake()

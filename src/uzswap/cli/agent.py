@@ -19,6 +19,7 @@ from uzswap.agent.budget import Budget
 from uzswap.agent.config import Config
 from uzswap.agent.explain import explain
 from uzswap.agent.loop import Agent
+from uzswap.agent.lowered import Lowered
 from uzswap.agent.notify import notify, watchdog_interval
 from uzswap.agent.records import Record, Records, read_records, read_status
 from uzswap.agent.requests import ThreadedRequests
@@ -110,7 +111,9 @@ def run(
                     return 0
         records = Records(directory, config.agent.record_rows, config.agent.record_bytes, _say)
         budget = Budget(config.agent.swapout_rate, config.agent.swapout_day, budget_file, _say)
-        requests = ThreadedRequests(tree, config.agent.deadline, wake.set, tree.again)
+        lowered = Lowered(directory / "lowered.json", _say)
+        lowered.restore_left_behind()
+        requests = ThreadedRequests(tree, config.agent.deadline, lambda: None, tree.again, lowered)
         one = Agent(tree, config, requests, records, budget, say=_say, dry_run=dry_run)
         server = None if metrics_port is None else one.metrics.serve(metrics_port)
         try:
@@ -118,6 +121,7 @@ def run(
         finally:
             notify("STOPPING=1")
             one.close()
+            lowered.close()
             if server is not None:
                 server[0].shutdown()
                 server[0].server_close()

@@ -136,6 +136,8 @@ class Decision:
     inputs: Mapping[str, float] = field(default_factory=dict)
     #: seconds; stage two, where the tree takes it
     min_age: int | None = None
+    #: by pushing out over a lowered memory.zswap.max, where there is no source=zswap
+    by_limit: bool = False
     #: bytes that the write budget loses for what came back too soon
     penalty: int = 0
 

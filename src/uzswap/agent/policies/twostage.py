@@ -47,6 +47,9 @@ class Settings:
     zswap_load: float = setting(40e-6, "seconds", "that a page from zswap costs")
     disk_load: float = setting(470e-6, "seconds", "that a page from the device costs")
     writeback: bool = setting(True, "flag", "whether there is a stage two")
+    substitute: bool = setting(
+        False, "flag", "on a kernel without source=zswap, memory.zswap.max is lowered for a moment instead"
+    )
     interval: float = setting(30.0, "seconds", "from one round of stage two to the next")
     age_min: float = setting(120.0, "seconds", "in zswap before a page may go to the device")
     age_max: float = setting(86400.0, "seconds", "the same, with an empty pool and all caution")
@@ -182,9 +185,11 @@ def _stage_two(
     }  # fmt: skip
 
     def answer(nbytes: int, why: str) -> tuple[State, Decision]:
-        return state, Decision(ZSWAP, nbytes, why, inputs, math.ceil(age) if seen.takes_age else None, penalty)
+        min_age = math.ceil(age) if seen.takes_age else None
+        return state, Decision(ZSWAP, nbytes, why, inputs, min_age, penalty=penalty, by_limit=by_limit)
 
-    if seen.unwritable:
+    by_limit = seen.unwritable == "no source" and settings.substitute
+    if seen.unwritable and not by_limit:
         return answer(0, seen.unwritable)
     if not opened:
         return answer(0, gate)
