@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.command import uzswap
+from tests.support.child import Child
 
 from uzswap.cli.main import run
 from uzswap.replay.run import Case, replay
@@ -124,3 +125,24 @@ def test_a_trace_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "t").write_text("hello\n")
     assert run(["replay", str(tmp_path / "t"), "--workers", "1"]) == 1
     assert "none of the formats" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_on_a_cluster(trace: str) -> None:
+    pytest.importorskip("distributed", reason="pip install 'uzswap[dask]'")
+    code = """
+        import sys
+        from distributed import LocalCluster
+        from uzswap.cli.main import run
+
+        if __name__ == "__main__":
+            with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+                address = cluster.scheduler_address
+                code = run(["replay", sys.argv[1], "--policy", "twostage,tmo", "--dask", address, "--json"])
+            sys.exit(code)
+    """
+    with Child(code, [trace]) as child:
+        found = [json.loads(child.read_line()) for _ in range(2)]
+        child.wait().check()
+    assert [one["policy"] for one in found] == ["twostage", "tmo"]
+    assert found[0] == replay(Case(trace, "twostage")).as_json()

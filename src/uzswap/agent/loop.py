@@ -279,7 +279,7 @@ class Agent:
             for decision in decisions
         ):
             one.slower = min(2 * one.slower, max(1, int(_SLOWEST / one.settings.tick)))
-        else:
+        elif not any(stage.fruitless for stage in stages.values()):
             one.slower = 1
         for decision in decisions:
             if decision.penalty:

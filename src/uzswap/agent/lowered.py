@@ -1,8 +1,8 @@
 """Limits that are lowered for a moment, and are what they were again whatever happens to the agent.
 
-A kernel without ``source=zswap`` has only coarse substitutes for it (docs/spec.md, 9): ``memory.zswap.max`` below what is in
-use has each page that is stored push one out.  That is a limit, and a limit must not outlive its purpose.  So a small
-process of its own, the guard, is told before one is lowered.  It writes back what was there when the agent ends,
+A kernel without ``source=zswap`` has only coarse substitutes for it (docs/spec.md, 9): ``memory.zswap.max`` below what
+is in use has each page that is stored push one out.  That is a limit, and a limit must not outlive its purpose.  So a
+small process of its own, the guard, is told before one is lowered.  It writes back what was there when the agent ends,
 however it ends, and also when the agent takes longer than it said.  It needs no disk.  Where the agent and the guard
 are both killed (with their whole cgroup, say), a file in the state directory tells the next agent.
 """

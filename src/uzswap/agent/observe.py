@@ -75,7 +75,7 @@ class Reader:
         OSError
             ENOENT or ENODEV the cgroup is gone.
         """
-        read = self.cgroup.read_if_there
+        read = self._read
         stat = numbers(self.cgroup.read("memory.stat"))
 
         def value(*keys: str) -> int:
@@ -125,11 +125,20 @@ class Reader:
             done=done,
         )
 
+    def _read(self, file: str) -> str | None:
+        """Return the text of a file, None without it: that the cgroup is there memory.stat has shown."""
+        try:
+            return self.cgroup.root.read(f"{self.cgroup.path}/{file}")
+        except OSError as error:
+            if error.errno in _NOT_HAD:
+                return None
+            raise
+
     def _read_seldom(self, now: float) -> None:
         self._seldom_at = now
-        self._minimum = _limit(self.cgroup.read_if_there("memory.min")) or 0
-        self._swap_max = _limit(self.cgroup.read_if_there("memory.swap.max"))
-        self._writeback = (self.cgroup.read_if_there("memory.zswap.writeback") or "1").strip() != "0"
+        self._minimum = _limit(self._read("memory.min")) or 0
+        self._swap_max = _limit(self._read("memory.swap.max"))
+        self._writeback = (self._read("memory.zswap.writeback") or "1").strip() != "0"
 
     def _room(self, machine: Machine, used: int, zswap: int) -> int:
         """Return how much more anonymous memory has room in swap; an engine takes it at writeback only."""
@@ -171,5 +180,7 @@ def _cpu(text: str | None) -> int | None:
     return int(numbers(text)["usage_usec"]) if text and "usage_usec" in text else None
 
 
+#: errnos of a file that a cgroup does not have, or not for us; EOPNOTSUPP and EINVAL are pressure without psi=1
+_NOT_HAD: Final = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL})
 #: errnos of a cgroup that is gone
 GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})

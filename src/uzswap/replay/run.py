@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import multiprocessing
 import os
 import tempfile
@@ -259,10 +260,10 @@ def replay_many(cases: Sequence[Case], workers: int | None = None, scheduler: st
 
 def _on_dask(cases: Sequence[Case], scheduler: str) -> Iterator[Outcome]:
     try:
-        from distributed import Client
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise ImportError("a cluster needs distributed: pip install 'uzswap[dask]'") from error
-    with Client(scheduler) as client:
+    with distributed.Client(scheduler) as client:
         run: Callable[[Case], Outcome] = replay
         for future in client.map(run, cases, pure=False):
             yield future.result()

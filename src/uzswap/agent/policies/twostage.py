@@ -1,8 +1,7 @@
 """The default: memory into zswap as far as it costs little time, and to the disk what stays cold there.
 
 **Stage one.**  TMO's formula (Weiner et al., ASPLOS'22) with a share that finds its own size: it begins with Senpai's
-1 % (facebookincubator/oomd, ``max_probe``), grows by Katalyst's 5 % a round (kubewharf/katalyst-core) while the gate is
-more than half open, and is halved when it closes.  The gate is closed by memory pressure, by IO pressure, or by the
+1 % (facebookincubator/oomd, ``max_probe``), grows by a fifth a round while the gate is more than half open, and is halved when it closes.  The gate is closed by memory pressure, by IO pressure, or by the
 time that pages cost that came back: their number, by what a load takes.  A hot page is one whose refaults cost time; a
 count of refaults alone would keep pages in memory that are used every few minutes.
 
@@ -36,6 +35,7 @@ class Settings:
     burst: float = setting(10.0, "number", "times as much of each may be in ten seconds as in a minute")
     floor: int = setting(0, "bytes", "kept above what cannot be reclaimed")
     probe: float = setting(0.01, "number", "share of a first request")
+    # Katalyst's 1.05 takes 400 s from the first share to the largest, this 110 s; both find the same share in the end.
     growth: float = setting(1.2, "number", "of the share, each round with an open gate")
     # A quarter a round takes what was not used for some 24 s; Google's coldest useful age is 120 s (ASPLOS'19), for a
     # gate that knows ages and no costs.
