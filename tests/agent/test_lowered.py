@@ -11,12 +11,19 @@ from pathlib import Path
 
 import pytest
 from tests.agent.trees import MIB, KernelTree
+from tests.conftest import EngineFactory
+from tests.serve.conftest import needs_fuse, private
 from tests.support.child import PATIENCE, Child
+from tests.support.states import fill
 
+from uzswap import Store
 from uzswap.agent.lowered import Lowered
 from uzswap.agent.policies import twostage
 from uzswap.agent.policies.policy import ZSWAP, Decision, Observation
 from uzswap.agent.requests import carry_out
+from uzswap.client.directory import DirectoryRoot
+
+__all__ = ["private"]
 
 
 @pytest.fixture
@@ -128,3 +135,22 @@ def test_the_policy_asks_for_it_only_when_it_is_told_to(substitute: bool, expect
         state, decisions = twostage.step(settings, state, replace(seen, time=30.0 * i))
     second = decisions[-1]
     assert (second.nbytes, second.gate, second.by_limit) == expected
+
+
+@needs_fuse
+def test_on_a_real_tree_what_is_stored_pushes_out_what_is_oldest(engine: EngineFactory, private: Path) -> None:
+    z = engine()
+    group = z.cgroup("/g")
+    handles = fill(z, group, 300, 2000, referenced=False)
+    with Store[int, bytes](group) as store, z.mount(private / "m") as mount:
+        for i in range(100):
+            store[i] = os.urandom(3000)
+        lowered = Lowered(None, print)
+        directory = f"{mount.path}/cgroup/g"
+        decision = Decision(ZSWAP, 100_000, "open", by_limit=True)
+        done = carry_out(DirectoryRoot(), directory, decision, None, lowered)
+        lowered.close()
+        assert done.done > 0
+        assert int(group.read("uzswap.disk")) > 0
+        assert group.read("memory.zswap.max") == "max\n"
+    z.free_many(handles)

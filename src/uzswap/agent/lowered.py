@@ -104,11 +104,11 @@ class Lowered:
         """
         with open(path) as file:
             before = file.read().strip()
-        with self._lock:
-            self._now[path] = before
-            self._keep()
-            self._tell(["+", within, path, before], answered=True)
         try:
+            with self._lock:
+                self._now[path] = before
+                self._keep()
+                self._tell(["+", within, path, before], answered=True)
             _write(path, str(value))
             yield
         finally:

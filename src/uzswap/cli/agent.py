@@ -101,12 +101,15 @@ def run(
     wake = threading.Event()
     with Deadlines() as deadlines, _stopped_by_signals(stop, wake):
         tree = None
+        said = False
         while tree is None:
             try:
                 tree = open_tree(root, deadlines)
             except FileNotFoundError as error:
-                _say(f"{root}: {error.strerror}; it is looked for again")
-                notify(f"READY=1\nSTATUS=waits for {root}")
+                if not said:
+                    _say(f"{root}: {error.strerror}; it is looked for again")
+                said = True
+                notify(f"READY=1\nWATCHDOG=1\nSTATUS=waits for {root}")
                 if _wait(stop, _AGAIN, until):
                     return 0
         records = Records(directory, config.agent.record_rows, config.agent.record_bytes, _say)
