@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from uzswap.replay.run import Case, replay
 
-ACCESSES, HOURS = 20_000, 6
+ACCESSES, HOURS = 12_000, 4
 Rng = np.random.Generator
 
 
