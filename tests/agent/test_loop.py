@@ -181,3 +181,20 @@ def test_a_cgroup_is_seen_as_its_files_are(kernel: KernelTree) -> None:
     kernel.make("/a")
     cgroup: Cgroup = kernel.tree.cgroup("/a")
     assert cgroup.read("memory.current") == f"{500 * MIB}\n"
+
+
+def test_without_zswap_stage_one_writes_to_the_device_and_has_the_budget_too(kernel: KernelTree) -> None:
+    """What oomd has swapout_bps_threshold for: reclaim goes straight to the swap device then."""
+    kernel.make("/a")
+    kernel.stat("/a", file=0, inactive_file=0, active_file=0)
+    (kernel.zswap / "enabled").write_text("N\n")
+    look = Looking(kernel.tree, '[agent]\nswapout_day = "8M"\n')
+    look.run(6)
+    assert int(kernel.asked("/a").split()[0]) > 0
+    (kernel.top / "a/memory.swap.current").write_text(f"{8 * MIB}\n")
+    look.run(60)
+    assert look.budget.available(look.clock.wall()) == 0
+    assert look.gates(MEMORY)[-1] == "floor"
+    kernel.asked("/a")
+    look.run(600, 3)
+    assert kernel.asked("/a") == ""

@@ -103,6 +103,8 @@ class _Watched:
     done: list[Done] = field(default_factory=list)
     #: waits for the request that is under way
     waiting: Decision | None = None
+    #: bytes on the device at the last look
+    disk: int | None = None
     #: how many ticks until it is looked at again: more while there is nothing that could be done
     slower: int = 1
     stages: dict[int, _Stage] = field(default_factory=lambda: {MEMORY: _Stage(), ZSWAP: _Stage()})
@@ -274,6 +276,11 @@ class Agent:
         one.done.clear()
         self._show(one, seen)
         taken = 0
+        if not self._machine.zswap:
+            taken = max(0, seen.disk - (seen.disk if one.disk is None else one.disk))
+            if taken:
+                self._budget.take(taken, self._clock.wall())
+        one.disk = seen.disk
         if all(
             stages[decision.stage].rests_until > now or (not decision.nbytes and decision.gate in _NOTHING_TO_DO)
             for decision in decisions

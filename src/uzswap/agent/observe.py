@@ -91,6 +91,8 @@ class Reader:
         zswpin = value("zswpin")
         faults = value("pgmajfault")
         room = self._room(machine, int(swap or 0), zswap)
+        if not machine.zswap:
+            room = min(room, budget)  # stage one writes to the device itself
         resident = value("anon", "file")
         return Observation(
             time=now,
