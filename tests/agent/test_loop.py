@@ -188,10 +188,10 @@ def test_without_zswap_stage_one_writes_to_the_device_and_has_the_budget_too(ker
     kernel.make("/a")
     kernel.stat("/a", file=0, inactive_file=0, active_file=0)
     (kernel.zswap / "enabled").write_text("N\n")
-    look = Looking(kernel.tree, '[agent]\nswapout_day = "8M"\n')
+    look = Looking(kernel.tree, '[agent]\nswapout_day = "100M"\n')
     look.run(6)
-    assert int(kernel.asked("/a").split()[0]) > 0
-    (kernel.top / "a/memory.swap.current").write_text(f"{8 * MIB}\n")
+    assert kernel.asked("/a").startswith("1048576")  # a hundredth of 100 MiB
+    (kernel.top / "a/memory.swap.current").write_text(f"{100 * MIB}\n")
     look.run(60)
     assert look.budget.available(look.clock.wall()) == 0
     assert look.gates(MEMORY)[-1] == "floor"
