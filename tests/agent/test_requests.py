@@ -51,9 +51,9 @@ def blocking(path: Path) -> Iterator[None]:
 class Carrying:
     """Requests that are carried out by threads, on a kernel's tree or another one."""
 
-    def __init__(self, tree: Tree, deadline: float) -> None:
+    def __init__(self, tree: Tree, deadline: float, at_once: int = 8) -> None:
         self.ended = threading.Event()
-        self.requests = ThreadedRequests(tree, deadline, self.ended.set, tree.again)
+        self.requests = ThreadedRequests(tree, deadline, self.ended.set, tree.again, at_once=at_once)
 
     def ask(self, path: str, inode: int, stage: int = MEMORY, nbytes: int = MIB) -> None:
         self.requests.start(Request(inode, path, Decision(stage, nbytes, "open")))
@@ -101,6 +101,19 @@ def test_one_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
         assert (first.request.path, first.done.errno) == ("/b", 0)
         assert (second.request.path, second.done.errno) == ("/a", errno.EINTR)
         assert carrying.requests.busy(1) is None
+
+
+def test_so_many_at_once_and_not_even_all_that_hang_hold_up_the_rest(tmp_path: Path) -> None:
+    kernel = KernelTree(tmp_path)
+    names = [f"/{i}" for i in range(6)]
+    directories = [kernel.make(name) for name in names]
+    with Deadlines() as deadlines, blocking(directories[0] / "memory.reclaim"):
+        tree = Tree(DirectoryRoot(deadlines), str(kernel.top), "tree", "", "", engine=False)
+        carrying = Carrying(tree, 0.2, at_once=1)
+        for inode, name in enumerate(names, 1):
+            carrying.ask(name, inode)
+        found = {one.request.path: one.done.errno for one in carrying.wait(6)}
+    assert found == {name: errno.EINTR if name == "/0" else 0 for name in names}
 
 
 def test_at_most_one_request_is_under_way_in_a_cgroup(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class AgentSettings:
     watch: tuple[str, ...] = setting(("/*",), "list", "globs of the cgroups to look after")
     ignore: tuple[str, ...] = setting((), "list", "globs of cgroups to leave alone, whoever watches them")
     deadline: float = setting(10.0, "seconds", "until a request is interrupted, and its cgroup rests")
+    at_once: int = setting(8, "count", "requests under way at a time; one that is overdue does not count")
     # oomd's swapout_bps_threshold; ChromeOS's and mmd's bytes a day
     swapout_rate: int = setting(1 << 20, "bytes", "a second that may be written to the device, in the long run")
     swapout_day: int = setting(1 << 30, "bytes", "in 24 hours that may be written to the device")

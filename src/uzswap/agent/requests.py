@@ -143,12 +143,14 @@ class ThreadedRequests:
         wake: Callable[[], object],
         root: Callable[[], Root],
         lowered: Lowered | None = None,
+        at_once: int = 8,
     ) -> None:
         self._tree = tree
         self._deadline = deadline
         self._wake = wake
         self._root = root
         self._lowered = lowered
+        self._slots = threading.BoundedSemaphore(max(1, at_once))
         self._lock = threading.Lock()
         self._under_way: dict[int, float] = {}
         self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
@@ -172,11 +174,17 @@ class ThreadedRequests:
 
     def _run(self, request: Request) -> None:
         done = Done(request.decision.stage, request.decision.nbytes, 0, errno.EIO)
+        # Reclaim is work: hundreds at once would be a peak.  But it is not waited for those that are overdue.
+        turn = self._slots.acquire(timeout=self._deadline)
+        with self._lock:
+            self._under_way[request.inode] = time.monotonic()
         try:
             with self._root() as root:
                 directory = self._tree.cgroup(request.path).path
                 done = carry_out(root, directory, request.decision, self._deadline, self._lowered)
         finally:
+            if turn:
+                self._slots.release()
             self._ended.put(Finished(request, done))
             self._wake()
 

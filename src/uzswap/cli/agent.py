@@ -116,7 +116,10 @@ def run(
         budget = Budget(config.agent.swapout_rate, config.agent.swapout_day, budget_file, _say)
         lowered = Lowered(directory / "lowered.json", _say)
         lowered.restore_left_behind()
-        requests = ThreadedRequests(tree, config.agent.deadline, lambda: None, tree.again, lowered)
+        settings = config.agent
+        requests = ThreadedRequests(
+            tree, settings.deadline, lambda: None, tree.again, lowered, at_once=settings.at_once
+        )
         one = Agent(tree, config, requests, records, budget, say=_say, dry_run=dry_run)
         server = None if metrics_port is None else one.metrics.serve(metrics_port)
         try:
