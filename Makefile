@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch]) \
 	$(UNTORN:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle arrays control agent
+BENCHES := store load writeback scale idle objects rss arrays codecs control agent
 # of `make replay`
 export TRACES ?=
 BENCH_ARGS ?=

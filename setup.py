@@ -21,6 +21,12 @@ UNTORN = (
     "arrays/allocating",
     "arrays/kept",
     "arrays/managed",
+    "caches/bounded",
+    "caches/deadlines",
+    "caches/keys",
+    "caches/layer",
+    "caches/once",
+    "caches/ttl",
     "cgroup/memcg",
     "cgroup/pressure",
     "cgroup/psi",
@@ -31,10 +37,12 @@ UNTORN = (
     "engine/zswap",
     "reclaim/limits",
     "signals",
-    "store/slots",
     "store/store",
     "units",
 )
+
+#: In pure Python mode like the core, but about Python's objects: the life of a value.
+OBJECTS = ("store/forms", "store/lruvec", "store/slabs", "store/slots")
 
 #: Header -> the Debian package that brings it, in the order in which a bare machine misses them.
 HEADERS = {
@@ -70,8 +78,9 @@ class BuildCore(build_ext):
 
     def build_extensions(self) -> None:
         self.probe_headers()
-        core = [extension for extension in self.extensions if extension.name.startswith("uzswap.core.")]
-        untorn = [extension for extension in self.extensions if extension not in core]
+        untorn_names = {f"uzswap.{name.replace('/', '.')}" for name in UNTORN}
+        untorn = [extension for extension in self.extensions if extension.name in untorn_names]
+        core = [extension for extension in self.extensions if extension not in untorn]
         self.extensions[:] = core + untorn
         translated = [
             copy
@@ -107,6 +116,7 @@ class BuildCore(build_ext):
 
 def extensions() -> list[Extension]:
     headers = sorted(str(path) for kind in ("*.pxd", "*.h") for path in CORE.rglob(kind))
+    objects = [Path(f"src/uzswap/{name}.py") for name in OBJECTS]
     untorn = [
         Extension(f"uzswap.{name.replace('/', '.')}", [f"src/uzswap/{name}.py"], extra_compile_args=["-O2"])
         for name in UNTORN
@@ -122,8 +132,12 @@ def extensions() -> list[Extension]:
         Extension(
             ".".join(path.relative_to("src").with_suffix("").parts),
             [str(path)],
-            depends=headers,
-            include_dirs=[str(CORE / "paging"), *([numpy.get_include()] if path.stem == "handler" else [])],
+            depends=headers + [str(other.with_suffix(".pxd")) for other in objects if path in objects],
+            include_dirs=[
+                str(CORE / "paging"),
+                str(CORE / "store"),
+                *([numpy.get_include()] if path.stem == "handler" else []),
+            ],
             # numpy 1.22 brought data handlers.
             define_macros=[
                 ("NPY_TARGET_VERSION", "NPY_1_22_API_VERSION"),
@@ -134,7 +148,7 @@ def extensions() -> list[Extension]:
             libraries=["lz4", "zstd", "xxhash", "pthread"],
             extra_compile_args=["-O3", "-std=gnu11"],
         )
-        for path in sorted(CORE.rglob("*.py"))
+        for path in [*sorted(CORE.rglob("*.py")), *objects]
         if path.stem != "__init__"
     ]
 

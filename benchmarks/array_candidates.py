@@ -82,6 +82,14 @@ class Candidate(ABC):
     def gather(self, order: Order, out: Bytes) -> None:
         """Copy each page of the order to the same page-sized buffer."""
 
+    def take(self, order: Order, out: Array) -> bool:
+        """Copy all pages of the order, one below the other, in one call; False for those who have none."""
+        return False
+
+    def put(self, order: Order, values: Array) -> bool:
+        """Overwrite all pages of the order with these, in one call; False for those who have none."""
+        return False
+
     @abstractmethod
     def footprint(self) -> Footprint: ...
 
@@ -125,6 +133,14 @@ class Resident(_Plain):
         super().__init__(task)
         self._adopt(np.empty_like(task.data))
 
+    def take(self, order: Order, out: Array) -> bool:
+        np.take(self.pages, order, 0, out, mode="clip")
+        return True
+
+    def put(self, order: Order, values: Array) -> bool:
+        self.pages[order] = values
+        return True
+
     def footprint(self) -> Footprint:
         return Footprint(self.array.nbytes)
 
@@ -137,6 +153,14 @@ class Paged(_Plain):
         self.cgroup = zswap.cgroup("/bench")
         self.cgroup.write("uzswap.resident.max", str(task.budget))
         self._adopt(uzswap.empty(task.data.shape, task.data.dtype, cgroup=self.cgroup))
+
+    def take(self, order: Order, out: Array) -> bool:
+        uzswap.take(self.pages, order, out=out)
+        return True
+
+    def put(self, order: Order, values: Array) -> bool:
+        uzswap.put(self.pages, order, values)
+        return True
 
     def waits(self) -> int:
         """How often a thread has waited for a page so far."""

@@ -26,6 +26,8 @@ PLAIN = {
     "locks.py": "they have one there",
     "core/boundary/ordered.py": "the lock within one that checks",
     "condition.py": "who waits waits for it, with nothing else",
+    "caches/keys.py": "a key's, the outermost of all: it is held while the mapping below is used",
+    "caches/once.py": "an event: who waits for another's computation has no lock",
     "engine/lifetime.py": "an event: closing waits for it, under CLOSING alone",
     "store/slots.py": "an event: who waits for another's load has no lock",
 }

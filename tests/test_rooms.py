@@ -18,7 +18,7 @@ PACKAGE: Final = Path(uzswap.__file__).parent
 
 #: beside all rooms: what anybody may use, and what uses no room
 BESIDE: Final = frozenset(
-    {"condition", "errors", "locks", "mountinfo", "result", "signals", "threads", "units", "_version"}
+    {"condition", "errors", "locks", "mountinfo", "process", "result", "signals", "threads", "units", "_version"}
 )
 #: room -> rooms, or single modules of them, that it may import from, beside itself.  Arrows point down only.
 #: "uzswap" are the public names.
@@ -30,6 +30,8 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "engine": frozenset({"cgroup", "core", "devices", "reclaim"}),
     "store": frozenset({"cgroup", "core", "engine", "reclaim"}),
     "arrays": frozenset({"cgroup", "core", "engine", "reclaim"}),
+    # Each is a mapping over a mapping, at the bottom a store.  Bounds are those of its cgroup, as the core counts them.
+    "caches": frozenset({"cgroup.memcg", "core.boundary.engine", "engine.default", "engine.lifetime", "store"}),
     "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),

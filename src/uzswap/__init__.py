@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from uzswap.arrays.advice import ArrayInfo, advise, info, resident
     from uzswap.arrays.array import array, asarray, empty, from_file, full, ones, zeros
     from uzswap.arrays.managed import managed
+    from uzswap.arrays.take import put, take
+    from uzswap.caches.decorator import cache
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.core.boundary.engine import REFUSED
     from uzswap.engine.default import default_engine, set_default_engine
@@ -50,6 +52,7 @@ __all__ = [
     "advise",
     "array",
     "asarray",
+    "cache",
     "default_engine",
     "doctor",
     "empty",
@@ -58,8 +61,10 @@ __all__ = [
     "info",
     "managed",
     "ones",
+    "put",
     "resident",
     "set_default_engine",
+    "take",
     "zeros",
 ]
 
@@ -81,6 +86,7 @@ _WHERE: Final = {
     "advise": "uzswap.arrays.advice",
     "array": "uzswap.arrays.array",
     "asarray": "uzswap.arrays.array",
+    "cache": "uzswap.caches.decorator",
     "default_engine": "uzswap.engine.default",
     "doctor": "uzswap.probes",
     "empty": "uzswap.arrays.array",
@@ -89,8 +95,10 @@ _WHERE: Final = {
     "info": "uzswap.arrays.advice",
     "managed": "uzswap.arrays.managed",
     "ones": "uzswap.arrays.array",
+    "put": "uzswap.arrays.take",
     "resident": "uzswap.arrays.advice",
     "set_default_engine": "uzswap.engine.default",
+    "take": "uzswap.arrays.take",
     "zeros": "uzswap.arrays.array",
 }
 

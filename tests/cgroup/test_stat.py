@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+import numpy as np
 import pytest
 from tests.conftest import EngineFactory
 from tests.support.front_end import FrontEnd
@@ -29,7 +30,7 @@ pgpromote_success pgscan pgsteal pswpin pswpout pgfault pgmajfault
 pgrefill pgactivate pgdeactivate pglazyfree pglazyfreed swpin_zero swpout_zero zswpin zswpout zswpwb
 thp_fault_alloc thp_collapse_alloc thp_swpout thp_swpout_fallback
 numa_pages_migrated numa_pte_updates numa_hint_faults
-uzswap.disk uzswap.clean_copies uzswap.same_filled
+uzswap.disk uzswap.clean_copies uzswap.metadata_bytes uzswap.same_filled
 """
 
 
@@ -114,6 +115,16 @@ def test_resident_memory_is_anon(z: Zswap) -> None:
         "pgsteal": freed // 4096,
     }
     owner.close()
+
+
+def test_the_tables_of_what_is_swapped_out_are_counted(z: Zswap) -> None:
+    g = z.cgroup("/p/a")
+    handles = [z.swap_out(page_of_length(1000, seed), g) for seed in range(10)]
+    assert stat(g, "uzswap.metadata_bytes") == stat(g.parent, "uzswap.metadata_bytes") == 10 * 48
+    reclaim(g, 10000)
+    assert stat(g, "uzswap.metadata_bytes") == 10 * 48  # it is on disk, its entry is not
+    z.free_many(np.array(handles, np.uint64))
+    assert stat(g, "uzswap.metadata_bytes") == stat(g.parent, "uzswap.metadata_bytes") == 0
 
 
 def test_F15_statistics_are_hierarchical(z: Zswap) -> None:

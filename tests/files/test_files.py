@@ -286,6 +286,8 @@ DEFAULTS = {
     "memory.events.local": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\nsock_throttled 0\n",
     "memory.swap.events": "high 0\nmax 0\nfail 0\n",
     "memory.pressure": "".join(f"{state} avg10=0.00 avg60=0.00 avg300=0.00 total=0\n" for state in ("some", "full")),
+    "uzswap.recompress": "asked 0\ntaken 0\nscanned 0\nrotated 0\nentries 0\n"
+    "bytes_before 0\nbytes_after 0\nrefused 0\n",
     "uzswap.last_reclaim": "", "uzswap.same_filled": "0\n", "uzswap.disk": "0\n",
 }  # fmt: skip
 

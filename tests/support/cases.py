@@ -86,6 +86,6 @@ ROOT_HAS = frozenset(
     {
         "memory.reclaim", "memory.stat", "memory.numa_stat", "memory.zswap.writeback", "memory.pressure",
         "cgroup.controllers", "cgroup.subtree_control", "cgroup.stat",
-        "uzswap.last_reclaim", "uzswap.same_filled", "uzswap.disk", "uzswap.clean_copies",
+        "uzswap.last_reclaim", "uzswap.recompress", "uzswap.same_filled", "uzswap.disk", "uzswap.clean_copies",
     }
 )  # fmt: skip

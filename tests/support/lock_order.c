@@ -16,6 +16,8 @@ static int (*real_unlock)(pthread_mutex_t *);
 static int (*real_destroy)(pthread_mutex_t *);
 static int (*real_rdlock)(pthread_rwlock_t *);
 static int (*real_wrlock)(pthread_rwlock_t *);
+static int (*real_tryrdlock)(pthread_rwlock_t *);
+static int (*real_trywrlock)(pthread_rwlock_t *);
 static int (*real_rwunlock)(pthread_rwlock_t *);
 static int (*real_rwdestroy)(pthread_rwlock_t *);
 static __thread void *held[MOST_HELD];
@@ -33,6 +35,8 @@ __attribute__((constructor)) static void begin(void) {
     real_destroy = dlsym(RTLD_NEXT, "pthread_mutex_destroy");
     real_rdlock = dlsym(RTLD_NEXT, "pthread_rwlock_rdlock");
     real_wrlock = dlsym(RTLD_NEXT, "pthread_rwlock_wrlock");
+    real_tryrdlock = dlsym(RTLD_NEXT, "pthread_rwlock_tryrdlock");
+    real_trywrlock = dlsym(RTLD_NEXT, "pthread_rwlock_trywrlock");
     real_rwunlock = dlsym(RTLD_NEXT, "pthread_rwlock_unlock");
     real_rwdestroy = dlsym(RTLD_NEXT, "pthread_rwlock_destroy");
 }
@@ -134,7 +138,7 @@ static int take_rwlock(pthread_rwlock_t *lock, int (*take)(pthread_rwlock_t *), 
     int ours = !inside && whose(caller) == OURS;
     if (ours) note(lock);
     int failed = take(lock);
-    if (ours) taken(lock);
+    if (ours && !failed) taken(lock);
     return failed;
 }
 
@@ -146,6 +150,17 @@ int pthread_rwlock_rdlock(pthread_rwlock_t *lock) {
 int pthread_rwlock_wrlock(pthread_rwlock_t *lock) {
     if (!real_wrlock) begin();
     return take_rwlock(lock, real_wrlock, __builtin_return_address(0));
+}
+
+/* Who tries waits next: see uz_brief_lock(). */
+int pthread_rwlock_tryrdlock(pthread_rwlock_t *lock) {
+    if (!real_tryrdlock) begin();
+    return take_rwlock(lock, real_tryrdlock, __builtin_return_address(0));
+}
+
+int pthread_rwlock_trywrlock(pthread_rwlock_t *lock) {
+    if (!real_trywrlock) begin();
+    return take_rwlock(lock, real_trywrlock, __builtin_return_address(0));
 }
 
 int pthread_rwlock_unlock(pthread_rwlock_t *lock) {

@@ -185,6 +185,10 @@ class Arena:
         """Return what holds the arrays of a cgroup, if there may be any."""
         return () if self.memory is None else (ArraysOf(cgroup, self.memory),)
 
+    def resident_bytes(self) -> int:
+        """Return what all arrays have resident."""
+        return 0 if self.memory is None else self.memory.info().resident * PAGE_SIZE
+
     def _cgroup_goes(self, cgroup: MemCgroup) -> None:
         """Called under the tree's lock: arrays, and what will yet be allocated in the cgroup, become the parent's."""
         if self.memory is None or cgroup.parent is None:

@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, SupportsIndex
 
 from uzswap.cgroup.pressure import Pressure
-from uzswap.cgroup.reclaim import ReclaimRequest, request
+from uzswap.cgroup.reclaim import ReclaimRequest, min_age_of, request
+from uzswap.cgroup.recompress import DEFAULT_CODEC, RecompressRequest, RecompressResult
 from uzswap.cgroup.stat import EVENTS, FILE_OF_EVENT, memory_stat
 from uzswap.core.boundary.engine import (
     COUNTERS,
@@ -36,7 +37,7 @@ from uzswap.core.boundary.engine import (
     ZSWAP_MAX,
 )
 from uzswap.errors import InvalidArgumentError, ReclaimError, os_error
-from uzswap.units import NO_LIMIT, PAGE_SIZE
+from uzswap.units import NO_LIMIT, PAGE_SIZE, parse_size
 
 if TYPE_CHECKING:
     from weakref import WeakSet
@@ -163,6 +164,8 @@ class MemCgroup:
         Whether ``cgroup.subtree_control`` says ``memory``.
     events, local_events : dict of str to int
         Counts since creation, of the subtree and of this cgroup alone; keys in :data:`~uzswap.cgroup.stat.EVENTS`.
+    last_recompress : RecompressResult or None
+        What the last write to ``uzswap.recompress`` did.
     last_reclaim : ReclaimResult or None
         What the last ``memory.reclaim`` here did, complete or not.
     pressure : Pressure
@@ -186,6 +189,7 @@ class MemCgroup:
         self.events = dict.fromkeys(EVENTS, 0)
         self.local_events = dict.fromkeys(EVENTS, 0)
         self.last_reclaim: ReclaimResult | None = None
+        self.last_recompress: RecompressResult | None = None
         self.pressure: Pressure = Pressure(tree.pressure, None if parent is None else parent.pressure)
         self._writeback = True
         #: by id: they may be mappings, which are equal when their contents are
@@ -293,6 +297,34 @@ class MemCgroup:
             self.last_reclaim = error.result
             raise
         return self.last_reclaim
+
+    def recompress(
+        self,
+        size: str | SupportsIndex,
+        *,
+        codec: str = DEFAULT_CODEC,
+        min_age: int | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> RecompressResult:
+        """Compress cold entries of the subtree's pool again with a slower codec: ``uzswap.recompress`` with a result.
+
+        Parameters
+        ----------
+        size
+            Compressed bytes to take up, or text such as "10M".
+        codec
+            ``"zstd"``, ``"zstd:LEVEL"``, ``"lz4"``.
+        min_age
+            Seconds; entries younger than that are left alone.
+
+        Raises
+        ------
+        OSError
+            ENOENT no such codec; EINVAL for other bad arguments; EINTR a signal or ``cancel`` ended it; ENODEV the
+            cgroup was removed.
+        """
+        request = RecompressRequest(parse_size(size), codec, None if min_age is None else min_age_of(str(min_age)))
+        return self.zswap.recompress(self, request, cancel)
 
     # Settings
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, SupportsIndex
 from uzswap.errors import os_error
 from uzswap.units import WHITESPACE, memparse, parse_integer, parse_size
 
-__all__ = ["KEYS", "SOURCES", "ReclaimRequest", "parse", "request"]
+__all__ = ["KEYS", "SOURCES", "ReclaimRequest", "min_age_of", "parse", "request"]
 
 Swappiness = int | Literal["max"]
 
@@ -77,7 +77,8 @@ def _source(value: str) -> str:
     return value
 
 
-def _min_age(value: str) -> int:
+def min_age_of(value: str) -> int:
+    """Read the value of ``min_age=``, whole seconds; raises EINVAL."""
     number, end = parse_integer(value)
     if not value or end < len(value) or number > _INT_MAX:
         raise _invalid(f"min_age={value} must be whole seconds, 0..{_INT_MAX}")
@@ -88,7 +89,7 @@ def _min_age(value: str) -> int:
 KEYS: Final[dict[str, Callable[[str], Any]]] = {
     "swappiness": _swappiness,
     "source": _source,
-    "min_age": _min_age,
+    "min_age": min_age_of,
 }
 
 #: source -> the keys that go with it; None is ordinary reclaim of resident memory

@@ -141,6 +141,11 @@ STATS: Final = (
     *(_events(f"numa_{what}") for what in ("pages_migrated", "pte_updates", "hint_faults")),
     _level("uzswap.disk", "disk", "compressed bytes on the device"),
     _level("uzswap.clean_copies", "uzswap.clean_copies", "compressed bytes of clean copies"),
+    _level(
+        "uzswap.metadata_bytes",
+        "uzswap.metadata_bytes",
+        "the engine's tables: 48 a page or value that is swapped out, 32 a page of an array; in no limit",
+    ),
     _pages("uzswap.same_filled", "uzswap.same_filled", "pages stored as one repeated word, all zero ones not counted"),
 )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uzswap.cgroup.control_files import ControlFiles
     from uzswap.cgroup.pressure import PressureMonitor
     from uzswap.cgroup.reclaim import ReclaimRequest
+    from uzswap.cgroup.recompress import RecompressRequest, RecompressResult
     from uzswap.condition import Condition
     from uzswap.core.boundary.engine import Engine
     from uzswap.result import ReclaimResult
@@ -74,6 +75,10 @@ class Host(Protocol[D]):
     def lifetime(self) -> Inside: ...
 
     def reclaim(self, memcg: D, request: ReclaimRequest, cancel: Callable[[], bool] | None = None) -> ReclaimResult: ...
+
+    def recompress(
+        self, memcg: D, request: RecompressRequest, cancel: Callable[[], bool] | None = None
+    ) -> RecompressResult: ...
 
     def limit_changed(self, memcg: D, name: str) -> None:
         """Act on a limit that was written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import random
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from rich.table import Table
 from uzswap import MemCgroup, ReclaimError, ReclaimResult, Store, Zswap
 from uzswap.cli import corpus, demo_arrays
 from uzswap.cli.report import printable
+from uzswap.process import resident_set
 from uzswap.units import format_size, parse_size
 
 _Item = TypeVar("_Item")
@@ -84,6 +86,9 @@ class Demo:
             cgroup = z.cgroup(f"/demo/{name}")
             self.tenants.append(Tenant(cgroup, Store(cgroup), corpus.take(files, size // 2)))
         self.parent = z.cgroup("/demo")
+        gc.collect()
+        #: of this process without any data
+        self.rss = resident_set()
 
     def run(self) -> int:
         """All steps; the exit code: 1 when anything read back differs."""
@@ -234,6 +239,8 @@ class Demo:
             sizes = [format_size(number) for number in (resident, zswapped, zswap, disk, total)]
             table.add_row(escape(printable(cgroup.path)), *sizes[:3], ratio, *sizes[3:])
         self.console.print(table)
+        more = max(resident_set() - self.rss, 0)
+        self.console.print(f"  RSS of this process: {format_size(more)} above what it was without the data")
 
     def progress(self, items: list[_Item], what: str) -> Iterator[_Item]:
         """Yield the items, with a progress bar on a terminal."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["disagreements"]
 
 #: what a subtree has, of which the children's shares add up to no more
-_LEVELS: Final = COUNTERS[: COUNTERS.index("swapcached") + 1]
+_LEVELS: Final = COUNTERS[: COUNTERS.index("uzswap.metadata_bytes") + 1]
 _RESIDENT: Final = GLOBALS.index("resident")
 
 

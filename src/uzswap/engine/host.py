@@ -9,8 +9,11 @@ if TYPE_CHECKING:
 
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.core.boundary.engine import Engine, Handles
+    from uzswap.core.boundary.values import Batch
     from uzswap.engine.lifetime import Lifetime
     from uzswap.engine.paging import AnyBuffer, Place
+    from uzswap.engine.parameters import Parameters
+    from uzswap.reclaim.heap import HeapTrim
     from uzswap.reclaim.limits import ResidentOwner
 
 __all__ = ["FrontEndHost", "host_of"]
@@ -23,10 +26,16 @@ class FrontEndHost(Protocol):
     def core(self) -> Engine: ...
 
     @property
+    def parameters(self) -> Parameters: ...
+
+    @property
     def lifetime(self) -> Lifetime: ...
 
     @property
     def closing(self) -> bool: ...
+
+    @property
+    def heap(self) -> HeapTrim: ...
 
     def register(self, owner: ResidentOwner) -> None: ...
 
@@ -37,8 +46,20 @@ class FrontEndHost(Protocol):
     def uncharge(self, memcg: MemCgroup, nbytes: int) -> None: ...
 
     def swap_out_many(
-        self, data: AnyBuffer, cgroup: MemCgroup, page: int = ..., node: int = 0, *, folio: int = 1
+        self,
+        data: AnyBuffer,
+        cgroup: MemCgroup,
+        page: int = ...,
+        node: int = 0,
+        *,
+        folio: int = 1,
+        compressor: str | None = None,
+        filter: int = 0,
     ) -> Handles: ...
+
+    def swap_out_batch(self, batch: Batch, cgroup: MemCgroup) -> None: ...
+
+    def load_error(self, number: int, handle: int) -> OSError: ...
 
     def fault_in_many(
         self, handles: ArrayLike, out: AnyBuffer | None = None, page: int = ..., *, consume: bool = True

@@ -39,12 +39,15 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.core.boundary.engine import EntryInfo, Handles
+    from uzswap.core.boundary.engine import EntryInfo, Handles, StoreResult
+    from uzswap.core.boundary.values import Batch
     from uzswap.reclaim.state import ReclaimState
     from uzswap.reclaim.walks import Walk
 
     #: what has its memory in one piece; arrays are Buffers to a type checker from Python 3.12 on only
     AnyBuffer: TypeAlias = Buffer | NDArray[Any]
+    #: stores pages from `start` on, of those up to `end`: (start, end, pages of one decision, flags)
+    Put: TypeAlias = Callable[[int, int, int, int], StoreResult]
 
 __all__ = ["Paging", "Place"]
 
@@ -91,7 +94,18 @@ class Paging:
             )
         return handle
 
-    def swap_out_many(self, data: AnyBuffer, memcg: MemCgroup, node: int, page: int, folio: int) -> Handles:
+    def swap_out_many(
+        self,
+        data: AnyBuffer,
+        memcg: MemCgroup,
+        node: int,
+        page: int,
+        folio: int,
+        codec: int = -1,
+        filter: int = 0,
+        flags: int = 0,
+    ) -> Handles:
+        """``codec``, ``filter`` and ``flags`` are those of :meth:`Engine.store`; the latter for all of the call."""
         buffer = _bytes_of(data)
         page, folio = operator.index(page), min(operator.index(folio), _MOST_PAGES)
         if not 1 <= page <= MAX_ENTRY:
@@ -100,7 +114,7 @@ class Paging:
             raise InvalidArgumentError(f"folio={folio}: a folio has at least one page")
         self._check(memcg, node)
         handles: Handles = np.zeros(-(-len(buffer) // page), np.uint64)
-        self._store_all(buffer, page, memcg, node, handles, folio)
+        self._store_all(buffer, page, memcg, node, handles, folio, codec, filter, flags)
         return handles
 
     def _check(self, memcg: MemCgroup, node: int) -> None:
@@ -110,31 +124,58 @@ class Paging:
             raise InvalidArgumentError(f"node={node}: this engine has nodes 0 to {self._state.nodes - 1}")
 
     def _store_all(
-        self, data: NDArray[np.uint8], page: int, memcg: MemCgroup, node: int, handles: Handles, folio: int
+        self,
+        data: NDArray[np.uint8],
+        page: int,
+        memcg: MemCgroup,
+        node: int,
+        handles: Handles,
+        folio: int,
+        codec: int = -1,
+        filter: int = 0,
+        always: int = 0,
     ) -> int:
         """SPEC 2.2 for every page.  Returns the errno for those that stay with the caller (their handles stay 0)."""
+        batch = max(_BATCH_BYTES // page // folio, 1) * folio
+
+        def put(start: int, end: int, step: int, flags: int) -> StoreResult:
+            part = data[: end * page]
+            return self._core.store(
+                part.data, page, memcg.index, node, handles, start, step, flags | always, codec, filter
+            )
+
         try:
-            return self._store(data, page, memcg, node, handles, folio)
+            return self._store(put, len(handles), batch, memcg, folio, lambda: int(np.count_nonzero(handles == 0)))
         except BaseException:
             # Nobody will ever know these handles.
             self.free_many(handles)
             raise
 
-    def _store(
-        self, data: NDArray[np.uint8], page: int, memcg: MemCgroup, node: int, handles: Handles, folio: int
-    ) -> int:
-        start, n = 0, len(handles)
-        batch = max(_BATCH_BYTES // page // folio, 1) * folio
-        part, end = data, 0
+    def swap_out_batch(self, batch: Batch, memcg: MemCgroup) -> None:
+        core = self._core
+        if not memcg.online:
+            memcg.require_online()
+
+        def put(start: int, end: int, step: int, flags: int) -> StoreResult:
+            return batch.store(core, memcg.index, start, flags)
+
+        try:
+            self._store(put, len(batch), len(batch), memcg, 1, batch.refused)
+        except BaseException:
+            batch.free(core)
+            raise
+
+    def _store(self, put: Put, n: int, batch: int, memcg: MemCgroup, folio: int, refused: Callable[[], int]) -> int:
+        """Store n pages, with a look for signals after each `batch`; returns as :meth:`_store_all`."""
+        start, end = 0, 0 if n > batch else n
         step, flags = folio, 0
         number, over_swap = errno.ENOMEM, 0
         while start < n:
-            if start >= end and n > batch:
+            if start >= end:
                 let_handlers_run()
                 end = min(start + batch, n)
-                part = data[: end * page]
             try:
-                done = self._core.store(part.data, page, memcg.index, node, handles, start, step, flags)
+                done = put(start, end, step, flags)
             except ValueError:
                 memcg.require_online()  # removed between two batches
                 raise
@@ -154,7 +195,7 @@ class Paging:
                 memcg.count_event("swap.fail", over_swap)
                 break
         if number == errno.ENOSPC:
-            memcg.count_event("swap.fail", int(np.count_nonzero(handles == 0)) - over_swap)
+            memcg.count_event("swap.fail", refused() - over_swap)
         self._count_swap_high(memcg)
         return number
 
@@ -228,7 +269,12 @@ class Paging:
     def _count_stall(self, info: EntryInfo, disk_ns: int) -> None:
         """Waiting for the device is a stall of the cgroup whose data it was, if it was not removed meanwhile."""
         if disk_ns and (memcg := self._state.tree.find_index(info.memcg)) is not None:
-            memcg.pressure.record(disk_ns)
+            # A finalizer that the garbage collector finds has bytecodes, and so handlers run, which may want any lock.
+            with hold_back_signals():
+                memcg.pressure.record(disk_ns)
+
+    def load_error(self, number: int, handle: int) -> OSError:
+        return self._load_error(number, handle, self._core.info(handle))
 
     def _load_error(self, number: int, handle: int, info: EntryInfo | None, which: str = "", page: int = 0) -> OSError:
         if info is None or number == errno.ESTALE:

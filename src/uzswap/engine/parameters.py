@@ -202,11 +202,21 @@ class Parameters:
 
     def _use_compressor(self, compressor: Compressor) -> None:
         if self._state.core.set_compressor(compressor.codec, compressor.level):
-            raise os_error(
-                errno.EBUSY,
-                f"{compressor} must wait: entries of too many other compressors are still stored, load or free some",
-            )
+            raise _too_many(compressor)
         self._compressor = compressor
+
+    def hold_codec(self, compressor: Compressor, filter: int = 0) -> int:
+        """Return a slot of the data plane to store with, which is the caller's until ``core.codec_put(slot)``.
+
+        Raises
+        ------
+        OSError
+            EBUSY: too many other compressors, or dictionaries of stores, still have entries.
+        """
+        slot = self._state.core.codec_get(compressor.codec, compressor.level, filter)
+        if slot < 0:
+            raise _too_many(compressor)
+        return slot
 
     def _set_walk(self, text: str) -> None:
         self._use_walk(text.strip(WHITESPACE))
@@ -226,6 +236,13 @@ class Parameters:
             if self._state.walk == "coldest"
             else IN_TURN
         )
+
+
+def _too_many(compressor: Compressor) -> OSError:
+    return os_error(
+        errno.EBUSY,
+        f"{compressor} must wait: entries of too many other compressors are still stored, load or free some",
+    )
 
 
 def _yes_no(value: bool) -> str:

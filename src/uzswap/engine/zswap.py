@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Final, Self, cast
 from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
 from uzswap.cgroup.reclaim import ReclaimRequest
+from uzswap.cgroup.recompress import RecompressRequest, RecompressResult
 from uzswap.cgroup.tree import CgroupTree
-from uzswap.core.boundary.engine import MAX_NODES, Engine
+from uzswap.core.boundary.engine import MAX_ENTRY, MAX_NODES, Engine
 from uzswap.devices import SwapFile, open_swap
 from uzswap.engine.agreement import disagreements
 from uzswap.engine.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
@@ -41,6 +42,7 @@ from uzswap.files.cgroup import CGROUP_FILES
 from uzswap.locks import Order, make_rlock
 from uzswap.reclaim.limits import HARD_LIMITS, ResidentOwner, Residents
 from uzswap.reclaim.proactive import proactive_writeback
+from uzswap.reclaim.recompress import recompress
 from uzswap.reclaim.resident import ResidentReclaim
 from uzswap.reclaim.shrinker import DynamicShrinker
 from uzswap.reclaim.state import ReclaimState
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from uzswap.core.boundary.engine import Handles
+    from uzswap.core.boundary.values import Batch
     from uzswap.engine.paging import AnyBuffer
     from uzswap.result import ReclaimResult
     from uzswap.serve.fuse import Mount
@@ -100,6 +103,8 @@ class Zswap:
         The data plane.
     arena : Arena
         Where numpy arrays live; opened by the first of them.
+    heap : HeapTrim
+        Around what swaps objects out: gives the memory back to the system.
 
     Raises
     ------
@@ -151,12 +156,14 @@ class Zswap:
         self.core = Engine(nodes)
         self.tree = CgroupTree(self, CGROUP_FILES)
         self.reclaim_state = ReclaimState(self.core, self.tree, nodes)
+        self.heap: Final = self.reclaim_state.heap
         self.walks = make_walks(self.tree)
         self.parameters = Parameters(self.reclaim_state, self.walks, limit, chosen, walk)
         self.shrinker = DynamicShrinker(self.reclaim_state)
         self.reclaimer = ResidentReclaim(self.reclaim_state, self._walk_in_use, self.shrinker)
         self.arena = Arena(self)
         self.reclaim_state.others = self.arena.holder
+        self.reclaim_state.others_bytes = self.arena.resident_bytes
         self._residents: Residents
         self._high_worker = Worker("uzswap-high", lambda: self._residents.reclaim_over())
         self._residents = Residents(self.reclaim_state, self.reclaimer, self._high_worker.wake)
@@ -220,6 +227,7 @@ class Zswap:
             self.lifetime.end()
             with hold_back_signals():
                 self._take_down()
+        self.heap.trim()
 
     def _take_down(self) -> None:
         if self._closed:  # by a handler, just now
@@ -321,7 +329,15 @@ class Zswap:
             return self._paging.swap_out(data, cgroup, node, replace)
 
     def swap_out_many(
-        self, data: AnyBuffer, cgroup: MemCgroup, page: int = PAGE_SIZE, node: int = 0, *, folio: int = 1
+        self,
+        data: AnyBuffer,
+        cgroup: MemCgroup,
+        page: int = PAGE_SIZE,
+        node: int = 0,
+        *,
+        folio: int = 1,
+        compressor: str | None = None,
+        filter: int = 0,
     ) -> Handles:
         """Store a buffer page by page; much faster than one call each.
 
@@ -333,6 +349,11 @@ class Zswap:
             Bytes of an entry, 1 to 65536; the last one may be shorter.
         folio
             Pages that are kept in zswap all or not at all.
+        compressor
+            "lz4", "zstd", or with a level, for these entries; by default the one that the engine uses.
+        filter
+            Size of the items of an array, in bytes: the first bytes of all items of an entry are put side by side, then
+            the second, and so on, before it is compressed.  0 or 1: the entries are compressed as they are.
 
         Returns
         -------
@@ -343,12 +364,47 @@ class Zswap:
         Raises
         ------
         OSError
-            ENODEV the cgroup was removed.
+            ENODEV the cgroup was removed, ENOENT there is no such compressor or level, EBUSY entries of too many other
+            compressors and filters are still stored.
         InvalidArgumentError
-            A size, the node or the buffer is impossible.
+            A size, the node, the filter or the buffer is impossible.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> with Zswap() as z:
+        ...     counts = (np.arange(16384) % 97).astype(np.int32)
+        ...     handles = z.swap_out_many(counts, z.root, page=65536, compressor="zstd:1", filter=counts.itemsize)
+        ...     bool((z.fault_in_many(handles, page=65536).view(np.int32) == counts).all())
+        True
         """
         with self.lifetime:
-            return self._paging.swap_out_many(data, cgroup, node, page, folio)
+            chosen = None if compressor is None else Compressor.parse(compressor)
+            if not 0 <= operator.index(filter) <= MAX_ENTRY:
+                raise InvalidArgumentError(f"filter={filter}: items have 1 to {MAX_ENTRY} bytes, 0 is no filter")
+            if chosen is None:
+                return self._paging.swap_out_many(data, cgroup, node, page, folio, filter=filter)
+            slot = self.parameters.hold_codec(chosen, filter)
+            try:
+                return self._paging.swap_out_many(data, cgroup, node, page, folio, slot, filter)
+            finally:
+                self.core.codec_put(slot)
+
+    def swap_out_batch(self, batch: Batch, cgroup: MemCgroup) -> None:
+        """Store the values of a batch, each an entry of its own; its handles say what became of each.
+
+        Raises
+        ------
+        OSError
+            As :meth:`swap_out_many`; then nothing of it is stored.
+        """
+        with self.lifetime:
+            self._paging.swap_out_batch(batch, cgroup)
+
+    def load_error(self, number: int, handle: int) -> OSError:
+        """Return what :meth:`fault_in` raises for an errno of the data plane."""
+        with self.lifetime:
+            return self._paging.load_error(number, handle)
 
     def fault_in(self, handle: int) -> bytes:
         """Load an entry and consume its handle: the data is now the caller's alone.
@@ -448,6 +504,15 @@ class Zswap:
                     self.reclaim_state, self.walk, memcg, request.nbytes, min_age=request.min_age, cancel=cancel
                 )
             return self.reclaimer.proactive(memcg, request, cancel)
+
+    def recompress(
+        self, memcg: MemCgroup, request: RecompressRequest, cancel: Callable[[], bool] | None = None
+    ) -> RecompressResult:
+        """Carry out a ``uzswap.recompress`` request; :meth:`MemCgroup.recompress` is the friendlier form."""
+        require_cgroup(memcg, self)
+        compressor = Compressor.parse(request.codec)
+        with self.lifetime:
+            return recompress(self.reclaim_state, memcg, request, compressor.codec, compressor.level, cancel)
 
     def over_high(self, memcg: MemCgroup) -> None:
         """Have a cgroup brought back to its ``memory.high`` in the background."""

@@ -14,6 +14,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from uzswap.cgroup import recompress
 from uzswap.cgroup.reclaim import parse
 from uzswap.cgroup.stat import (
     CGROUP_STATS,
@@ -232,6 +233,27 @@ _LAST_RECLAIM_STATS: Final = (
     Stat("seconds", "seconds", help="wall time"),
 )
 
+
+def _write_recompress(cgroup: MemCgroup, text: str) -> None:
+    cgroup.zswap.recompress(cgroup, recompress.parse(text))
+
+
+def _last_recompress(cgroup: MemCgroup) -> str:
+    result = cgroup.last_recompress or recompress.RecompressResult(0)
+    return flat_keyed({stat.name: getattr(result, stat.name) for stat in _RECOMPRESS_STATS})
+
+
+_RECOMPRESS_STATS: Final = (
+    Stat("asked", "bytes", help="compressed bytes that were to be taken up"),
+    Stat("taken", "bytes", help="of these, how many there were"),
+    Stat("scanned", "entries", help="entries met that were candidates"),
+    Stat("rotated", "entries", help="entries that used up their second chance"),
+    Stat("entries", "entries", help="entries compressed again"),
+    Stat("bytes_before", "bytes", help="their compressed bytes before"),
+    Stat("bytes_after", "bytes", help="and after"),
+    Stat("refused", "entries", help="entries that would not have become smaller"),
+)
+
 _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
     _sum(
         "memory.current",
@@ -309,6 +331,15 @@ _ROWS: Final[tuple[FileType[MemCgroup], ...]] = (
         "flat_keyed",
         keys=_LAST_RECLAIM_STATS,
         reader=_last_reclaim,
+    ),
+    FileType(
+        "uzswap.recompress",
+        "compress what stayed cold in the pool again: <size> [codec=zstd[:<level>]] [min_age=<seconds>]; "
+        "read, it tells what the last write did",
+        "flat_keyed",
+        keys=_RECOMPRESS_STATS,
+        reader=_last_recompress,
+        writer=_write_recompress,
     ),
     _sum(
         "uzswap.same_filled",

@@ -73,11 +73,26 @@ def _reached_full(engine: EngineView) -> int:
 
 
 def _pools(engine: EngineView) -> str:
-    names = {LZ4: "lz4", ZSTD: "zstd"}
+    names = {(LZ4, False): "lz4", (ZSTD, False): "zstd", (ZSTD, True): "zstd+dictionary"}
     return "".join(
-        f"{names[pool.codec]} level={pool.level} entries={pool.entries} current={int(pool.current)}\n"
+        f"{names[pool.codec, pool.dictionary]} level={pool.level} entries={pool.entries} current={int(pool.current)}\n"
         for pool in engine.core.pools()
     )
+
+
+_RECOMPRESSED: Final[tuple[tuple[str, str, Unit], ...]] = (
+    ("entries", "entries compressed again by uzswap.recompress", "entries"),
+    ("bytes_before", "their compressed bytes before", "bytes"),
+    ("bytes_after", "and after", "bytes"),
+    ("refused", "entries that would not have become smaller", "entries"),
+)
+
+
+def _recompressed(name: str, text: str, unit: Unit) -> FileType[EngineView]:
+    def read(engine: EngineView) -> int:
+        return int(getattr(engine.core.recompressed(), name))
+
+    return _debug(f"uzswap.recompressed.{name}", text, unit, read)
 
 
 _DEVICE_STATS: Final = (
@@ -132,6 +147,7 @@ DEBUG: Final[dict[str, FileType[EngineView]]] = {
         _debug("stored_incompressible_pages", "of these, pages kept raw", "pages"),
         _debug("uzswap.checksum_fail", "entries whose bytes on the device were damaged", "events"),
         _debug("uzswap.io_error", "reads and writes of the device that failed", "events"),
+        *(_recompressed(*row) for row in _RECOMPRESSED),
         _debug("uzswap.metadata_bytes", "memory of the tables of entries", "bytes", _metadata_bytes),
         _debug("uzswap.reached_full", "whether the pool waits for its accept threshold", "bool", _reached_full),
         FileType(

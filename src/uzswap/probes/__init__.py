@@ -30,6 +30,7 @@ def doctor() -> list[Finding]:
         *machine.compressors(),
         *machine.swap_file(_SWAP_SIZE),
         machine.memory(),
+        machine.heap(),
         machine.huge_pages(),
         *machine.userfaultfd(),
         machine.arrays(),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from uzswap.arrays.arena import refusal
 from uzswap.core.boundary.engine import Engine
+from uzswap.core.boundary.heap import CAN_TRIM
 from uzswap.core.boundary.memory import Memory
 from uzswap.devices import open_swap
 from uzswap.devices.place import IN_MEMORY, file_system_type
@@ -233,6 +234,14 @@ def huge_pages() -> Finding:
     if "[never]" in text:
         return Finding("transparent huge pages", Level.LIMITED, text, fix)
     return Finding("transparent huge pages", Level.OK, text)
+
+
+def heap() -> Finding:
+    """Whether the C library gives back what objects leave."""
+    if CAN_TRIM:
+        return Finding("memory of objects", Level.OK, "goes back to the system (malloc_trim)")
+    text = "the C library has no malloc_trim: RSS stays where it is when values are reclaimed"
+    return Finding("memory of objects", Level.LIMITED, text, "a system with glibc")
 
 
 def core() -> Finding:

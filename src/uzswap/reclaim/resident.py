@@ -201,7 +201,7 @@ class ResidentReclaim:
         """Whether what is compressed takes more than what is resident of a limit on both.
 
         If it could only grow, a limit would end up all compressed, and every access would evict what the one before had
-        brought.  page_out.make_some_room() has the same rule, for faults.
+        brought.  make_room.make_some_room() has the same rule, for faults.
         """
         counters = self._state.core.counters(target.index)
         return counters[_ZSWAP] > counters[_RESIDENT]
@@ -261,7 +261,8 @@ class ResidentReclaim:
     def _shrink_owner(self, scan: _Scan, memcg: MemCgroup, owner: Member, quota: int) -> None:
         quota = min(max(quota, SWAP_CLUSTER_MAX * PAGE_SIZE), owner.resident_bytes)
         while quota > 0 and not scan.over:
-            done = owner.reclaim(min(quota, scan.want - scan.freed, SHRINK_BYTES))
+            with self._state.heap:
+                done = owner.reclaim(min(quota, scan.want - scan.freed, SHRINK_BYTES))
             if done.scanned_pages:
                 memcg.count_event(f"pgscan_{scan.kind}", done.scanned_pages)
             if done.freed_bytes <= 0:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from uzswap.core.boundary.engine import COUNTERS
+from uzswap.reclaim.heap import HeapTrim
 from uzswap.units import NO_LIMIT
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ __all__ = ["MAX_RECLAIM_RETRIES", "ReclaimState"]
 
 #: attempts without any progress until reclaim gives up (mm/internal.h)
 MAX_RECLAIM_RETRIES = 16
+
+_RESIDENT: Final = COUNTERS.index("resident")
 
 
 class ReclaimState:
@@ -41,6 +45,10 @@ class ReclaimState:
         Everything under way is to end now.
     others : callable
         Returns who holds resident memory of a cgroup's own beside its members.
+    others_bytes : callable
+        Returns how much these hold in all.
+    heap : HeapTrim
+        Gives back to the system what members have freed.
     """
 
     def __init__(self, core: Engine, tree: CgroupTree, nodes: int) -> None:
@@ -54,6 +62,14 @@ class ReclaimState:
         self.trace: Trace | None = None
         self.closing = False
         self.others: Callable[[MemCgroup], tuple[Member, ...]] = _nobody
+        self.others_bytes: Callable[[], int] = _nothing
+        self.heap = HeapTrim(self._objects)
+
+    def _objects(self) -> int:
+        """Bytes of members' own that are resident; whoever is asked to reclaim in a closed engine has none."""
+        if self.core.closed:
+            return 0
+        return self.core.counters(self.tree.root.index)[_RESIDENT] - self.others_bytes()
 
     def is_closing(self) -> bool:
         return self.closing
@@ -89,3 +105,7 @@ class ReclaimState:
 
 def _nobody(memcg: MemCgroup) -> tuple[Member, ...]:
     return ()
+
+
+def _nothing() -> int:
+    return 0

@@ -3,14 +3,14 @@
 A value becomes a row of *extents*; each is one run of bytes, kept in chunks of :data:`CHUNK` bytes and a shorter last
 one.  There are three forms:
 
-* ``bytes`` are one extent, as they are;
+* ``bytes`` and ``str`` are one extent, as they lie in memory;
 * everything else is a pickle stream (protocol 5), in extents of about :data:`BATCH` bytes as the pickler makes it, so
   that packing needs little memory besides the value's: it runs when there is none;
 * buffers that pickle hands out of band (numpy arrays) and that fill a chunk are an extent each, compressed where they
   lie.  Smaller ones go into the stream, where neighbours share a chunk.
 
-Unpacking loads each extent once, into the memory that the value keeps: the bytes object, the buffer that pickle builds
-the array around, the bytes and bytearray objects inside the stream that have an extent of their own.
+Unpacking loads each extent once, into the memory that the value keeps: the bytes or str object, the buffer that pickle
+builds the array around, the bytes and bytearray objects inside the stream that have an extent of their own.
 
 Nothing here knows where the chunks go: ``put`` and ``get`` do.  Thread-safe as far as they are.
 """
@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+
+from uzswap.store.forms import blank_with_view, view_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,16 +60,22 @@ class Packed:
     lengths
         Bytes of each extent: those of the stream, then the out-of-band buffers.
     stream
-        How many extents the stream has; 0 for ``bytes``, which are the only extent.
+        How many extents the stream has; 0 for ``bytes`` and ``str``, which are the only extent.
+    form
+        Which of them it is (:mod:`uzswap.store.forms`).
+    weight
+        Bytes to be charged when it is a value again; whose who packs it.
     """
 
-    __slots__ = ("handles", "lengths", "stream")
+    __slots__ = ("form", "handles", "lengths", "stream", "weight")
 
-    def __init__(self, extents: list[tuple[int, Handles]], stream: int) -> None:
+    def __init__(self, extents: list[tuple[int, Handles]], stream: int, form: int = 0) -> None:
         handles = [handles for _, handles in extents]
         self.handles: Handles = np.concatenate(handles) if len(handles) != 1 else handles[0]
         self.lengths = tuple(length for length, _ in extents)
         self.stream = stream
+        self.form = form
+        self.weight = 0
 
     def extents(self) -> Iterator[tuple[int, Handles]]:
         """Length and handles of each extent."""
@@ -78,8 +86,13 @@ class Packed:
             start = end
 
 
-def pack(value: Any, put: Put, free: Free) -> Packed:
+def pack(value: Any, put: Put, free: Free, stream: bytes | None = None) -> Packed:
     """Turn a value into stored chunks.
+
+    Parameters
+    ----------
+    stream
+        Its pickle, if that is there already.
 
     Raises
     ------
@@ -93,9 +106,15 @@ def pack(value: Any, put: Put, free: Free) -> Packed:
     extents: list[tuple[int, Handles]] = []
     buffers: list[tuple[int, Handles]] = []
     try:
+        form, view = view_of(value)
         if type(value) is bytes:
-            extents.append((len(value), put(memoryview(value))))
-            return Packed(extents, stream=0)
+            view = memoryview(value)
+        if view is not None:
+            extents.append((view.nbytes, put(view)))
+            return Packed(extents, stream=0, form=form)
+        if stream is not None:
+            extents.append((len(stream), put(memoryview(stream))))
+            return Packed(extents, stream=1)
 
         def take(buffer: pickle.PickleBuffer) -> bool:
             """Answers pickle's question whether the buffer is to go into the stream."""
@@ -129,7 +148,9 @@ def unpack(packed: Packed, get: Get) -> Any:
     extents = packed.extents()
     if not packed.stream:
         [(length, handles)] = extents
-        return _load_bytes(length, handles, get)
+        value, memory = blank_with_view(packed.form, length)
+        get(handles, memory)
+        return value
     stream = [next(extents) for _ in range(packed.stream)]
     buffers = (_load(*extent, get) for extent in extents)
     if packed.stream == 1:
@@ -141,14 +162,6 @@ def _load(length: int, handles: Handles, get: Get) -> bytearray:
     memory = bytearray(length)
     get(handles, memoryview(memory))
     return memory
-
-
-def _load_bytes(length: int, handles: Handles, get: Get) -> bytes:
-    # BytesIO owns the bytes object, writes to it in place, and gives it away without a copy.
-    file = io.BytesIO(bytes(length))
-    with file.getbuffer() as memory:
-        get(handles, memory)
-    return file.getvalue()
 
 
 class _Sink:

@@ -1,143 +1,246 @@
 """The values of one store: which are resident, which are packed, and how they go from one to the other.
 
+A :class:`Slot` stands for the value of one key, as a page table entry for a page: it says where the value is and has 32
+bytes, since millions of them outlive what they stand for.  Only a value that is in memory has a :class:`Resident`
+beside it.  The dict of a store leads to slots, which stay when their values come and go: so it is never written to, and
+no ``__eq__`` of a key called, when one goes out.
+
 Invariants, between two steps of any thread:
 
 * the value of a key is resident, or packed with all its chunks stored, and never neither: a value that is going out
   stays until its chunks exist, and the chunks of a value that is coming back stay until it is there;
-* ``lru`` holds, coldest first, the resident values but those that a reclaim is looking at just now;
+* every resident value of a key is on one of the four lists (lruvec.pxd);
 * what the cgroup was charged is the sum of the weights of the resident values.
 
-There is no lock.  This module is compiled (setup.py, ``UNTORN``), so nobody else runs between two of its steps: neither
-a signal handler nor another thread nor a finalizer.  *Foreign code* runs within a step that calls it:
+There is no lock.  This module is compiled, so nobody else runs between two of its steps: neither a signal handler nor
+another thread nor a finalizer.  *Foreign code* runs within a step that calls it:
 
 * ``__eq__`` of a key, when the dict is looked into;
 * finalizers, when the last reference to a value goes, and when an object is made that the garbage collector follows
-  (a list, a Slot; until 3.11): either may use this very store;
-* whatever pickles, unpickles, weighs or charges; other threads run meanwhile.
+  (a list, a tuple; until 3.11): either may use this very store.  Slots, residents, bytes and strings are none of these;
+* whatever pickles, unpickles, weighs, or charges where a limit is met; other threads run meanwhile.
 
 So every change here is a run of steps without any of these, after a fresh look at what the last one may have changed,
 and references to values are dropped at its end.  Reclaim may come from any thread, also from within a call of this very
 store: a charge that finds the cgroup full reclaims from it.  Long loops call :func:`let_handlers_run`.
+
+*Which go first* is told as the kernel does it, with two lists and a bit.  A value that comes is on the inactive list.
+An access only sets the bit.  Reclaim takes from the cold end of the inactive list; a value found with its bit set moves
+to the active list instead, which gives values back when the inactive list has become low (shrink_active_list() and
+inactive_is_low() of mm/vmscan.c).  So what is used once, however much of it, passes through the inactive list and
+leaves the active one alone.  A value that was gone for less than the active list is long is active at once when it
+comes back (workingset_refault() of mm/workingset.c).  Values that have to stay are put apart, on the unevictable list,
+of which each reclaim looks at a few again.
 """
 
-from __future__ import annotations
-
 import errno
-import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Final
+from _pickle import dumps, loads
+from collections import deque
 
+import cython
 import numpy as np
+from cython.cimports.cpython.object import PyObject
+from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF
+from cython.cimports.libc.errno import EBADF
+from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.uzswap.core.boundary.values import (
+    BATCH_VALUES,
+    Batch,
+    Span,
+    charge,
+    free_handles,
+    load_spans,
+    load_value,
+    place_of,
+    size_at,
+    uncharge,
+)
+from cython.cimports.uzswap.store.forms import (
+    BYTES,
+    EXTENTS,
+    RESIDENT,
+    STREAM,
+    blank,
+    data_of,
+    form_of,
+    size_of,
+)
+from cython.cimports.uzswap.store.lruvec import (
+    ACTIVE,
+    INACTIVE,
+    ISOLATED,
+    NR_LISTS,
+    UNEVICTABLE,
+    add_coldest,
+    add_hottest,
+    coldest,
+    inactive_is_low,
+    list_abandon,
+    list_init,
+    take_off,
+)
+from cython.cimports.uzswap.store.slabs import allocate_from_slabs
 
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.engine.host import host_of
 from uzswap.engine.lifetime import on_fork
+from uzswap.engine.worker import Worker
 from uzswap.errors import os_error
 from uzswap.signals import hold_back_signals, let_handlers_run
 from uzswap.store.packing import CHUNK, Packed, Refused, pack, unpack
-from uzswap.store.weigh import UNPICKLABLE, estimate, examine
-from uzswap.units import PAGE_SIZE
-
-if TYPE_CHECKING:
-    from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.store.packing import Handles
-
-__all__ = ["NOTHING", "Slot", "Slots"]
+from uzswap.store.weigh import REFERENCED, UNPICKLABLE, estimate, examine
 
 
 class _Nothing:
     """Stands where a value is not."""
 
 
-NOTHING: Final[Any] = _Nothing()
+NOTHING = _Nothing()
 
 # Values in a row that the engine refuses until a reclaim gives up: MAX_RECLAIM_RETRIES of mm/internal.h.
-_MAX_REFUSALS: Final = 16
+_MAX_REFUSALS = cython.declare(cython.int, 16)
 # Most values to pass by at once: nobody else runs meanwhile.
-_MAX_PASSED: Final = 64
+_MAX_PASSED = cython.declare(cython.int, 64)
 # Every so many reclaims, look thoroughly at what is passed by otherwise.
-_THOROUGH_EVERY: Final = 64
+_THOROUGH_EVERY = cython.declare(cython.int, 64)
+# Of the values that have to stay, a reclaim looks again at so many: at first, when it has nothing else, and thoroughly,
+# which is to weigh them.
+_RECHECKED_FIRST = cython.declare(cython.int, 32)
+_RECHECKED = cython.declare(cython.int, 1024)
+_RECHECKED_THOROUGHLY = cython.declare(cython.int, 16)
 # Bytes that go to the engine in one call.  What it refuses is noticed after so many, not after a whole array.
-_PUT_BYTES: Final = 4 << 20
+_PUT_BYTES = cython.declare(cython.Py_ssize_t, 4 << 20)
 # Values dropped until handlers may run: some 50 us.
-_DROPPED_AT_ONCE: Final = 64
+_DROPPED_AT_ONCE = cython.declare(cython.int, 64)
+# A larger value gives up the GIL while it is decompressed: lz4 needs some 10 us for so much.  Giving it up and having
+# it again takes 0.2 us alone, and as long as a switch interval (5 ms) among threads that compute.
+_DIRECT_BYTES = cython.declare(uint32_t, 16384)
+# Loaded together.
+_TOGETHER = cython.declare(cython.int, 1024)
+_TOGETHER_BYTES = cython.declare(int64_t, 4 << 20)
+_LARGEST_CHUNK = cython.declare(cython.Py_ssize_t, 65536)
+_PAGE_BYTES = cython.declare(int64_t, 4096)
 
 
-class _Load:
+@cython.final
+@cython.cclass
+class Slot:
+    """The value of one key: where it is."""
+
+    def __dealloc__(self):
+        form = self.word & FORM_MASK
+        if self.at and form <= EXTENTS:
+            Py_DECREF(cython.cast(object, cython.cast(cython.p_void, self.at)))
+
+    @property
+    def packed(self):
+        """Its chunks; None while it is resident."""
+        form = self.word & FORM_MASK
+        if form == RESIDENT:
+            return None
+        if form == EXTENTS:
+            return cython.cast(object, cython.cast(cython.p_void, self.at))
+        return Packed([(1, np.array([self.at], np.uint64))], 0)
+
+
+@cython.final
+@cython.no_gc
+@cython.cclass
+class Resident:
+    """A value in memory."""
+
+    def __cinit__(self):
+        self.link.owner = cython.cast(cython.p_void, self)
+        self.where = NR_LISTS
+
+    def __dealloc__(self):
+        if self.link.next != cython.NULL:
+            self.link.prev.next = self.link.next
+            self.link.next.prev = self.link.prev
+
+
+@cython.final
+@cython.no_gc
+@cython.cclass
+class Load:
     """A value's way back, and whose."""
 
-    __slots__ = ("over", "thread")
-
-    def __init__(self) -> None:
+    def __cinit__(self):
         self.thread = threading.get_ident()
-        #: free when it is over
-        self.over = threading.Lock()
-        self.over.acquire()
 
 
-class Slot:
-    """The value of one key."""
+@cython.final
+@cython.cclass
+class Run:
+    """What one reclaim is at."""
 
-    __slots__ = (
-        "evicting",
-        "gone",
-        "held",
-        "holders",
-        "load",
-        "obstacle",
-        "packed",
-        "taken",
-        "value",
-        "version",
-        "weight",
-    )
-
-    def __init__(self, value: Any, weight: int) -> None:
-        self.value = value  # NOTHING unless resident
-        self.weight = weight  # bytes charged while resident, and to be charged when it is again
-        self.packed: Packed | None = None
-        self.version = 0  # counts how often the value was handed out or set
-        self.load: _Load | None = None  # what is bringing it back
-        self.evicting = False
-        self.taken = 0  # threads that are about to delete it and hand the value out: it is not to be evicted
-        self.obstacle: str | None = None  # why reclaim left it alone, if it was not accessed since
-        self.held: Any = None  # the object in it that was held from outside then,
-        self.holders = 0  # and its reference count
-        self.gone = False  # no longer the value of a key
+    def __cinit__(self):
+        self.batch = Batch()
+        self.going = []
+        self.kept = []  # whose memory the batch is of
+        self.most = BATCH_VALUES
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def form_in(slot: Slot) -> cython.int:
+    """How the value is kept; with GONE, another number than any form."""
+    return slot.word & (FORM_MASK | GONE)
+
+
+@cython.cfunc
+@cython.inline
+def resident_in(slot: Slot) -> Resident:
+    return cython.cast(Resident, cython.cast(cython.p_void, slot.at))
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def address_of(thing: object) -> uint64_t:
+    return cython.cast(uint64_t, cython.cast(cython.size_t, cython.cast(cython.p_void, thing)))
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def pages(nbytes: int64_t) -> int64_t:
+    return (nbytes + _PAGE_BYTES - 1) // _PAGE_BYTES
+
+
+@cython.cclass
 class Slots:
-    """Keys and their values.  All methods are thread-safe.
+    """Keys and their values.  All methods are thread-safe."""
 
-    Attributes
-    ----------
-    by_key
-        In the order in which the keys were added.
-    lru
-        Coldest first.
-    resident_bytes
-        The sum of the weights of the resident values.
-    evicted, loaded, refused
-        How many values went out, came back, or were not taken by the engine.
-    """
+    def __cinit__(self):
+        i: cython.int
+        for i in range(NR_LISTS):
+            list_init(cython.address(self._lists[i]))
 
-    def __init__(self, cgroup: MemCgroup) -> None:
+    def __dealloc__(self):
+        # A slot may be referred to for longer, by a copy of the dict.
+        i: cython.int
+        for i in range(NR_LISTS):
+            list_abandon(cython.address(self._lists[i]))
+
+    def __init__(self, cgroup):
         self.cgroup = cgroup
-        self.by_key: dict[Any, Slot] = {}
-        self.lru: OrderedDict[Slot, None] = OrderedDict()
-        self.resident_bytes = 0
-        self.evicted = self.loaded = self.refused = 0
-        self.closed = self.forked = False
+        self.by_key = {}
         self._zswap = host_of(cgroup)
+        with self._zswap.lifetime:
+            self._engine = self._zswap.core
+        self._memcg = cgroup.index
+        self._loads = {}
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
-        self._waiting: dict[int, list[_Load]] = {}
-        self._reclaims = 0
-        self._refusing = False  # the engine took nothing of what the last reclaim had for it
+        self._waiting = {}
+        self._wanted = deque()
+        self._prefetcher = Worker("uzswap-prefetch", self._prefetch)
         on_fork(self, Slots._abandon)
 
-    def require_open(self) -> None:
+    def require_open(self):
         """Raise OSError (EBADF) when the store or its engine is closed, RuntimeError in a forked child."""
         if self.forked:
             raise RuntimeError("the store belongs to the parent process: make a new one after the fork")
@@ -147,287 +250,564 @@ class Slots:
         if self.closed:
             raise os_error(errno.EBADF, "the store is closed: make a new one", self.cgroup.path)
 
-    def check(self) -> list[str]:
+    def _abandon(self):
+        self.forked = True
+
+    def check(self):
         """Return which invariants do not hold, in words; for quiet moments."""
+        r: Resident
         wrong = []
+        weights: int64_t = 0
+        lengths: int64_t = 0
         for key, slot in list(self.by_key.items()):
-            if slot.gone or slot.load is not None or slot.evicting or slot.taken:
+            s = cython.cast(Slot, slot)
+            if s.word & GONE or s in self._loads:
                 wrong.append(f"{key!r}: is being worked on")
-            if (slot.value is NOTHING) != (slot.packed is not None):
-                wrong.append(f"{key!r}: is not in one place")
-            if (slot in self.lru) != (slot.packed is None):
-                wrong.append(f"{key!r}: reclaim {'sees' if slot in self.lru else 'does not see'} it")
-        if not self.lru.keys() <= set(self.by_key.values()):
-            wrong.append("reclaim sees values that are gone")
-        weights = sum(slot.weight for slot in self.by_key.values() if slot.packed is None)
-        if weights != self.resident_bytes:
-            wrong.append(f"{self.resident_bytes} bytes are charged, the values weigh {weights}")
-        if self._waiting:
+            if form_in(s) == RESIDENT:
+                r = resident_in(s)
+                weights += r.weight
+                if r.where == ISOLATED or r.taken:
+                    wrong.append(f"{key!r}: is being worked on")
+                if r.slot != cython.cast(cython.p_void, s) or r.value is NOTHING:
+                    wrong.append(f"{key!r}: is not in one place")
+                lengths += 1
+        on_lists: int64_t = 0
+        nbytes: int64_t = 0
+        i: cython.int
+        for i in range(NR_LISTS):
+            l = cython.address(self._lists[i])
+            link = l.end.next
+            found: int64_t = 0
+            while link != cython.address(l.end):
+                r = cython.cast(Resident, link.owner)
+                if r.where != i or r.slot == cython.NULL:
+                    wrong.append("reclaim sees a value that is gone, or that is elsewhere")
+                found += 1
+                nbytes += r.weight
+                link = link.next
+            if found != l.length:
+                wrong.append(f"list {i} has {found} values, and counts {l.length}")
+            on_lists += found
+        if on_lists != lengths:
+            wrong.append(f"reclaim sees {on_lists} of {lengths} resident values")
+        if not weights == self.resident_bytes == nbytes:
+            wrong.append(f"{self.resident_bytes} bytes are charged, the values weigh {weights}, on the lists {nbytes}")
+        if self._waiting or self._loads:
             wrong.append(f"threads wait for loads: {list(self._waiting)}")
         return wrong
 
-    def _abandon(self) -> None:
-        self.forked = True
+    # Access
 
-    def fetch(self, key: Hashable, pop: bool = False) -> Any:
-        """Return the value of a key, or NOTHING without one; delete it as well when told so."""
-        self.require_open()
+    def fetch(self, key):
+        """Return the value of a key, or NOTHING without one."""
+        r: Resident
+        slot: Slot
+        if self.closed or self.forked or self._engine.core == cython.NULL:
+            self.require_open()
         while True:
-            slot = self.by_key.get(key)
-            if slot is None:
+            found = self.by_key.get(key)
+            if found is None:
                 break
-            packed = slot.packed
-            if packed is None:
-                if pop:
-                    if self._remove(key, slot, packed):
-                        return slot.value
-                    continue
-                value = slot.value
-                self._touch(slot)
+            slot = cython.cast(Slot, found)
+            if form_in(slot) == RESIDENT:
+                r = resident_in(slot)
+                value = r.value
+                self._touch(r)
                 return value
-            if slot.load is not None:
-                self._wait(slot.load, key)
-                continue
-            load = _Load()
-            if slot.packed is not packed or slot.load is not None:
-                continue
-            slot.load = load
-            value = self._bring_back(key, slot, packed, load, pop)
+            value = self._load(key, slot, False)
             if value is not NOTHING:
                 return value
         self.require_open()
         return NOTHING
 
-    def insert(self, key: Hashable, value: Any, replace: bool = True) -> bool:
-        """Set a value; False when there is one already that is not to be replaced."""
+    def take(self, key):
+        """Delete a key and return its value, or NOTHING without one."""
+        r: Resident
+        slot: Slot
         self.require_open()
-        weight = estimate([value])
-        charged = 0
-        chunks: Packed | None = None
-        _previous: Any = None
+        while True:
+            found = self.by_key.get(key)
+            if found is None:
+                break
+            slot = cython.cast(Slot, found)
+            if form_in(slot) == RESIDENT:
+                r = resident_in(slot)
+                if self._remove(key, slot, slot.at):
+                    return r.value
+                continue
+            value = self._load(key, slot, True)
+            if value is not NOTHING:
+                return value
+        self.require_open()
+        return NOTHING
+
+    def _touch(self, r):
+        """Note an access of a resident value."""
+        r.version += 1
+        r.referenced = 1
+        if r.where == UNEVICTABLE:
+            held = r.held
+            r.holders = 0
+            r.held = r.obstacle = None
+            if not r.pins:
+                self._take_off(r)
+                self._put_on(r, INACTIVE)
+            del held
+
+    def insert(self, key, value, replace=True):
+        """Set a value; False when there is one already that is not to be replaced."""
+        r: Resident
+        slot: Slot
+        if self.closed or self.forked or self._engine.core == cython.NULL:
+            self.require_open()
+        weight: int64_t = estimate([value])
+        charged: int64_t = 0
+        had: int64_t
+        stays: cython.bint
+        form: cython.int = RESIDENT
+        at: uint64_t = 0
+        _previous = None
         try:
             while True:
-                slot = self.by_key.get(key)
-                stays = self.closed or (slot is not None and not replace)
+                found = self.by_key.get(key)
+                stays = self.closed or (found is not None and not replace)
                 if stays:
                     break
+                slot = cython.cast(Slot, found)
                 # What it replaces is given back, unless a reclaim has just taken it.
-                had = slot.weight if slot is not None and slot.packed is None else 0
+                had = resident_in(slot).weight if found is not None and form_in(slot) == RESIDENT else 0
                 if weight - had > charged:
                     more = weight - had - charged
-                    self._charge(more)
+                    self._charge(more, False)
                     charged += more
-                elif slot is None:
-                    new = Slot(value, weight)
-                    if self.by_key.setdefault(key, new) is new:
-                        self.lru[new] = None
+                elif found is None:
+                    r = Resident.__new__(Resident)
+                    slot = Slot.__new__(Slot)
+                    r.value = value
+                    r.weight = weight
+                    own(slot, r)
+                    if self.by_key.setdefault(key, slot) is slot:
+                        self._put_on(r, INACTIVE)
                         self.resident_bytes += weight
                         charged -= weight
                         break
-                elif not slot.gone:
-                    _previous, slot.value = slot.value, value
-                    packed, slot.packed = slot.packed, None
-                    if slot.load is None:
-                        chunks = packed
-                    slot.load = None  # the loader finds its chunks replaced, and frees them
-                    slot.weight = weight
-                    self.resident_bytes += weight - had
-                    charged -= weight - had
-                    self._touch(slot)
+                    r.slot = cython.NULL
+                elif slot.word & GONE:
+                    pass
+                elif form_in(slot) == RESIDENT:
+                    r = resident_in(slot)
+                    _previous, r.value = r.value, value
+                    charged -= weight - r.weight
+                    self._set_weight(r, weight)
+                    self._touch(r)
+                    break
+                else:
+                    r = Resident.__new__(Resident)
+                    form, at = form_in(slot), slot.at
+                    if form == EXTENTS:
+                        _previous = cython.cast(object, cython.cast(cython.p_void, at))
+                        Py_DECREF(_previous)
+                    r.value = value
+                    r.weight = weight
+                    own(slot, r)
+                    self._put_on(r, INACTIVE)
+                    self.resident_bytes += weight
+                    charged -= weight
+                    if self._loads.pop(slot, None) is not None:
+                        form = RESIDENT  # the loader finds its chunks replaced, and frees them
                     break
         finally:
-            self._release(charged, chunks)
+            self._release(charged)
+            self._free(form, at)
         if self.closed:
             self.clear()  # it came behind the back of close()
-        self.require_open()
+        if self.closed or self.forked or self._engine.core == cython.NULL:
+            self.require_open()
         return not stays
 
-    def remove(self, key: Hashable) -> None:
+    def remove(self, key):
         """Delete a key without loading its value; KeyError without one."""
         self.require_open()
-        charged, packed = self._forget(self.by_key.pop(key))
-        self._release(charged, packed)
+        slot: Slot = self.by_key.pop(key)
+        owns: cython.bint = 0
+        self._release(self._forget(slot, cython.address(owns)))
+        if owns:
+            self._free(slot.word & FORM_MASK, slot.at)
 
-    def clear(self) -> None:
+    def clear(self):
         """Delete all keys without loading anything.  Interrupted, it has deleted some."""
         left = len(self.by_key)
         while left > 0 and self.by_key:
-            self._drop(min(left, _DROPPED_AT_ONCE))
+            self._drop(left if left < _DROPPED_AT_ONCE else _DROPPED_AT_ONCE)
             left -= _DROPPED_AT_ONCE
             let_handlers_run()
 
-    def _drop(self, number: int) -> None:
+    def _drop(self, number):
         """Delete some keys, the last first."""
-        charged = 0
-        handles: list[Handles] = []
+        slot: Slot
+        charged: int64_t = 0
+        owns: cython.bint
+        handles: uint64_t[64]
+        n: cython.int = 0
+        extents = []
+        gone = []
         while number and self.by_key:
-            nbytes, packed = self._forget(self.by_key.popitem()[1])
-            charged += nbytes
-            if packed is not None:
-                handles.append(packed.handles)
+            _, found = self.by_key.popitem()
+            slot = cython.cast(Slot, found)
+            gone.append(slot)
+            owns = 0
+            charged += self._forget(slot, cython.address(owns))
+            if owns and slot.word & FORM_MASK == EXTENTS:
+                extents.append(cython.cast(object, cython.cast(cython.p_void, slot.at)))
+            elif owns:
+                handles[n] = slot.at
+                n += 1
             number -= 1
         self._release(charged)
-        if handles:
-            self._free(np.concatenate(handles))
+        if n:
+            require_freed(free_handles(self._engine, handles, n))
+        for packed in extents:
+            self._free_chunks(packed.handles)
 
-    def close(self) -> None:
+    def close(self):
         """Delete all keys, for good.  Interrupted, it can be called again."""
         self.closed = True
+        self._wanted.clear()
         self.clear()
 
-    def reweigh(self, slot: Slot) -> None:
+    def reweigh(self, slot: Slot):
         """Charge a resident value with what it weighs now; MemoryError when that can't be met."""
-        if slot.gone or slot.evicting or slot.packed is not None:
+        r: Resident
+        if form_in(slot) != RESIDENT:
             return
-        value, before = slot.value, slot.weight
-        weight = estimate([value])
+        r = resident_in(slot)
+        if r.where == ISOLATED:
+            return
+        value = r.value
+        before = r.weight
+        weight: int64_t = estimate([value])
         # This variable is an outside reference: a reclaim for the charge leaves the value alone.
-        charged = max(weight - before, 0)
-        self._charge(charged)
-        if not slot.gone and slot.value is value and slot.weight == before:
-            slot.weight = weight
-            self.resident_bytes += weight - before
+        charged: int64_t = weight - before if weight > before else 0
+        self._charge(charged, False)
+        if r.slot != cython.NULL and r.value is value and r.weight == before:
             charged -= weight - before
+            self._set_weight(r, weight)
         self._release(charged)
 
-    def reclaim(self, nbytes: int) -> Reclaimed:
-        """Swap the coldest values out until ``nbytes`` less are charged, none is left that can go, or a signal comes.
+    # Lists
 
-        Each value is looked at once.  One that has to stay is put at the hot end, as the kernel does with a page that
-        is in use or that zswap refuses.  When several in a row were refused by the engine, there is no point in trying
-        the others, and the call ends.
+    def _put_on(self, r, where):
+        """At the hot end."""
+        r.where = where
+        add_hottest(cython.address(self._lists[where]), cython.address(r.link), r.weight)
 
-        Returns
-        -------
-        Reclaimed
-            Pages looked at, and bytes freed: both of them as charged.
+    def _take_off(self, r):
+        if r.where != NR_LISTS:
+            take_off(cython.address(self._lists[r.where]), cython.address(r.link), r.weight)
+            r.where = NR_LISTS
+
+    def _set_weight(self, r, weight):
+        self.resident_bytes += weight - r.weight
+        self._lists[r.where].nbytes += weight - r.weight
+        r.weight = weight
+
+    # Coming back
+
+    def _load(self, key, slot, pop):
+        """Bring a value back.  NOTHING when it is to be looked for anew."""
+        if self._loads:
+            load = self._loads.get(slot)
+            if load is not None:
+                self._wait(load, key)
+                return NOTHING
+        form = form_in(slot)
+        if STREAM < form < GONE and not pop:
+            value = self._load_plain(slot, form)
+            if value is not None:
+                return value
+        return self._bring_back(key, slot, pop)
+
+    def _load_plain(self, slot, form):
+        """Bring back bytes or a str from the pool: in one step, as nothing foreign is needed.
+
+        None when it is too large, or elsewhere, or fails; NOTHING when it is to be looked for anew.
         """
-        if self.closed or self.forked:
-            return Reclaimed(0, 0)
-        self._reclaims += 1
-        scanned = freed = 0
-        # While it goes on refusing, one more tells: a charge that can't be met asks some hundred times.
-        refusals = _MAX_REFUSALS - 1 if self._refusing else 0
-        left = len(self.lru)
-        # An exception of a handler while a value is pickled would pass for one of pickle's.
-        with hold_back_signals() as signals:
-            while left > 0 and freed < nbytes and refusals < _MAX_REFUSALS and not signals.pending():
-                looked_at: list[Slot] = []
-                slot = self._coldest(min(left, _MAX_PASSED), looked_at)
-                if not looked_at:
-                    break
-                left -= len(looked_at)
-                for one in looked_at:
-                    scanned += -(-one.weight // PAGE_SIZE)
-                if slot is None:
-                    continue
-                try:
-                    freed += self._evict(slot, slot.version)
-                    refusals = 0
-                except Refused:
-                    refusals += 1
-            self._refusing = refusals >= _MAX_REFUSALS
-        return Reclaimed(scanned, freed)
+        r: Resident
+        at = slot.at
+        weight = slot.weight
+        size = size_at(self._engine, at)
+        if size == 0 or size > _DIRECT_BYTES:
+            return None
+        r = Resident.__new__(Resident)
+        value = blank(form, size)
+        if not charge(self._engine, self._memcg, weight):
+            self._zswap.charge(self.cgroup, weight, force=True)
+            if form_in(slot) != form or slot.at != at or slot in self._loads:
+                self._release(weight)
+                return NOTHING
+        if load_value(self._engine, at, data_of(value, form), size):
+            self._release(weight)
+            return None
+        self._settle(slot, r, value, weight)
+        return value
 
-    def _coldest(self, most: int, looked_at: list[Slot]) -> Slot | None:
-        """Take the coldest value that may go out off the LRU and return it, marked; None when there is none.
+    def _settle(self, slot, r, value, weight):
+        """A packed value is resident from now on; its chunks are the caller's."""
+        # How much was evicted since it was, in bytes; what it is compared with is as far off as that at most.
+        age = ((self._age >> AGE_UNIT_SHIFT) - (slot.word >> AGE_SHIFT)) & AGE_MASK
+        active = self._lists[ACTIVE].nbytes
+        if slot.word & FORM_MASK == EXTENTS:
+            Py_DECREF(cython.cast(object, cython.cast(cython.p_void, slot.at)))
+        r.value = value
+        r.weight = weight
+        own(slot, r)
+        self._put_on(r, ACTIVE if age <= active >> AGE_UNIT_SHIFT and active else INACTIVE)
+        self.resident_bytes += weight
+        self.loaded += 1
 
-        Those before it, at most so many, still have to stay as far as can be told without a thorough look; they are put
-        at the hot end.
-        """
-        thorough = not self._reclaims % _THOROUGH_EVERY
-        while len(looked_at) < most:
-            slot = next(iter(self.lru), None)
-            if slot is None:
-                break
-            looked_at.append(slot)
-            if thorough or not self._stays(slot):
-                del self.lru[slot]
-                slot.evicting = True
-                return slot
-            self.lru.move_to_end(slot)
-        return None
-
-    def _stays(self, slot: Slot) -> bool:
-        """Whether a value still has to stay, for all that is known of it."""
-        if slot.obstacle == UNPICKLABLE:
-            return True
-        return slot.holders > 0 and sys.getrefcount(slot.held) == slot.holders
-
-    def _evict(self, slot: Slot, version: int) -> int:
-        """Swap one value out, unless it is held elsewhere, can't be pickled, or is accessed meanwhile.  Bytes freed."""
-        packed: Packed | None = None
-        nbytes, obstacle, refused, freed = 0, None, False, 0
-        try:
-            slot.holders = 0
-            slot.held = None
-            nbytes, obstacle, slot.held = examine([slot.value])
-            if slot.held is not None:
-                slot.holders = sys.getrefcount(slot.held)
-            if obstacle is None:
-                packed = pack(slot.value, self._put, self._free)
-        except (Refused, MemoryError):
-            refused = True
-            raise Refused from None
-        except Exception:
-            obstacle = UNPICKLABLE
-        finally:
-            value: Any = None
-            slot.evicting = False
-            self.refused += refused
-            # An access or a new value meanwhile wins: the bytes may be out of date, and the value is hot.
-            untouched = not slot.gone and not slot.taken and slot.version == version
-            slot.obstacle = obstacle if untouched else None
-            if packed is not None and untouched:
-                value, slot.value = slot.value, NOTHING
-                slot.packed, packed = packed, None
-                freed, slot.weight = slot.weight, nbytes
-                self.resident_bytes -= freed
-                self.evicted += 1
-            elif not slot.gone:
-                self.lru[slot] = None
-            del value
-            self._release(freed, packed)
-        return freed
-
-    def _bring_back(self, key: Hashable, slot: Slot, packed: Packed, load: _Load, pop: bool) -> Any:
+    def _bring_back(self, key, slot, pop):
         """Load a value.  NOTHING when it was to be popped, and was deleted or replaced meanwhile."""
-        charged = 0
+        r: Resident
+        charged: int64_t = 0
+        form = form_in(slot)
+        at = slot.at
+        if form & GONE or form == RESIDENT or slot in self._loads:
+            return NOTHING
+        packed = cython.cast(object, cython.cast(cython.p_void, at)) if form == EXTENTS else None
+        weight: int64_t = packed.weight if form == EXTENTS else slot.weight
+        load = Load.__new__(Load)
+        self._loads[slot] = load
+        kept: cython.bint = 1
         try:
+            r = Resident.__new__(Resident)
             if not pop:
-                weight = slot.weight
                 # What was accepted can be read, whatever the limits: it goes over them where there is no other way.
-                self._charge(weight, force=True)
+                self._charge(weight, True)
                 charged = weight
-            value = unpack(packed, self._get)
+            value = unpack(packed, self._get) if form == EXTENTS else self._unpack(form, at)
             if pop:
-                if not self._remove(key, slot, packed):
+                if not self._remove(key, slot, at):
                     return NOTHING
+                kept = 0
                 self.loaded += 1
-            elif slot.packed is packed:
-                slot.value, slot.packed = value, None
-                self.resident_bytes += charged
+            elif form_in(slot) == form and slot.at == at:
+                self._settle(slot, r, value, weight)
                 charged = 0
-                self.loaded += 1
-                self._touch(slot)
+                kept = 0
             return value
         except BaseException as error:
-            if slot.packed is packed:
+            if form_in(slot) == form and slot.at == at:
                 error.add_note(f"in the store of {self.cgroup.path}, while loading the value of {key!r}: it is kept")
             raise
         finally:
-            if slot.load is load:
-                slot.load = None
-            load.over.release()
+            self._over(slot, load)
             # Whoever takes the chunks away while they are being loaded leaves them to the loader.
-            self._release(charged, packed if slot.packed is not packed else None)
+            if form_in(slot) != form or slot.at != at:
+                kept = 0
+            self._release(charged)
+            if not kept:
+                self._free(form, at)
+            del packed
 
-    def _wait(self, load: _Load, key: Hashable) -> None:
+    def _unpack(self, form, at):
+        """Load what is in one chunk, which stays."""
+        size = size_at(self._engine, at)
+        value = blank(form, size)
+        span: Span
+        span.data = data_of(value, form if form > STREAM else BYTES)
+        span.size = size
+        disk_ns: int64_t = 0
+        with self._zswap.lifetime:
+            error = load_spans(self._engine, cython.address(at), 1, cython.address(span), cython.address(disk_ns))
+        if error:
+            raise self._zswap.load_error(error, at)
+        if disk_ns:
+            self._count_stall(disk_ns)
+        return value if form > STREAM else loads(value)
+
+    def _count_stall(self, disk_ns):
+        # A finalizer that the garbage collector finds has bytecodes, and so handlers run, which may want any lock.
+        with hold_back_signals():
+            self.cgroup.pressure.record(disk_ns)
+
+    def bring_in(self, keys, hold, force: cython.bint = True):
+        """Load those of the values that are packed, many at once, in the order in which they lie on the disk.
+
+        Parameters
+        ----------
+        hold
+            A list that gets them, so that they stay until they are used; or None.
+        force
+            Whether room is made for them, and limits exceeded where that can't be.
+        """
+        slot: Slot
+        s: Slot
+        found = []
+        large = []
+        for key in keys:
+            slot = self.by_key.get(key)
+            if slot is None:
+                continue
+            s = cython.cast(Slot, slot)
+            form = form_in(s)
+            if form == EXTENTS:
+                large.append((key, s))
+            elif form >= STREAM and not form & GONE:
+                found.append((place_of(self._engine, s.at), len(found), s))
+        found.sort()
+        run = [one[2] for one in found]
+        done: cython.Py_ssize_t = 0
+        while done < len(run) and not self.closed:
+            taken: cython.Py_ssize_t = self._load_run(run[done : done + _TOGETHER], hold, force)
+            if taken < 0:
+                return
+            done += taken
+            let_handlers_run()
+        if hold is None:
+            for key, one in large:
+                s = cython.cast(Slot, one)
+                packed = s.packed
+                if self.closed or packed is None:
+                    continue
+                weight: int64_t = packed.weight
+                if not charge(self._engine, self._memcg, weight):
+                    return
+                self._release(weight)
+                self._bring_back(key, s, False)
+
+    def _load_run(self, run, hold, force):
+        """Load the values of some slots; how many were looked at, or -1 when there is no room and none was to be made.
+
+        What can't be read stays as it is: whoever asks for it alone is told why.
+        """
+        r: Resident
+        slot: Slot
+        total: int64_t = 0
+        charged: int64_t = 0
+        nbytes: int64_t = 0
+        disk_ns: int64_t = 0
+        n: cython.Py_ssize_t = 0
+        looked: cython.Py_ssize_t = 0
+        i: cython.Py_ssize_t
+        handles = cython.cast(cython.pointer(uint64_t), malloc(len(run) * cython.sizeof(uint64_t)))
+        spans = cython.cast(cython.pointer(Span), malloc(len(run) * cython.sizeof(Span)))
+        if handles == cython.NULL or spans == cython.NULL:
+            free(handles)
+            free(spans)
+            raise MemoryError
+        load: Load = Load.__new__(Load)
+        slots = []
+        blanks = []
+        dropped: cython.Py_ssize_t = 0
+        error: cython.int = 0
+        try:
+            for one in run:
+                looked += 1
+                slot = cython.cast(Slot, one)
+                form = form_in(slot)
+                if form < STREAM or form & GONE or slot in self._loads:
+                    continue
+                size = size_at(self._engine, slot.at)
+                value = blank(form, size)
+                handles[n] = slot.at
+                spans[n].data = data_of(value, form if form > STREAM else BYTES)
+                spans[n].size = size
+                blanks.append(value)
+                slots.append(slot)
+                self._loads[slot] = load
+                n += 1
+                total += slot.weight
+                nbytes += size
+                if nbytes >= _TOGETHER_BYTES:
+                    break
+            if n == 0:
+                return looked
+            if force:
+                self._charge(total, True)
+            elif not charge(self._engine, self._memcg, total):
+                return -1
+            charged = total
+            with self._zswap.lifetime:
+                error = load_spans(self._engine, handles, n, spans, cython.address(disk_ns))
+            if error:
+                return looked
+            for i in range(n):
+                slot = cython.cast(Slot, slots[i])
+                form = form_in(slot)
+                value = blanks[i]
+                if form == STREAM:
+                    try:
+                        value = loads(value)
+                    except Exception as failure:
+                        if force:
+                            # It may be a signal handler's.
+                            failure.add_note(f"in the store of {self.cgroup.path}, while loading a value: it is kept")
+                            raise
+                        continue
+                r = Resident.__new__(Resident)
+                if self._loads.get(slot) is load and slot.at == handles[i]:
+                    charged -= slot.weight
+                    self._settle(slot, r, value, slot.weight)
+                    del self._loads[slot]
+                    if hold is not None:
+                        hold.append(value)
+        finally:
+            for i in range(n):
+                slot = cython.cast(Slot, slots[i])
+                if self._loads.get(slot) is load:
+                    del self._loads[slot]  # it stays packed
+                else:
+                    handles[dropped] = handles[i]
+                    dropped += 1
+            load.done = True
+            if load.over is not None:
+                load.over.release()
+            i = 0
+            while i < dropped:
+                require_freed(free_handles(self._engine, handles + i, dropped - i if dropped - i < 64 else 64))
+                i += 64
+            free(handles)
+            free(spans)
+            self._release(charged)
+        if disk_ns:
+            self._count_stall(disk_ns)
+        return looked
+
+    def prefetch(self, keys):
+        """Have values brought in by a thread of our own, as far as there is room; nobody waits."""
+        self.require_open()
+        self._wanted.append(list(keys))
+        self._prefetcher.wake()
+
+    def settle(self):
+        """Wait until nothing is left to be prefetched."""
+        self._prefetcher.flush()
+
+    def _prefetch(self):
+        while self._wanted and not self.closed and not self.forked:
+            try:
+                keys = self._wanted.popleft()
+            except IndexError:
+                break
+            try:
+                self.bring_in(keys, None, False)
+            except OSError as error:
+                if not self._zswap.closing:
+                    raise
+                require_closed(error)
+
+    def _wait(self, load, key):
         """Wait until another thread has loaded a value."""
         me = threading.get_ident()
+        lock = threading.Lock()
+        lock.acquire()
+        if load.over is None:
+            load.over = lock
         mine = self._waiting.setdefault(me, [])
         mine.append(load)
         try:
+            if load.done:
+                return
             if self._waits_for(load, me):
                 raise RuntimeError(
                     f"the value of {key!r} in the store of {self.cgroup.path} needs itself to be unpickled, "
@@ -441,104 +821,552 @@ class Slots:
             if not mine:
                 del self._waiting[me]
 
-    def _waits_for(self, load: _Load, thread: int) -> bool:
+    def _waits_for(self, load, thread):
         """Whether a load can't be over before a thread goes on."""
-        loads = [load]
-        while loads:
-            loader = loads.pop().thread
+        found = [load]
+        while found:
+            loader = cython.cast(Load, found.pop()).thread
             if loader == thread:
                 return True
-            loads += self._waiting.get(loader, ())
+            found += self._waiting.get(loader, ())
         return False
 
-    def _touch(self, slot: Slot) -> None:
-        """Note an access of a resident value."""
-        slot.version += 1
-        slot.obstacle = None
-        slot.holders = 0
-        if not slot.evicting:
-            self.lru[slot] = None
-            self.lru.move_to_end(slot)
-        slot.held = None
+    def _over(self, slot, load):
+        if self._loads.get(slot) is load:
+            del self._loads[slot]
+        load.done = True
+        if load.over is not None:
+            load.over.release()
 
-    def _remove(self, key: Hashable, slot: Slot, packed: Packed | None) -> bool:
-        """Delete a key whose value was found resident (None), or was loaded from these chunks; False if it changed.
+    # Going out
+
+    def reclaim(self, nbytes):
+        """Swap the coldest values out until ``nbytes`` less are charged, none is left that can go, or a signal comes.
+
+        One that has to stay is put at the hot end, as the kernel does with a page that is in use or that zswap refuses.
+        When several in a row were refused by the engine, there is no point in trying the others, and the call ends.
+        """
+        if self.closed or self.forked:
+            return Reclaimed(0, 0)
+        run: Run = Run.__new__(Run)
+        self._reclaims += 1
+        run.want = nbytes if nbytes < 1 << 62 else 1 << 62
+        unevictable = self._lists[UNEVICTABLE].length
+        run.looks = cython.cast(cython.int, unevictable if unevictable < _RECHECKED else _RECHECKED)
+        run.thorough_looks = _RECHECKED_THOROUGHLY
+        # Each may have to be passed by once before it is looked at.
+        run.left = 2 * (self._lists[INACTIVE].length + self._lists[ACTIVE].length)
+        if self._refusing:
+            # While it goes on refusing, one more tells: a charge that can't be met asks some hundred times.
+            run.refusals = _MAX_REFUSALS - 1
+            run.most = 1
+        # An exception of a handler while a value is pickled would pass for one of pickle's.
+        with hold_back_signals() as signals:
+            if run.want > 0:
+                self._recheck(run, _RECHECKED_FIRST)
+            while run.freed < run.want and run.refusals < _MAX_REFUSALS and not signals.pending():
+                if not self._gather(run) and not self._recheck(run, _RECHECKED):
+                    break
+                self._store(run)
+                if run.refusals == 0:
+                    run.most = BATCH_VALUES
+            self._refusing = run.refusals >= _MAX_REFUSALS
+        return Reclaimed(run.scanned, run.freed)
+
+    def evict(self, key):
+        """Swap the value of one key out; return the bytes freed.  KeyError without the key."""
+        r: Resident
+        self.require_open()
+        slot: Slot = self.by_key[key]
+        if form_in(slot) != RESIDENT:
+            return 0
+        r = resident_in(slot)
+        if r.where == ISOLATED or r.pins:
+            return 0
+        run: Run = Run.__new__(Run)
+        if r.slot == cython.NULL or r.where == ISOLATED:
+            return 0
+        self._take_off(r)
+        self._put_on(r, ISOLATED)
+        with hold_back_signals():
+            self._examine(run, r)
+            self._store(run)
+        return run.freed
+
+    def _recheck(self, run, most):
+        """Look again at some of the values that had to stay; how many may go now for all that is known.
+
+        They are put at the cold end of those that can go.
+        """
+        r: Resident
+        thorough: cython.bint = self._reclaims % _THOROUGH_EVERY == 0
+        found: int64_t = 0
+        if most > run.looks:
+            most = run.looks
+        run.looks -= most
+        while most > 0 and self._lists[UNEVICTABLE].length:
+            most -= 1
+            r = cython.cast(Resident, coldest(cython.address(self._lists[UNEVICTABLE])).owner)
+            self._take_off(r)
+            known: cython.bint = r.holders > 0 or r.obstacle is UNPICKLABLE
+            stays: cython.bint = r.pins > 0 or (r.holders > 0 and references(r) == r.holders)
+            if r.obstacle is UNPICKLABLE or (known and stays):
+                stays = not thorough or r.pins > 0
+                known = 0
+            if not known and not stays:
+                stays = run.thorough_looks == 0
+                run.thorough_looks -= not stays
+            if stays:
+                self._put_on(r, UNEVICTABLE)
+                continue
+            r.where = INACTIVE
+            add_coldest(cython.address(self._lists[INACTIVE]), cython.address(r.link), r.weight)
+            found += 1
+        run.left += found
+        return found
+
+    def _coldest(self, run):
+        """Isolate the coldest value, past those that were accessed; None when there is none."""
+        r: Resident
+        passed: cython.int = 0
+        inactive = cython.address(self._lists[INACTIVE])
+        active = cython.address(self._lists[ACTIVE])
+        while run.left > 0:
+            if passed == _MAX_PASSED:
+                passed = 0
+                let_handlers_run()
+            passed += 1
+            if active.length and (inactive.length == 0 or inactive_is_low(inactive, active)):
+                r = cython.cast(Resident, coldest(active).owner)
+                r.referenced = 0
+                self._take_off(r)
+                self._put_on(r, INACTIVE)
+                continue
+            link = coldest(inactive)
+            if link == cython.NULL:
+                return None
+            r = cython.cast(Resident, link.owner)
+            run.left -= 1
+            run.scanned += pages(r.weight)
+            self._take_off(r)
+            if not r.referenced:
+                self._put_on(r, ISOLATED)
+                return r
+            r.referenced = 0
+            self._put_on(r, ACTIVE)
+            self._age += r.weight
+        return None
+
+    def _gather(self, run):
+        """Put the coldest values into the batch, as many as are wanted and fit; how many were looked at."""
+        r: Resident
+        looked: int64_t = 0
+        while looked < BATCH_VALUES and run.batch.n < run.most and run.freed + run.pending < run.want:
+            r = self._coldest(run)
+            if r is None:
+                break
+            looked += 1
+            self._examine(run, r)
+        return looked
+
+    def _examine(self, run, r):
+        """Pack an isolated value into the batch, unless it has to stay.  One that fills a batch is stored at once."""
+        form: cython.int
+        size: cython.Py_ssize_t
+        settled: cython.bint = 0
+        obstacle = UNPICKLABLE
+        r.seen = r.version
+        r.holders = 0
+        r.obstacle = None
+        r.held = None
+        try:
+            nbytes, obstacle, r.held = examine([r.value])
+            if obstacle is not None:
+                if r.held is not None:
+                    r.holders = references(r)
+                return 0
+            obstacle = UNPICKLABLE
+            r.after = nbytes
+            value = r.value
+            form = form_of(value)
+            stream = value
+            if form == STREAM:
+                if r.after <= _LARGEST_CHUNK and type(value) is not bytes:
+                    stream = dumps(value, 5)
+                    size = len(stream)
+                else:
+                    stream = None
+                    size = 0
+            else:
+                size = size_of(value, form)
+            if not 0 < size <= _LARGEST_CHUNK:
+                self._store(run)
+                settled = 1
+                self._store_large(run, r, value, stream if form == STREAM else None)
+                return 0
+            if not run.batch.takes(size):
+                self._store(run)
+            run.kept.append(stream)
+            run.going.append(r)
+            run.forms[run.batch.n] = form
+            run.batch.add(data_of(stream, form if form > STREAM else BYTES), cython.cast(uint32_t, size))
+            run.pending += r.weight
+            settled = 1
+            return 1
+        except (Refused, MemoryError):
+            obstacle = None
+            run.refusals += 1
+            self.refused += 1
+        except Exception:
+            pass
+        finally:
+            if not settled:
+                self._put_back(r)
+                if r.slot != cython.NULL and r.version == r.seen and obstacle is not None and not r.taken:
+                    r.obstacle = obstacle
+                    self._take_off(r)
+                    self._put_on(r, UNEVICTABLE)
+        return 0
+
+    def _store(self, run):
+        """Have the batch compressed and stored, and let the values go out that were not accessed meanwhile."""
+        r: Resident
+        n: cython.int = run.batch.n
+        i: cython.int
+        unwanted: uint64_t[64]
+        dropped: cython.int = 0
+        before = run.freed
+        if n == 0:
+            return
+        try:
+            self._zswap.swap_out_batch(run.batch, self.cgroup)
+        except OSError:
+            pass  # it took none of them
+        finally:
+            for i in range(n):
+                r = cython.cast(Resident, run.going[i])
+                handle = run.batch.handles[i]
+                if handle == 0:
+                    self.refused += 1
+                    run.refusals += 1
+                    self._put_back(r)
+                else:
+                    run.refusals = 0
+                    if not self._go_out(run, r, run.forms[i], handle):
+                        unwanted[dropped] = handle
+                        dropped += 1
+            run.batch.empty()
+            run.pending = 0
+            self._release(run.freed - before)
+            if dropped:
+                require_freed(free_handles(self._engine, unwanted, dropped))
+            # Last: values go with these.
+            run.going.clear()
+            run.kept.clear()
+
+    def _store_large(self, run, r, value, stream):
+        """Pack and store an isolated value that is not for a batch; it is put back unless it goes out."""
+        packed = None
+        before = run.freed
+        obstacle = None
+        went: cython.bint = 0
+        try:
+            packed = pack(value, self._put, self._free_chunks, stream)
+            run.refusals = 0
+        except (Refused, MemoryError):
+            run.refusals += 1
+            self.refused += 1
+        except Exception:
+            obstacle = UNPICKLABLE
+        finally:
+            if packed is not None:
+                packed.weight = r.after
+                Py_INCREF(packed)
+                went = self._go_out(run, r, EXTENTS, address_of(packed))
+                if not went:
+                    Py_DECREF(packed)
+            else:
+                self._put_back(r)
+                if obstacle is not None and r.slot != cython.NULL and r.version == r.seen and not r.taken:
+                    r.obstacle = obstacle
+                    self._take_off(r)
+                    self._put_on(r, UNEVICTABLE)
+            self._release(run.freed - before)
+            if packed is not None and not went:
+                self._free_chunks(packed.handles)
+
+    def _go_out(self, run, r, form, at):
+        """An isolated value that was stored is packed from now on; accessed meanwhile, it is put back instead.
+
+        An access or a new value wins: the bytes may be out of date, and the value is hot.
+        """
+        slot: Slot
+        if r.slot == cython.NULL or r.taken or r.pins or r.version != r.seen:
+            self._put_back(r)
+            return 0
+        slot = cython.cast(Slot, r.slot)
+        self._take_off(r)
+        self._age += r.weight
+        slot.at = at
+        slot.weight = cython.cast(uint32_t, r.after) if form != EXTENTS else 0
+        age = cython.cast(uint32_t, (self._age >> AGE_UNIT_SHIFT) & AGE_MASK)
+        slot.word = cython.cast(uint32_t, form) | (age << AGE_SHIFT)
+        r.slot = cython.NULL
+        Py_DECREF(r)  # the slot's
+        self.resident_bytes -= r.weight
+        run.freed += r.weight
+        self.evicted += 1
+        return 1
+
+    def _put_back(self, r):
+        """From a reclaim to the hot end, if it is the value of a key still."""
+        if r.slot != cython.NULL:
+            self._take_off(r)
+            self._put_on(r, UNEVICTABLE if r.pins else INACTIVE)
+
+    # Staying
+
+    def pin(self, key):
+        """Keep a value resident until it is unpinned as often as pinned; KeyError without one."""
+        r: Resident
+        while self.fetch(key) is not NOTHING:
+            found = self.by_key.get(key)
+            if found is not None and form_in(cython.cast(Slot, found)) == RESIDENT:
+                r = resident_in(cython.cast(Slot, found))
+                r.pins += 1
+                if r.where != ISOLATED:
+                    self._take_off(r)
+                    self._put_on(r, UNEVICTABLE)
+                return
+        raise KeyError(key)
+
+    def unpin(self, key):
+        """Undo one :meth:`pin`; KeyError without the key, ValueError when it is not pinned."""
+        r: Resident
+        self.require_open()
+        slot: Slot = self.by_key[key]
+        r = resident_in(slot) if form_in(slot) == RESIDENT else None
+        if r is None or r.pins == 0:
+            raise ValueError(f"the value of {key!r} in the store of {self.cgroup.path} is not pinned")
+        r.pins -= 1
+        if r.pins == 0 and r.where == UNEVICTABLE:
+            self._take_off(r)
+            self._put_on(r, INACTIVE)
+
+    # Away
+
+    def _remove(self, key, slot, at):
+        """Delete a key whose value was found resident, or was loaded from these chunks; False if it changed.
 
         In the latter case the chunks are left to the caller.
         """
-        slot.taken += 1
+        r: Resident
+        owns: cython.bint = 0
+        r = resident_in(slot) if form_in(slot) == RESIDENT else None
+        if r is not None:
+            r.taken += 1
         try:
             popped = self.by_key.pop(key, None)
         finally:
-            slot.taken -= 1
+            if r is not None:
+                r.taken -= 1
         if popped is None:
             return False
-        if popped is slot and slot.packed is packed:
-            self._release(self._forget(slot)[0])
+        if popped is slot and slot.at == at and not slot.word & GONE:
+            self._release(self._forget(slot, cython.address(owns)))
             return True
         # Another one took its place while __eq__ of a key ran.
         if self.by_key.setdefault(key, popped) is not popped:
-            self._release(*self._forget(popped))
+            other = cython.cast(Slot, popped)
+            self._release(self._forget(other, cython.address(owns)))
+            if owns:
+                self._free(other.word & FORM_MASK, other.at)
         return False
 
-    def _forget(self, slot: Slot) -> tuple[int, Packed | None]:
+    def _forget(self, slot, owns):
         """Give up a slot that is no longer the value of a key.
 
-        Returns what is to be released: charged bytes, and chunks unless a loader has them.
+        Returns the charged bytes that are to be released, and says whether its chunks are: a loader has them else.
         """
-        slot.gone = True
-        packed, slot.packed = slot.packed, None
-        if packed is not None:
-            load, slot.load = slot.load, None
-            return 0, packed if load is None else None
-        self.lru.pop(slot, None)
-        self.resident_bytes -= slot.weight
-        return slot.weight, None
+        r: Resident
+        if slot.word & GONE:
+            return 0
+        resident: cython.bint = slot.word & FORM_MASK == RESIDENT
+        slot.word |= GONE
+        if not resident:
+            owns[0] = self._loads.pop(slot, None) is None
+            return 0
+        r = resident_in(slot)
+        self._take_off(r)
+        r.slot = cython.NULL
+        self.resident_bytes -= r.weight
+        return r.weight
 
     # The engine
 
-    def _charge(self, nbytes: int, force: bool = False) -> None:
-        if nbytes:
+    def _charge(self, nbytes, force):
+        if nbytes > 0 and not charge(self._engine, self._memcg, nbytes):
             self._zswap.charge(self.cgroup, nbytes, force=force)
 
-    def _release(self, charged: int, packed: Packed | None = None) -> None:
-        if charged:
-            try:
-                self._zswap.uncharge(self.cgroup, charged)
-            except OSError as error:
-                _require_closed(error)
-        if packed is not None:
-            self._free(packed.handles)
+    def _release(self, charged):
+        if not charged:
+            return
+        if not self.closed:
+            uncharge(self._engine, self._memcg, charged)
+            return
+        try:
+            # The cgroup may be gone, and its index another's.
+            self._zswap.uncharge(self.cgroup, charged)
+        except OSError as error:
+            require_closed(error)
 
-    def _put(self, data: memoryview) -> Handles:
-        stored: list[Handles] = []
+    def _free(self, form, at):
+        """Give chunks back; those of a Packed, to which somebody refers still."""
+        if form == EXTENTS:
+            self._free_chunks(cython.cast(object, cython.cast(cython.p_void, at)).handles)
+        elif form >= STREAM:
+            require_freed(free_handles(self._engine, cython.address(at), 1))
+
+    def _put(self, data):
+        stored = []
         try:
             for start in range(0, data.nbytes, _PUT_BYTES):
                 part = data[start : start + _PUT_BYTES]
-                stored.append(self._zswap.swap_out_many(part, self.cgroup, page=CHUNK))
-                if not stored[-1].all():
+                handles = self._zswap.swap_out_many(part, self.cgroup, page=CHUNK)
+                stored.append(handles)
+                if not handles.all():
                     raise Refused
         except BaseException as error:
             for handles in stored:
-                self._free(handles)
+                self._free_chunks(handles)
             if isinstance(error, OSError):
                 raise Refused from None
             raise
         return np.concatenate(stored) if len(stored) != 1 else stored[0]
 
-    def _get(self, handles: Handles, out: memoryview) -> None:
+    def _get(self, handles, out):
         if len(handles):
             self._zswap.fault_in_many(handles, out, page=CHUNK, consume=False)
 
-    def _free(self, handles: Handles) -> None:
+    def _free_chunks(self, handles):
         if len(handles):
             try:
                 self._zswap.free_many(handles)
             except OSError as error:
-                _require_closed(error)
+                require_closed(error)
+
+    # Looking inside
+
+    def survey(self):
+        """Return counts of values, and the handles of all chunks."""
+        r: Resident
+        slot: Slot
+        stuck = {REFERENCED: [0, 0], UNPICKLABLE: [0, 0]}
+        resident: int64_t = 0
+        packed_bytes: int64_t = 0
+        found = list(self.by_key.values())
+        handles = np.empty(len(found), np.uint64)
+        address: cython.size_t = handles.ctypes.data
+        chunks = cython.cast(cython.pointer(uint64_t), address)
+        n: cython.Py_ssize_t = 0
+        several = []
+        for one in found:
+            slot = cython.cast(Slot, one)
+            form = slot.word & FORM_MASK
+            if form == RESIDENT:
+                resident += 1
+                r = resident_in(slot)
+                if r.obstacle is not None:
+                    stuck[r.obstacle][0] += 1
+                    stuck[r.obstacle][1] += r.weight
+            elif form == EXTENTS:
+                packed = cython.cast(object, cython.cast(cython.p_void, slot.at))
+                packed_bytes += packed.weight
+                several.append(packed.handles)
+            else:
+                packed_bytes += slot.weight
+                chunks[n] = slot.at
+                n += 1
+        return len(found), resident, packed_bytes, stuck, np.concatenate([handles[:n], *several])
+
+    def tell(self, key):
+        """Return weight, obstacle, pinned and referenced of the value of a key.  KeyError without it."""
+        r: Resident
+        self.require_open()
+        slot: Slot = self.by_key[key]
+        form = slot.word & FORM_MASK
+        if form == EXTENTS:
+            return cython.cast(object, cython.cast(cython.p_void, slot.at)).weight, None, False, False
+        if form != RESIDENT:
+            return slot.weight, None, False, False
+        r = resident_in(slot)
+        return r.weight, r.obstacle, r.pins > 0, bool(r.referenced or r.where == ACTIVE)
 
 
-def _require_closed(error: OSError) -> None:
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def own(slot: Slot, r: Resident) -> cython.void:
+    """Let a slot have a resident value; what it had before is the caller's."""
+    Py_INCREF(r)
+    slot.at = address_of(r)
+    slot.weight = 0
+    slot.word = RESIDENT
+    r.slot = cython.cast(cython.p_void, slot)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def references(r: Resident) -> cython.Py_ssize_t:
+    """How many there are to what was found to be held."""
+    return cython.cast(cython.pointer(PyObject), cython.cast(cython.p_void, r.held)).ob_refcnt
+
+
+@cython.cfunc
+def require_freed(error: cython.int) -> object:
+    """What is to be given back went with the engine when that was closed; any other error is raised."""
+    if error and error != EBADF:
+        raise os_error(error, "a chunk of a value can't be freed: it is in use, or was freed already")
+
+
+def require_closed(error):
     """What is to be given back went with the engine when that was closed; any other error is raised."""
     if error.errno != errno.EBADF:
         raise error
+
+
+# Residents are none of the garbage collector's objects, or each would have 16 bytes more, and making one could run
+# finalizers; so a store shows it the values itself.
+
+_traverse_fields = cython.declare(Traverse, cython.NULL)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _traverse(store: cython.pointer(PyObject), visit: Visit, arg: cython.p_void) -> cython.int:
+    i: cython.int
+    found: cython.int = _traverse_fields(store, visit, arg)
+    slots = cython.cast(Slots, cython.cast(cython.p_void, store))
+    for i in range(NR_LISTS):
+        end = cython.address(slots._lists[i].end)
+        link = end.next
+        while not found and link != end:
+            r = cython.cast(Resident, link.owner)
+            found = visit(cython.cast(cython.pointer(PyObject), cython.cast(cython.p_void, r.value)), arg)
+            if not found:
+                found = visit(cython.cast(cython.pointer(PyObject), cython.cast(cython.p_void, r.held)), arg)
+            link = link.next
+    return found
+
+
+@cython.cfunc
+def _show_values() -> object:
+    global _traverse_fields
+    type_of_slots = cython.cast(cython.pointer(Traversed), cython.cast(cython.p_void, Slots))
+    _traverse_fields = type_of_slots.tp_traverse
+    type_of_slots.tp_traverse = _traverse
+
+
+allocate_from_slabs(Slot)
+_show_values()

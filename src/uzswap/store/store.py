@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, MutableMapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self, SupportsIndex, TypeVar, overload
 
 from uzswap.cgroup.memcg import require_cgroup
 from uzswap.cgroup.surroundings import Reclaimed
@@ -18,12 +16,35 @@ from uzswap.units import parse_size
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
+    from uzswap.core.boundary.engine import Places
+    from uzswap.store.packing import Packed
 
-__all__ = ["Store"]
+__all__ = ["Store", "ValueInfo"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 D = TypeVar("D")
+
+
+class ValueInfo(NamedTuple):
+    """What :meth:`Store.info` tells."""
+
+    #: as of :meth:`Store.where`
+    place: str
+    #: bytes charged while it is resident
+    weight: int
+    #: compressed bytes in the pool and on the disk; 0 while it is resident
+    stored_bytes: int
+    #: why reclaim left it alone, unless it was accessed since: "referenced", "unpicklable" or None
+    obstacle: str | None
+    pinned: bool
+    #: it was accessed since reclaim looked at it last, or is on the active list
+    referenced: bool
+
+
+def _named(found: Places) -> str:
+    places = {"disk": found.disk, "zero": found.value, "zswap": found.zswap}
+    return "+".join(place for place, chunks in places.items() if chunks) or "zero"
 
 
 @opaque
@@ -31,9 +52,9 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     """A dict, in a cgroup, that keeps its cold values compressed.
 
     A value is the very object that was put in, as long as it is resident.  When the cgroup has to give memory back
-    (``memory.reclaim``, ``memory.high``, ``memory.max``, its own or an ancestor's), the values that were not accessed
-    for longest are pickled into chunks of at most 64 KiB and swapped out; a later access makes an equal object and
-    drops the chunks.
+    (``memory.reclaim``, ``memory.high``, ``memory.max``, its own or an ancestor's), the values that were used least
+    are pickled into chunks of at most 64 KiB and swapped out; a later access makes an equal object and drops the
+    chunks.
 
     A value that somebody else still holds, in whole or in part, stays resident: evicting it would free nothing, and a
     change made through the other reference would be lost.  So does one that can't be pickled, or has a finalizer.
@@ -48,15 +69,19 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     -----
     *Weight.* A resident value is charged to the cgroup with what it really occupies, objects and array memory included,
     at the time it is set, loaded or looked at by reclaim.  Growth of a value in place is not seen until then: call
-    :meth:`reweigh`, or set it again.  Keys, and some 500 bytes of bookkeeping a value, are not charged.
+    :meth:`reweigh`, or set it again.  Keys, and some 130 bytes of bookkeeping a value, are not charged.
 
     *Counters.* An access that brings a value back is a fault for each page of it: ``pgfault``, ``pgmajfault``,
     ``workingset_refault_anon``, and ``zswpin``, ``pswpin`` or ``swpin_zero`` by place.  Access to a resident value
     counts nothing.
 
+    *Which go first* is told as the kernel does it, by an inactive and an active list: of the values that were accessed
+    no more after they were set or loaded, those that came first; then, of the others, those not accessed for longest.
+    So a scan of values that are used once leaves the hot ones alone.
+
     *Pickling* takes place in whichever thread reclaims, with protocol 5: an object sees its ``__reduce_ex__`` or
     ``__getstate__`` called at any time.  Large contiguous arrays are compressed where they lie and loaded straight into
-    the memory of the new array.  ``bytes`` are not pickled.
+    the memory of the new array.  ``bytes`` and ``str`` are not pickled.
 
     *Signals.* A handler may raise out of any call, which then has had no effect, or all of it; and it may use the store
     itself.  Only a value that its own thread is just loading is a RuntimeError there.
@@ -133,7 +158,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     def pop(self, key: K, default: D) -> V | D: ...
     def pop(self, key: K, default: Any = NOTHING) -> Any:
         """Delete ``key`` and return its value, which is not charged any more.  When loading it fails, it stays."""
-        value = self._slots.fetch(key, pop=True)
+        value = self._slots.take(key)
         if value is not NOTHING:
             return value
         if default is NOTHING:
@@ -148,7 +173,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
                 key = next(reversed(self._slots.by_key))
             except StopIteration:
                 raise KeyError("popitem(): the store is empty") from None
-            value = self._slots.fetch(key, pop=True)
+            value = self._slots.take(key)
             if value is not NOTHING:
                 return key, value
 
@@ -196,6 +221,23 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         """Bytes that the cgroup is charged for this store's resident values."""
         return self._slots.resident_bytes
 
+    def info(self, key: K) -> ValueInfo:
+        """Return what is known of one value, without loading it; counts as no access.  KeyError without such a key."""
+        while True:
+            self._slots.require_open()
+            weight, obstacle, pinned, referenced = self._slots.tell(key)
+            packed = self._slots.by_key[key].packed
+            if packed is None:
+                return ValueInfo("resident", weight, 0, obstacle, pinned, referenced)
+            found = self._places(packed)
+            if not found.unknown:
+                stored = found.zswap_bytes + found.disk_bytes
+                return ValueInfo(_named(found), weight, stored, None, False, False)
+
+    def _places(self, packed: Packed) -> Places:
+        with self._zswap.lifetime:
+            return self._zswap.core.places(packed.handles)
+
     def where(self, key: K) -> str:
         """Return where the value of ``key`` is: "resident", or the places of its chunks.
 
@@ -207,12 +249,9 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             packed = self._slots.by_key[key].packed
             if packed is None:
                 return "resident"
-            with self._zswap.lifetime:
-                found = self._zswap.core.places(packed.handles)
-            if found.unknown:
-                continue  # it has just come back
-            places = {"disk": found.disk, "zero": found.value, "zswap": found.zswap}
-            return "+".join(place for place, chunks in places.items() if chunks) or "zero"
+            found = self._places(packed)
+            if not found.unknown:  # else it has just come back
+                return _named(found)
 
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by place, in one snapshot.
@@ -227,26 +266,23 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         Looks at every chunk.
         """
         self._slots.require_open()
-        slots = list(self._slots.by_key.values())
-        packed = [slot for slot in slots if slot.packed is not None]
-        stuck = {kind: [slot.weight for slot in slots if slot.obstacle == kind] for kind in (REFERENCED, UNPICKLABLE)}
+        values, resident, packed_bytes, stuck, handles = self._slots.survey()
         counts = {
-            "values": len(slots),
-            "resident": len(slots) - len(packed),
-            "packed": len(packed),
-            "referenced": len(stuck[REFERENCED]),
-            "referenced_bytes": sum(stuck[REFERENCED]),
-            "unpicklable": len(stuck[UNPICKLABLE]),
-            "unpicklable_bytes": sum(stuck[UNPICKLABLE]),
+            "values": values,
+            "resident": resident,
+            "packed": values - resident,
+            "referenced": stuck[REFERENCED][0],
+            "referenced_bytes": stuck[REFERENCED][1],
+            "unpicklable": stuck[UNPICKLABLE][0],
+            "unpicklable_bytes": stuck[UNPICKLABLE][1],
             "resident_bytes": self._slots.resident_bytes,
-            "packed_bytes": sum(slot.weight for slot in packed),
+            "packed_bytes": packed_bytes,
             "evicted": self._slots.evicted,
             "loaded": self._slots.loaded,
             "refused": self._slots.refused,
         }
-        handles = [slot.packed.handles for slot in packed if slot.packed is not None]
         with self._zswap.lifetime:
-            found = self._zswap.core.places(np.concatenate(handles) if handles else np.empty(0, np.uint64))
+            found = self._zswap.core.places(handles)
         counts["chunks"] = found.zswap + found.disk + found.value
         counts["zswap_bytes"] = found.zswap_bytes
         counts["disk_bytes"] = found.disk_bytes
@@ -261,7 +297,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             ``memory.max`` can't be met; values weighed until then keep their new weight.
         """
         self._slots.require_open()
-        for slot in [slot for slot in list(self._slots.by_key.values()) if slot.packed is None]:
+        for slot in list(self._slots.by_key.values()):
             self._slots.reweigh(slot)
         return self._slots.resident_bytes
 
@@ -276,6 +312,63 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         self._slots.require_open()
         if wrong := self._slots.check():
             raise AssertionError("\n".join(wrong))
+
+    # Many at once, and one in particular
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return the values of those keys that are there, in the order of ``keys``.
+
+        As ``{key: store[key]}``, but what is packed is loaded together: from the disk in the order in which it lies
+        there.  All of it is in memory at once, over ``memory.max`` if it has to be.
+        """
+        wanted = list(keys)
+        hold: list[V] = []
+        self._slots.require_open()
+        self._slots.bring_in(wanted, hold)
+        found: dict[K, V] = {}
+        for key in wanted:
+            value = self._slots.fetch(key)
+            if value is not NOTHING:
+                found[key] = value
+        return found
+
+    def set_many(self, values: Mapping[K, V] | Iterable[tuple[K, V]]) -> None:
+        """Set several values; the same as :meth:`update`.
+
+        Raises
+        ------
+        MemoryError
+            As for one value.  Those before it are set.
+        """
+        insert = self._slots.insert
+        for key, value in values.items() if isinstance(values, Mapping) else values:
+            insert(key, value)
+
+    def prefetch(self, keys: Iterable[K]) -> None:
+        """Have values brought in by a thread of the store's own, as long as no limit is met; nobody waits for it.
+
+        Keys that are not there, and values that can't be loaded, are passed over.  It counts as no access, so what is
+        not used soon is the first to go out again.
+        """
+        self._slots.prefetch(keys)
+
+    def evict(self, key: K) -> int:
+        """Swap one value out, if it may go; return the bytes freed, as charged.  KeyError without such a key.
+
+        0 when it is packed already, pinned, or has to stay: :meth:`info` tells why.
+        """
+        return self._slots.evict(key)
+
+    def pin(self, key: K) -> None:
+        """Load a value and keep it resident until :meth:`unpin` was called as often, or the key is deleted.
+
+        A new value that is set is pinned as the old one.  KeyError without such a key.
+        """
+        self._slots.pin(key)
+
+    def unpin(self, key: K) -> None:
+        """Undo one :meth:`pin`.  KeyError without such a key, ValueError when it is not pinned."""
+        self._slots.unpin(key)
 
     # The life of a store
 

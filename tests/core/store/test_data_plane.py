@@ -43,6 +43,8 @@ class Driver:
         self.random = random.Random(seed)
         self.bytes = np.random.default_rng(seed)
         self.memcgs = [0]
+        #: held
+        self.codecs: list[int] = []
         self.model: dict[int, bytes] = {}
 
     def page(self, size: int) -> bytes:
@@ -64,8 +66,12 @@ class Driver:
         pages[-1] = self.page(self.random.randrange(1, size + 1))
         got = np.zeros(len(pages), np.uint64)
         memcg, node, start, flags = self.random.choice(self.memcgs), self.random.randrange(self.nodes), 0, 0
+        codec, small = (self.random.choice([-1, -1, *self.codecs]) for _ in range(2))
+        item, once = self.random.choice([0, 0, 1, 2, 3, 8]), self.random.choice([0, core.TRY_FILTER])
         while start < len(pages):
-            result = self.engine.store(b"".join(pages), size, memcg, node, got, start, folio, flags)
+            result = self.engine.store(
+                b"".join(pages), size, memcg, node, got, start, folio, flags | once, codec, item, small, 600
+            )
             start, flags = result.next, 0
             if result.reason == core.OVER_LIMIT:
                 flags = self.random.choice([core.SKIP_LIMIT, core.REFUSE])
@@ -104,6 +110,32 @@ class Driver:
         assert flushed.errno == 0
         assert flushed.nbytes == written
 
+    def codec(self) -> None:
+        """Take a codec, or one with a dictionary of the pages there are, and let go of others."""
+        if len(self.codecs) < 6 and self.random.random() < 0.6:
+            slot = self.engine.codec_get(*self.random.choice([(core.LZ4, 3, 4), (core.ZSTD, 1, 0)]))
+            samples = [page[:300] for page in self.model.values()][:400]
+            if samples and self.random.random() < 0.7:
+                made = core.train_dictionary(b"".join(samples), handles([len(some) for some in samples]), 4096)
+                if made:
+                    self.engine.codec_put(slot)
+                    slot = self.engine.dictionary_new(made, self.random.choice([1, 3]))
+            assert slot >= 0
+            self.codecs.append(slot)
+        elif self.codecs:
+            self.engine.codec_put(self.codecs.pop(self.random.randrange(len(self.codecs))))
+
+    def recompress(self) -> None:
+        memcg, node, position = self.random.choice(self.memcgs), self.random.randrange(self.nodes), 0
+        codec, level = self.random.choice([(core.ZSTD, 3), (core.ZSTD, 9), (core.LZ4, 1)])
+        since, flags = self.engine.stamp(), self.random.choice([0, core.AGAIN])
+        for _ in range(self.random.randrange(1, 20)):
+            done = self.engine.recompress(memcg, node, codec, level, 16, MIB, since, position, flags=flags)
+            assert done.errno == done.gone == 0
+            if done.exhausted:
+                break
+            position = done.position
+
     def control(self) -> None:
         engine, choose = self.engine, self.random.choice
         match self.random.randrange(7):
@@ -124,6 +156,7 @@ class Driver:
 
     def step(self) -> None:
         weights = {self.store: 30, self.load: 25, self.free: 10, self.reclaim: 15, self.control: 20}
+        weights |= {self.codec: 5, self.recompress: 8}
         self.random.choices(list(weights), list(weights.values()))[0]()
         assert self.engine.check() == []
 
@@ -141,6 +174,9 @@ def test_random_operations_keep_contents_and_invariants(device: int, seed: int) 
         assert out[: len(page)] == page
     info = engine.device()
     assert engine.check() == []
+    for slot in driver.codecs:
+        engine.codec_put(slot)
+    assert [slot for slot in range(256) if (found := engine.codec_info(slot)) and (found.refs or found.users)] == []
     assert engine.pool_pages() == 0
     assert info is not None
     assert info.live_bytes == 0
@@ -201,11 +237,16 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+def half_random(n: int) -> np.ndarray:
+    pages = np.zeros((n, 4096), np.uint8)
+    pages[:, :2048] = np.random.default_rng(1).integers(0, 256, (n, 2048), np.uint8)
+    return pages
+
+
 def test_a_drained_engine_gives_its_memory_back(device: int) -> None:
     """RSS after a full drain is within 5 % of where it started."""
     engine = attached(device, 64 * MIB)
-    pages = np.zeros((16384, 4096), np.uint8)
-    pages[:, :2048] = np.random.default_rng(1).integers(0, 256, (16384, 2048), np.uint8)
+    pages = half_random(16384)
     out, got = np.zeros(pages.size, np.uint8), np.zeros(len(pages), np.uint64)
     out[:] = 1
     before = resident_bytes()
@@ -215,6 +256,50 @@ def test_a_drained_engine_gives_its_memory_back(device: int) -> None:
     assert (out.reshape(pages.shape) == pages).all()
     assert engine.pool_pages() == 0
     assert resident_bytes() < before * 1.05
+    engine.close()
+
+
+def test_a_pool_that_is_drained_in_order_follows_what_it_holds() -> None:
+    """It keeps an eighth of what is in use, and three extents: in stock, being drained, and the one it writes to."""
+    engine = core.Engine()
+    pages, got = half_random(8192), np.zeros(8192, np.uint64)
+    before = resident_bytes()
+    engine.store(pages.reshape(-1), 4096, 0, 0, got)
+    each = engine.pool_pages() * 4096 / len(got)
+    assert engine.pool_pages() * 4096 > 16 * MIB
+    for start in range(0, len(got), 64):
+        assert engine.free(got[start : start + 64]) == (-1, 0)
+        most = (len(got) - start - 64) * each * 1.125 + 6 * MIB
+        assert engine.pool_pages() * 4096 <= most
+        assert resident_bytes() - before <= most + 4 * MIB
+        if start % 1024 == 0:
+            assert engine.check() == []
+    assert engine.pool_pages() == 0
+    engine.close()
+
+
+@pytest.mark.parametrize("stay", ["a slab in four", "one value of each slab", "any tenth"])
+def test_what_stays_when_a_pool_gives_back_parts_of_itself_is_not_touched(stay: str) -> None:
+    engine = core.Engine()
+    pages, got = half_random(8192), np.zeros(8192, np.uint64)
+    engine.store(pages.reshape(-1), 4096, 0, 0, got)
+    index = np.arange(len(got))
+    stays = {
+        "a slab in four": index // 30 % 4 == 0,  # 30 values of a little more than 2048 bytes are one
+        "one value of each slab": index % 30 == 0,
+        "any tenth": np.random.default_rng(2).random(len(got)) < 0.1,
+    }[stay]
+    for some in np.array_split(got[~stays], 16):
+        assert engine.free(some) == (-1, 0)
+        assert engine.check() == []
+    again = np.zeros(2048, np.uint64)
+    engine.store(pages[:2048].reshape(-1), 4096, 0, 0, again)  # into what was given back, too
+    assert engine.check() == []
+    for expected, kept in ((pages[stays], got[stays]), (pages[:2048], again)):
+        out = np.zeros_like(expected)
+        assert engine.load(kept, out.reshape(-1), 4096).failed == -1
+        assert (out == expected).all()
+    assert engine.pool_pages() == 0
     engine.close()
 
 

@@ -27,6 +27,21 @@ from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, acti
 from cython.cimports.uzswap.core.store.check import check_core
 from cython.cimports.uzswap.core.store.clean import clean_drop
 from cython.cimports.uzswap.core.store.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
+from cython.cimports.uzswap.core.store.codecs import (
+    codec_get,
+    codec_hold,
+    codec_of_dictionary,
+    codec_put,
+    codec_slot,
+    codecs_bytes,
+)
+from cython.cimports.uzswap.core.store.dictionary import (
+    MAX_DICTIONARY_BYTES,
+    dictionaries_free,
+    dictionary_new,
+    dictionary_plausible,
+    dictionary_train,
+)
 from cython.cimports.uzswap.core.store.entries import (
     C_RESIDENT,
     C_SWAP,
@@ -60,6 +75,7 @@ from cython.cimports.uzswap.core.store.memcgs import (
     writeback_allowed,
 )
 from cython.cimports.uzswap.core.store.protection import effective_protection, share_of
+from cython.cimports.uzswap.core.store.recompress import RECOMPRESS_AGAIN, Recompress, recompress
 from cython.cimports.uzswap.core.store.state import (
     WRITE_COLDEST,
     WRITE_IN_TURN,
@@ -67,7 +83,6 @@ from cython.cimports.uzswap.core.store.state import (
     Charge,
     Core,
     born_units,
-    codec_slot,
     core_charge,
     core_destroy,
     core_init,
@@ -83,6 +98,7 @@ from cython.cimports.uzswap.core.store.swap_out import (
     STORE_POOL_FULL,
     STORE_REFUSE,
     STORE_SKIP_LIMIT,
+    STORE_TRY_FILTER,
     Store,
     swap_out,
 )
@@ -102,6 +118,7 @@ COUNTERS = (
     "disk",
     "uzswap.clean_copies",
     "swapcached",
+    "uzswap.metadata_bytes",
     "zswpin",
     "zswpout",
     "zswpwb",
@@ -138,9 +155,10 @@ MAX_ENTRY = MAX_ENTRY_BYTES
 REFUSED = 0
 ZERO, SAME, ZSWAP, DISK = IS_ZERO, IS_SAME, IN_POOL, ON_DISK
 ZSWAP_MAX, MEMORY_HIGH, MEMORY_MAX, SWAP_HIGH, SWAP_MAX, RESIDENT_MAX, MEMORY_MIN, MEMORY_LOW = range(8)
-SKIP_LIMIT, REFUSE = STORE_SKIP_LIMIT, STORE_REFUSE
+SKIP_LIMIT, REFUSE, TRY_FILTER = STORE_SKIP_LIMIT, STORE_REFUSE, STORE_TRY_FILTER
 DONE, OVER_LIMIT, POOL_FULL, OVER_SWAP = STORE_DONE, STORE_OVER_LIMIT, STORE_POOL_FULL, STORE_OVER_SWAP
 STOP_ON_EXIST, RETRY_FAILED = WALK_STOP_ON_EXIST, WALK_RETRY_FAILED
+AGAIN = RECOMPRESS_AGAIN
 LZ4, ZSTD = ALG_LZ4, ALG_ZSTD
 LRU, RESIDENT = HAS_LRU, HAS_RESIDENT
 IN_TURN, COLDEST, NOTHING = WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING
@@ -148,10 +166,15 @@ IN_TURN, COLDEST, NOTHING = WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING
 StoreResult = namedtuple("StoreResult", "next reason errno")
 LoadResult = namedtuple("LoadResult", "failed errno disk_ns")
 WalkResult = namedtuple("WalkResult", "scanned rotated entries nbytes exist nospace stopped exhausted")
+RecompressResult = namedtuple(
+    "RecompressResult", "scanned rotated nbytes entries bytes_before bytes_after refused gone exhausted position errno"
+)
+Recompressed = namedtuple("Recompressed", "entries bytes_before bytes_after refused")
 FlushResult = namedtuple("FlushResult", "entries nbytes failed errno gone")
 EntryInfo = namedtuple("EntryInfo", "state codec length size memcg node referenced location")
 Places = namedtuple("Places", "zswap disk value unknown zswap_bytes disk_bytes")
-PoolInfo = namedtuple("PoolInfo", "codec level entries current")
+PoolInfo = namedtuple("PoolInfo", "codec level entries current dictionary")
+CodecInfo = namedtuple("CodecInfo", "codec level filter dictionary entries refs users given_bytes packed_bytes")
 HistogramInfo = namedtuple("HistogramInfo", "sum counts")
 DeviceInfo = namedtuple(
     "DeviceInfo", "segments free_segments live_bytes dead_bytes direct asynchronous cleaned_segments punched_bytes"
@@ -178,6 +201,36 @@ def share_of_protection(
     usage: int64_t, parent_usage: int64_t, setting: int64_t, parent_effective: int64_t, siblings: int64_t
 ):
     return share_of(usage, parent_usage, setting, parent_effective, siblings)
+
+
+def train_dictionary(samples: cython.const[uint8_t][::1], sizes: cython.const[uint64_t][::1], capacity: cython.size_t):
+    n: cython.Py_ssize_t = sizes.shape[0]
+    i: cython.Py_ssize_t
+    total: cython.Py_ssize_t = 0
+    if not 0 < capacity <= MAX_DICTIONARY_BYTES:
+        raise ValueError(f"capacity={capacity} of 1..{MAX_DICTIONARY_BYTES}")
+    for i in range(n):
+        if sizes[i] > cython.cast(uint64_t, samples.shape[0]):
+            raise ValueError(f"sample {i} has {sizes[i]} bytes, all of them {samples.shape[0]}")
+        total += sizes[i]
+    if total != samples.shape[0]:
+        raise ValueError(f"{n} samples of {total} bytes, but {samples.shape[0]} are here")
+    if n == 0:
+        return b""
+    content = cython.cast(cython.p_char, uz_private(capacity))
+    if content == cython.NULL:
+        raise MemoryError
+    with cython.nogil:
+        length = dictionary_train(
+            cython.cast("const char *", cython.address(samples[0])),
+            cython.cast("const size_t *", cython.address(sizes[0])),
+            n,
+            content,
+            capacity,
+        )
+    found = PyBytes_FromStringAndSize(content, length)
+    uz_private_free(content, capacity)
+    return found
 
 
 @cython.cclass
@@ -478,6 +531,58 @@ class Engine:
             pthread_mutex_unlock(cython.address(c.lock))
         return 0 if slot >= 0 else -EBUSY
 
+    def codec_get(self, codec: cython.int, level: cython.int, filter: cython.int = 0):
+        if codec not in (ALG_LZ4, ALG_ZSTD) or not 0 <= filter <= MAX_ENTRY_BYTES:
+            return -EINVAL
+        c = self._open()
+        with cython.nogil:
+            slot = codec_get(c, codec, level, filter)
+        return slot if slot >= 0 else -EBUSY
+
+    def dictionary_new(self, content: bytes, level: cython.int):
+        c = self._open()
+        data = cython.cast("const char *", PyBytes_AS_STRING(content))
+        nbytes: cython.size_t = len(content)
+        if nbytes > MAX_DICTIONARY_BYTES or not dictionary_plausible(data, nbytes):
+            return -EINVAL
+        with cython.nogil:
+            slot: cython.int = -1
+            d = dictionary_new(data, nbytes, level)
+            if d != cython.NULL:
+                slot = codec_of_dictionary(c, d, level)
+                if slot < 0:
+                    dictionaries_free(d)
+        return slot if slot >= 0 else -ENOMEM if d == cython.NULL else -EBUSY
+
+    def codec_info(self, slot: cython.int):
+        c = self._open()
+        if not 0 <= slot < NR_CODECS:
+            raise ValueError(f"codec {slot}: there are {NR_CODECS}")
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            p = c.codecs[slot]
+            pthread_mutex_unlock(cython.address(c.lock))
+        if not p.refs and not p.users and slot != c.codec:
+            return None
+        return CodecInfo(
+            p.algorithm,
+            p.level,
+            p.filter,
+            p.dictionary != cython.NULL,
+            p.entries,
+            p.refs,
+            p.users,
+            p.given_bytes,
+            p.packed_bytes,
+        )
+
+    def codec_put(self, slot: cython.int):
+        c = self._open()
+        if not 0 <= slot < c.nr_codecs or c.codecs[slot].users <= 0:
+            raise ValueError(f"codec {slot} is not held")
+        with cython.nogil:
+            codec_put(c, slot)
+
     def set_pool_limit(self, max_pages: int64_t, accept_pages: int64_t):
         c = self._open()
         c.pool_max = max_pages
@@ -486,14 +591,17 @@ class Engine:
     def pools(self):
         c = self._open()
         current = cython.address(c.codecs[c.codec])
-        entries = {(current.algorithm, current.level): 0}
+        entries = {(current.algorithm, current.level, False): 0}
         i: cython.int
-        for i in range(NR_CODECS):
+        for i in range(c.nr_codecs):
             p = cython.address(c.codecs[i])
             if p.entries:
-                name = (p.algorithm, p.level)
+                name = (p.algorithm, p.level, p.dictionary != cython.NULL)
                 entries[name] = entries.get(name, 0) + p.entries
-        return [PoolInfo(*name, entries[name], i == 0) for i, name in enumerate(entries)]
+        return [
+            PoolInfo(codec, level, n, i == 0, dictionary)
+            for i, ((codec, level, dictionary), n) in enumerate(entries.items())
+        ]
 
     def pool_pages(self):
         return self._open().pool.pages
@@ -501,7 +609,11 @@ class Engine:
     def metadata_bytes(self):
         c = self._open()
         tables = c.t.chunks_in_use * CHUNK_BYTES + c.t.next_memcg * cython.sizeof(Memcg)
-        return tables + c.pool.next_extent * 32 * 16
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            dictionaries = codecs_bytes(c)
+            pthread_mutex_unlock(cython.address(c.lock))
+        return tables + c.pool.next_extent * 32 * 16 + dictionaries
 
     def reached_full(self):
         return bool(self._open().reached_full)
@@ -579,6 +691,10 @@ class Engine:
         start: int64_t = 0,
         folio: int64_t = 1,
         flags: cython.int = 0,
+        codec: cython.int = -1,
+        filter: cython.int = 0,
+        small: cython.int = -1,
+        small_bytes: uint32_t = 0,
     ):
         self._memcg(memcg)
         self._node(node)
@@ -587,12 +703,17 @@ class Engine:
             raise ValueError(f"page={page} of 1..{MAX_ENTRY_BYTES}, folio={folio}, start={start}, {n} pages")
         if start == n:
             return StoreResult(n, STORE_DONE, 0)
+        if not 0 <= filter <= MAX_ENTRY_BYTES:
+            raise ValueError(f"filter={filter} of 0..{MAX_ENTRY_BYTES}")
+        if max(codec, small) >= NR_CODECS:
+            raise ValueError(f"codec={codec}, small={small}: there are {NR_CODECS}")
         s = cython.cast(cython.pointer(Store), malloc(cython.sizeof(Store)))
         found = cython.cast(cython.pointer(uint64_t), malloc((n - start) * cython.sizeof(uint64_t)))
         if s == cython.NULL or found == cython.NULL:
             free(s)
             free(found)
             raise MemoryError
+        s.spans = cython.NULL
         s.data = cython.cast("const char *", cython.address(data[0]))
         s.nbytes = data.shape[0]
         s.page = page
@@ -603,9 +724,15 @@ class Engine:
         s.n = n
         s.folio = folio
         s.flags = flags
-        s.filter = 0
+        # Items of one byte are in order as they are.
+        s.filter = filter if filter > 1 else 0
+        s.small_bytes = small_bytes
         with cython.nogil:
+            s.asked = codec_hold(self.core, codec)
+            s.small = codec_hold(self.core, small)
             swap_out(self.core, s)
+            codec_put(self.core, s.asked)
+            codec_put(self.core, s.small)
             memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
         result = StoreResult(s.next, s.reason, s.error)
         free(found)
@@ -620,6 +747,7 @@ class Engine:
             free(asked)
             raise MemoryError
         load.handles = asked
+        load.spans = cython.NULL
         load.n = n
         load.out = out
         load.nbytes = nbytes
@@ -735,6 +863,61 @@ class Engine:
                 pthread_mutex_unlock(cython.address(c.lock))
         free(asked)
         return Places(zswap, disk, n - zswap - disk - unknown, unknown, zswap_bytes, disk_bytes)
+
+    def recompress(
+        self,
+        memcg: uint32_t,
+        node: cython.int,
+        codec: cython.int,
+        level: cython.int,
+        nr_to_scan: int64_t,
+        budget: int64_t,
+        since: uint64_t,
+        position: uint64_t = 0,
+        max_born: int64_t = (1 << 63) - 1,
+        flags: cython.int = 0,
+    ):
+        self._memcg(memcg)
+        self._node(node)
+        if codec not in (ALG_LZ4, ALG_ZSTD):
+            raise ValueError(f"codec {codec}")
+        c = self.core
+        w: Recompress
+        memset(cython.address(w), 0, cython.sizeof(Recompress))
+        w.memcg = memcg
+        w.node = node
+        w.algorithm = codec
+        w.level = level
+        w.nr_to_scan = nr_to_scan
+        w.budget = budget
+        w.since = since
+        w.position = position
+        w.youngest = 0xFFFFFFFF if max_born == (1 << 63) - 1 else born_units(max_born)
+        w.flags = flags
+        with cython.nogil:
+            recompress(c, cython.address(w))
+            give_back(c)
+        return RecompressResult(
+            w.scanned,
+            w.rotated,
+            w.taken_bytes,
+            w.entries,
+            w.bytes_before,
+            w.bytes_after,
+            w.refused,
+            w.gone,
+            bool(w.exhausted),
+            w.position,
+            w.error,
+        )
+
+    def recompressed(self):
+        c = self._open()
+        with cython.nogil:
+            pthread_mutex_lock(cython.address(c.lock))
+            r = c.recompressed
+            pthread_mutex_unlock(cython.address(c.lock))
+        return Recompressed(r.entries, r.bytes_before, r.bytes_after, r.refused)
 
     def hold(self, handle: uint64_t):
         c = self._open()

@@ -51,7 +51,9 @@ RESIDENT_MAX: Final[int]  # resident bytes alone, compressed ones not counted
 MEMORY_MIN: Final[int]
 MEMORY_LOW: Final[int]
 
-# store(flags=), both about the first folio of the call only
+# store(flags=)
+TRY_FILTER: Final[int]  # `filter` only if a sample of the data gets smaller by it
+# both about the first folio of the call only
 SKIP_LIMIT: Final[int]  # do not test memory.zswap.max (room was just made)
 REFUSE: Final[int]  # treat it as refused by memory.zswap.max
 
@@ -64,6 +66,9 @@ OVER_SWAP: Final[int]  # folio `next` was refused by memory.swap.max (its handle
 # Writer.walk(flags=)
 STOP_ON_EXIST: Final[int]  # v5: an entry that is being loaded ends the walk of its LRU (EEXIST)
 RETRY_FAILED: Final[int]  # v5: an entry whose write failed is met again by the next walk
+
+# recompress(flags=)
+AGAIN: Final[int]  # also entries that were tried before in vain, with whatever codec
 
 # active(which=): what a memcg has itself
 LRU: Final[int]  # entries on an LRU
@@ -99,6 +104,25 @@ class WalkResult(NamedTuple):
     stopped: bool  # STOP_ON_EXIST struck
     exhausted: bool  # no LRU of the walk has anything left for this request
 
+class RecompressResult(NamedTuple):
+    scanned: int  # candidates met: cold enough, and not compressed so already
+    rotated: int  # of these, entries whose referenced bit was cleared
+    nbytes: int  # compressed bytes of those that were taken, whatever became of them
+    entries: int  # compressed again
+    bytes_before: int  # their compressed bytes
+    bytes_after: int
+    refused: int  # as large a size class with the other codec: they stay as they are, and are not tried again
+    gone: int  # loaded, freed or on their way to the device meanwhile
+    exhausted: bool  # the LRU has nothing left for this request
+    position: int  # for the next call of the request
+    errno: int  # ENOMEM, or 0
+
+class Recompressed(NamedTuple):  # since the engine was made
+    entries: int
+    bytes_before: int
+    bytes_after: int
+    refused: int
+
 class FlushResult(NamedTuple):
     entries: int  # written since the writer was opened, safely on the device
     nbytes: int
@@ -129,6 +153,18 @@ class PoolInfo(NamedTuple):
     level: int
     entries: int
     current: bool
+    dictionary: bool  # small values, each compressed with one of the dictionaries of their store
+
+class CodecInfo(NamedTuple):
+    codec: int
+    level: int
+    filter: int
+    dictionary: bool
+    entries: int  # in the pool
+    refs: int  # in the pool or on the device
+    users: int  # holders and calls under way
+    given_bytes: int  # of all that was ever stored with it, since the slot was taken
+    packed_bytes: int  # what they became
 
 class HistogramInfo(NamedTuple):
     sum: int
@@ -164,6 +200,9 @@ class Writer:
     def finish(self) -> FlushResult: ...
 
 def begins_with_record(data: bytes, nonce: int) -> bool: ...  # one that the engine with this nonce wrote, whole
+
+# A dictionary's content from samples that follow one another; empty when they are too few or too much alike.
+def train_dictionary(samples: Buffer, sizes: Handles, capacity: int) -> bytes: ...
 
 # What a child's setting is worth, in bytes (mm/page_counter.c); siblings_protected: the sum over the parent's children,
 # this one included, of min(usage, setting).
@@ -223,6 +262,13 @@ class Engine:
     def set_fault_writeback(self, how: int) -> None: ...  # IN_TURN, COLDEST or NOTHING
     def set_same_filled(self, as_value: bool) -> None: ...  # False: stored as ordinary entries (all-zero stays a value)
     def set_compressor(self, codec: int, level: int) -> int: ...  # 0; -EBUSY when too many old pools still drain
+    # A slot to store with, the caller's to hold until codec_put(); the same codec is the same slot.
+    # -EINVAL there is no such codec, -EBUSY all slots have entries or holders.
+    def codec_get(self, codec: int, level: int, filter: int = 0) -> int: ...
+    # A slot of zstd with a dictionary; also -EINVAL: the content is none, -ENOMEM.  What was stored with it keeps it.
+    def dictionary_new(self, content: bytes, level: int) -> int: ...
+    def codec_info(self, slot: int) -> CodecInfo | None: ...  # None: vacant
+    def codec_put(self, slot: int) -> None: ...
     def set_pool_limit(self, max_pages: int, accept_pages: int) -> None: ...
     def pools(self) -> list[PoolInfo]: ...  # current first; a pool goes when its last entry leaves
     def pool_pages(self) -> int: ...  # 4096-byte pages that the pool really occupies
@@ -250,6 +296,10 @@ class Engine:
         start: int = 0,
         folio: int = 1,
         flags: int = 0,
+        codec: int = -1,  # a slot; -1, and when nobody holds it any more: what the engine uses
+        filter: int = 0,  # item size of a byte shuffle before compression; 0 and with dictionaries: none
+        small: int = -1,  # a slot for entries of at most small_bytes, instead of `codec` and `filter`
+        small_bytes: int = 0,
     ) -> StoreResult: ...
     def load(self, handles: Handles, out: Buffer, page: int, consume: bool = True) -> LoadResult: ...
     def load_bytes(
@@ -261,6 +311,24 @@ class Engine:
     def info(self, handle: int) -> EntryInfo | None: ...  # None: freed or foreign
     def places(self, handles: Handles) -> Places:
         """Where many entries are, in one call; they may move while it looks, 1024 at a time."""
+    def recompress(
+        self,
+        memcg: int,
+        node: int,
+        codec: int,
+        level: int,
+        nr_to_scan: int,
+        budget: int,  # stop as soon as this many compressed bytes were taken
+        since: int,  # stamp() when the request began: what was rotated since had its second chance
+        position: int = 0,  # that of the last call's result; 0 at the start of a request
+        max_born: int = ...,  # as in Writer.walk()
+        flags: int = 0,
+    ) -> RecompressResult:
+        """Compress the coldest of one LRU again, where it lies; places on the LRU and ages stay.
+
+        What was shuffled stays shuffled; what has a dictionary keeps it.
+        """
+    def recompressed(self) -> Recompressed: ...
     def hold(self, handle: int) -> int: ...  # as a fault in progress does: loads EBUSY, writeback EEXIST; 0 or -errno
     def release(self, handle: int) -> None: ...
     def check(self) -> list[str]: ...  # every invariant that is broken, in words; empty when all hold

@@ -24,7 +24,8 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
 )
-from cython.cimports.uzswap.core.paging.pagetable import PAGE_BYTES, area_new, memcg_of
+from cython.cimports.uzswap.core.paging.areas import area_new, area_of
+from cython.cimports.uzswap.core.paging.pagetable import PAGE_BYTES, memcg_of
 from cython.cimports.uzswap.core.paging.ranges import area_free, drop_range
 
 import_array()
@@ -60,7 +61,7 @@ def area_at(p, at):
     if p.broken:
         return 0
     pthread_mutex_lock(cython.address(p.lock))
-    a = p.pages[(at - p.base) // PAGE_BYTES].area
+    a = area_of(p, (at - p.base) // PAGE_BYTES)
     pthread_mutex_unlock(cython.address(p.lock))
     return a
 

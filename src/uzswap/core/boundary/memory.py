@@ -6,7 +6,7 @@ from collections import namedtuple
 import cython
 from cython.cimports.libc.errno import EIO
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.boundary.engine import Engine
 from cython.cimports.uzswap.core.libc_ext import (
@@ -17,9 +17,13 @@ from cython.cimports.uzswap.core.libc_ext import (
     strndup,
     uz_keep_away,
     uz_monotonic_ns,
+    uz_private,
+    uz_private_free,
 )
+from cython.cimports.uzswap.core.paging.areas import area_new, leaf_end, space_open
+from cython.cimports.uzswap.core.paging.gather import GATHER_BYTES, Gather, gather, scatter
+from cython.cimports.uzswap.core.paging.make_room import evict_from
 from cython.cimports.uzswap.core.paging.page_in import KEEP
-from cython.cimports.uzswap.core.paging.page_out import evict_from
 from cython.cimports.uzswap.core.paging.pager import pager_close, pager_start, pager_stop, settle, wait_events
 from cython.cimports.uzswap.core.paging.pagetable import (
     E_HIGH,
@@ -41,7 +45,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     PAGE_BYTES,
     Pager,
     address_of,
-    area_new,
     memcg_of,
     pages_reparent,
     table_close,
@@ -99,6 +102,8 @@ class Memory:
         p.c = core
         with cython.nogil:
             error = table_open(p, user_mode_only, old_kernel, serve_call)
+            if not error:
+                error = space_open(p)
             if not error:
                 error = pager_start(p)
             if error:
@@ -269,6 +274,76 @@ class Memory:
             if error:
                 raise OSError(-error, "madvise")
         finally:
+            self._leave()
+
+    def gather(
+        self,
+        area: uint32_t,
+        begins: cython.const[uint64_t][::1],
+        places: cython.const[uint64_t][::1],
+        length: uint64_t,
+        memory: cython.size_t,
+    ):
+        """0, or the errno and page with which bytes cannot be read.  See memory.pyi."""
+        return self._exchange(area, begins, places, length, memory, False)
+
+    def scatter(
+        self,
+        area: uint32_t,
+        begins: cython.const[uint64_t][::1],
+        places: cython.const[uint64_t][::1],
+        length: uint64_t,
+        memory: cython.size_t,
+    ):
+        """Likewise.  See memory.pyi."""
+        return self._exchange(area, begins, places, length, memory, True)
+
+    def _exchange(
+        self,
+        area: uint32_t,
+        begins: cython.const[uint64_t][::1],
+        places: cython.const[uint64_t][::1],
+        length: uint64_t,
+        memory: cython.size_t,
+        into: cython.bint,
+    ):
+        i: cython.Py_ssize_t
+        n = begins.shape[0]
+        if not n or not length or places.shape[0] != n:
+            raise ValueError(f"{n} spans of {length} bytes, {places.shape[0]} places")
+        p = self._enter()
+        g = cython.cast(cython.pointer(Gather), calloc(1, cython.sizeof(Gather)))
+        # The caller's arrays may be paged memory, whose faults need the locks under which these are read.
+        where = cython.cast(cython.pointer(uint64_t), malloc(2 * n * cython.sizeof(uint64_t)))
+        buffer: cython.p_char = cython.NULL
+        try:
+            if g == cython.NULL or where == cython.NULL:
+                raise MemoryError
+            nbytes = p.areas[area].pages * PAGE_BYTES if area < p.next_area else 0
+            g.first = self._range(p, area, 0, 0)
+            for i in range(n):
+                where[i] = begins[i]
+                where[n + i] = places[i]
+                if where[i] > nbytes or length > nbytes - where[i]:
+                    raise ValueError(f"bytes {where[i]}..{where[i] + length} of area {area}, which has {nbytes}")
+            if into:
+                buffer = cython.cast(cython.p_char, uz_private(GATHER_BYTES))
+                if buffer == cython.NULL:
+                    raise MemoryError
+            w = self._work(p)
+            g.begins, g.places, g.n, g.length = where, where + n, n, length
+            g.memory, g.buffer = cython.cast(cython.p_char, memory), buffer
+            with cython.nogil:
+                if into:
+                    scatter(p, w, g)
+                else:
+                    gather(p, w, g)
+                work_done(p, w)
+            return g.error, g.failed - g.first if g.error else 0
+        finally:
+            uz_private_free(buffer, GATHER_BYTES)
+            free(where)
+            free(g)
             self._leave()
 
     def reclaim(self, memcg: uint32_t, pages: int64_t):
@@ -533,6 +608,11 @@ def count_some(p, a, first, found):
     end = area.pages
     if end > first and end - first > HOLD_PAGES:
         end = first + HOLD_PAGES
+    beyond = leaf_end(p, area.first + first) - area.first
+    if beyond > first:
+        end = beyond if beyond < area.pages else area.pages
+        found.zero += end - first
+        first = end
     for i in range(area.first + first, area.first + end):
         page = cython.address(p.pages[i])
         e = entry_at(t, page.handle) if page.handle else cython.NULL

@@ -5,6 +5,9 @@ Every method may be called from any thread; they release the GIL while they work
 
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from uzswap.core.boundary.engine import Engine
 
 # wait_events() and take_events(): what fault threads met since they were last asked
@@ -80,6 +83,15 @@ class Memory:
     def unkeep(self, area: int, first: int, pages: int) -> None: ...
     def evict(self, area: int, first: int, pages: int) -> int: ...  # pages that went
     def drop(self, area: int, first: int, pages: int) -> None: ...  # they read as zero; OSError: as they were
+    #: copies spans of `length` bytes that begin at these bytes of an area to memory + places, each; without faults, and
+    #: without displacing anything.  (errno, page of the area) when bytes cannot be read, else (0, 0).
+    def gather(
+        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int
+    ) -> tuple[int, int]: ...
+    #: the other way, in order; after an error some spans were written
+    def scatter(
+        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int
+    ) -> tuple[int, int]: ...
     def reclaim(self, memcg: int, pages: int) -> int: ...  # oldest of the subtree; pages that went
     def place(self, area: int) -> Place: ...  # as long as it takes to ask
     def area(self, area: int) -> AreaInfo: ...  # counts its pages

@@ -18,12 +18,12 @@ from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
-    pthread_rwlock_rdlock,
     pthread_rwlock_unlock,
-    pthread_rwlock_wrlock,
+    uz_brief_lock,
     uz_discard,
     uz_discard_unlocked,
 )
+from cython.cimports.uzswap.core.paging.areas import any_gone, make_fresh
 from cython.cimports.uzswap.core.paging.pagetable import (
     B_BUSY,
     B_EMPTY,
@@ -32,8 +32,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     NR_BATCHES,
     PAGE_BYTES,
     address_of,
-    any_gone,
-    make_fresh,
 )
 from cython.cimports.uzswap.core.paging.uffd import (
     UZ_NOTHING,
@@ -53,7 +51,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
 
 def take_message(p, address, nbytes):
     """What the userfaultfd has to tell: UZ_READ, UZ_WRITE, UZ_PROTECTED, UZ_NOTHING or -errno.  Never waits."""
-    pthread_rwlock_rdlock(cython.address(p.marks))
+    uz_brief_lock(cython.address(p.marks), 0)
     kind = uz_uffd_take(p.fd, address, nbytes)
     if kind == UZ_TAKEN_AWAY:
         mark_gone(p, address[0], nbytes[0])
@@ -132,7 +130,7 @@ def put_frames(p, to, frames, nbytes):
 def take_pages(p, to, page, n):
     """Move up to n pages to frames of staging: bytes, or -errno when none were; -ENOENT when the first is not there."""
     while True:
-        pthread_rwlock_wrlock(cython.address(p.marks))
+        uz_brief_lock(cython.address(p.marks), 1)
         while n and any_gone(p, page, n):
             n -= 1
         got: int64_t = -ENOENT
@@ -154,7 +152,7 @@ def discard(p, page, n, locked):
     error: cython.int = 0
     if not p.is_told:
         ask_for_holes(p, page, n)
-    pthread_rwlock_wrlock(cython.address(p.marks))
+    uz_brief_lock(cython.address(p.marks), 1)
     while page < end and not error:
         k = end - page
         if p.holes:
@@ -213,7 +211,7 @@ def poison(p, page):
 def lift(p, page):
     """Undo poison(), for a page of which something else is known by now.  0 or -errno."""
     error: cython.int = -ENOENT
-    pthread_rwlock_wrlock(cython.address(p.marks))
+    uz_brief_lock(cython.address(p.marks), 1)
     if not p.pages[page].gone:
         error = make_fresh(p, page, 1)
     pthread_rwlock_unlock(cython.address(p.marks))

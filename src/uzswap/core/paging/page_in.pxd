@@ -10,6 +10,7 @@ cdef enum:
 cdef void bring_run(Pager *p, Work *w, uint64_t first, uint64_t n, int flags) noexcept nogil
 
 cdef uint32_t charge_run(Pager *p, Work *w, uint32_t area, uint64_t first, uint64_t n, int flags) noexcept nogil
+cdef int shrink_on_the_spot(Pager *p, Work *w, uint64_t first, uint64_t n) noexcept nogil
 cdef void leave_run(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef int keep_copies(Pager *p, Work *w, uint32_t area, int flags) noexcept nogil
 cdef void fill_empty(Pager *p, Work *w, uint64_t first, uint64_t at, uint64_t n, int to_write) noexcept nogil

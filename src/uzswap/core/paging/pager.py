@@ -19,9 +19,10 @@ from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import poison, protect, put_copy, put_zeros, take_message
+from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_run, try_failed_again
-from cython.cimports.uzswap.core.paging.page_out import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     MOST_THREADS,
@@ -272,6 +273,8 @@ def fault(p, w, address, kind, thread):
     at = p.base + page * PAGE_BYTES
     pthread_mutex_lock(cython.address(p.lock))
     p.faults += 1
+    if page < p.nr_pages:
+        touched(p, page, 1)
     if page < p.nr_pages and p.pages[page].area and p.pages[page].state not in (P_LOST, P_RESIDENT):
         waits(p, thread, page)
     if page < p.nr_pages and p.pages[page].state == P_GOING:
@@ -297,7 +300,8 @@ def fault(p, w, address, kind, thread):
     area = cython.address(p.areas[p.pages[page].area])
     area.faults += 1
     if state == P_COMING:
-        # Whoever brings it in wakes all who wait for it.
+        # Whoever brings it in wakes all who wait for it; who only reads it, by the mark.
+        p.pages[page].flags |= P_WANTED
         help_ahead(p, w, page)
         pthread_mutex_unlock(cython.address(p.lock))
         return
@@ -357,6 +361,7 @@ def leave(p, first, n, flags):
     P_COMING.
     """
     x: uint64_t
+    touched(p, first, n)
     for x in range(first, first + n):
         p.pages[x].state = P_COMING
     page = cython.address(p.pages[first])

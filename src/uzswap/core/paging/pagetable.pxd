@@ -16,6 +16,8 @@ cdef enum:
     MOST_WAITERS = 64       # threads whose faults are known at a time: see stalls.py
     LABEL_BYTES = 192       # of a label, at most
     HOLD_PAGES = 1024       # of an area, looked at in one hold of the lock: some tens of microseconds
+    # The page table comes into use so many pages at a time, 32 KiB: a whole number of pages of its own.
+    LEAF_PAGES = 1024
 
     # Page.state
     P_NONE = 0              # never touched, or dropped: reads as zero
@@ -32,7 +34,7 @@ cdef enum:
     P_SQUEEZED = 64         # on its way in, it waits for an eviction
     P_STUCK = 8             # the kernel would not let it go (pinned, mlocked, shared after fork): retried with back-off
     P_AGAIN = 16            # P_LOST, and on Pager.failed: its next reading may succeed
-    P_WANTED = 32           # P_GOING, and somebody waits in a fault for what comes of it
+    P_WANTED = 32           # P_GOING or P_COMING, and somebody waits in a fault for what comes of it
 
     # Area.hint
     H_NORMAL = 0
@@ -81,6 +83,7 @@ cdef struct Area:
     uint64_t resident
     uint64_t faults
     uint64_t loads
+    int64_t table_bytes     # of the page table, charged
     char *label             # what the array is, likewise; NULL when nobody said
 
 cdef struct PageList:
@@ -175,6 +178,7 @@ cdef struct Pager:
     char *base
     uint64_t nr_pages
     Page *pages
+    uint32_t *untouched         # leaf of the page table -> the area that all of it is, until one of its pages is touched
     Area *areas
     uint32_t max_areas
     uint32_t next_area
@@ -229,11 +233,6 @@ cdef struct Pager:
 cdef int table_open(Pager *p, int want_user_only, int old_kernel, uz_serve serve) noexcept nogil
 cdef char *reserve(Pager *p, uint64_t nbytes) noexcept nogil
 cdef void table_close(Pager *p) noexcept nogil
-cdef uint32_t area_new(Pager *p, uint64_t nbytes, uint32_t memcg, uint8_t item) noexcept nogil
-cdef void area_put(Pager *p, uint32_t a, int usable) noexcept nogil
-cdef int area_vacate(Pager *p, uint64_t first, uint64_t n) noexcept nogil
-cdef uint64_t area_claim(Pager *p, uint32_t a, uint64_t first, uint64_t end) noexcept nogil
-cdef int any_gone(const Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef void failed_add(Pager *p, uint32_t page) noexcept nogil
 cdef void failed_del(Pager *p, uint32_t page) noexcept nogil
 cdef void list_add(Pager *p, uint32_t page) noexcept nogil
@@ -243,11 +242,8 @@ cdef void balance(Pager *p, MemcgPages *m) noexcept nogil
 cdef Work *work_new() noexcept nogil
 cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
-cdef int range_take(Pager *p, uint64_t n, uint64_t *first) noexcept nogil
-cdef int range_put(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 cdef void splice(Pager *p, PageList *mine, PageList *theirs) noexcept nogil
-cdef int make_fresh(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef uint64_t address_of(const Pager *p, uint64_t page) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil

@@ -11,7 +11,7 @@ Pager.lock.
 import cython
 from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.libc.stdlib import calloc, free, realloc
+from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTDUMP,
@@ -22,14 +22,9 @@ from cython.cimports.uzswap.core.libc_ext import (
     posix_memalign,
     pthread_mutex_destroy,
     pthread_mutex_init,
-    pthread_mutex_lock,
-    pthread_mutex_unlock,
     pthread_rwlock_destroy,
     pthread_rwlock_init,
-    pthread_rwlock_unlock,
-    pthread_rwlock_wrlock,
     uz_close_ours,
-    uz_discard,
     uz_identity,
     uz_private,
     uz_private_free,
@@ -45,7 +40,6 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_destroy,
     pthread_cond_init,
     uz_cond_init,
-    uz_map_again,
     uz_pipe,
     uz_uffd_open,
     uz_uffd_register,
@@ -53,7 +47,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
 )
 
 # Address space for arrays, in times the machine's memory: an array may be much larger than memory, and address space is
-# free (32 bytes of page table a page, touched only where arrays are).
+# free (32 bytes of page table a page, touched only where pages of arrays are).
 RESERVE_TIMES = cython.declare(uint64_t, 16)
 MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 
@@ -100,6 +94,7 @@ def table_open(p, want_user_only, old_kernel, serve):
         n >>= 1
     p.nr_pages = n
     p.pages = cython.cast(cython.pointer(Page), uz_reserve(n * cython.sizeof(Page)))
+    p.untouched = cython.cast(cython.pointer(uint32_t), uz_reserve((n // LEAF_PAGES + 1) * cython.sizeof(uint32_t)))
     p.areas = cython.cast(cython.pointer(Area), uz_reserve(MAX_AREAS * cython.sizeof(Area)))
     p.memcgs_bytes = p.c.t.max_memcgs * cython.sizeof(MemcgPages)
     p.memcgs = cython.cast(cython.pointer(MemcgPages), uz_reserve(p.memcgs_bytes))
@@ -108,7 +103,7 @@ def table_open(p, want_user_only, old_kernel, serve):
         return -ENOMEM
     p.zeros = cython.cast(cython.p_char, memory)
     memset(p.zeros, 0, BATCH_PAGES * PAGE_BYTES)
-    if not (p.base and p.pages and p.areas and p.memcgs and p.staging):
+    if not (p.base and p.pages and p.untouched and p.areas and p.memcgs and p.staging):
         return -ENOMEM
     # A child would read zeros where pages are swapped out: not mapped at all there is a SIGSEGV, which is better.
     madvise(p.base, n * PAGE_BYTES, MADV_DONTFORK)
@@ -132,7 +127,7 @@ def table_open(p, want_user_only, old_kernel, serve):
     pthread_cond_init(cython.address(p.work), cython.NULL)
     uz_cond_init(cython.address(p.watch))
     p.initialised = 1
-    return range_put(p, 1, n - 1)
+    return 0
 
 
 def reserve(p, nbytes):
@@ -155,6 +150,8 @@ def table_close(p):
         munmap(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
     if p.pages != cython.NULL:
         munmap(p.pages, p.nr_pages * cython.sizeof(Page))
+    if p.untouched != cython.NULL:
+        munmap(p.untouched, (p.nr_pages // LEAF_PAGES + 1) * cython.sizeof(uint32_t))
     if p.areas != cython.NULL:
         munmap(p.areas, MAX_AREAS * cython.sizeof(Area))
     if p.memcgs != cython.NULL:
@@ -179,164 +176,6 @@ def table_close(p):
         pthread_cond_destroy(cython.address(p.told))
         pthread_cond_destroy(cython.address(p.work))
         pthread_cond_destroy(cython.address(p.watch))
-
-
-# Address space
-
-
-def range_take(p, n, first):
-    """First fit.  0, or -ENOMEM."""
-    i: uint32_t
-    j: uint32_t
-    for i in range(p.nr_ranges):
-        r = cython.address(p.ranges[i])
-        if r.pages < n:
-            continue
-        first[0] = r.first
-        r.first += n
-        r.pages -= n
-        if r.pages == 0:
-            p.nr_ranges -= 1
-            for j in range(i, p.nr_ranges):
-                p.ranges[j] = p.ranges[j + 1]
-        return 0
-    return -ENOMEM
-
-
-def range_put(p, first, n):
-    i: uint32_t = 0
-    j: uint32_t
-    while i < p.nr_ranges and p.ranges[i].first < first:
-        i += 1
-    if i > 0 and p.ranges[i - 1].first + p.ranges[i - 1].pages == first:
-        p.ranges[i - 1].pages += n
-        if i < p.nr_ranges and p.ranges[i - 1].first + p.ranges[i - 1].pages == p.ranges[i].first:
-            p.ranges[i - 1].pages += p.ranges[i].pages
-            p.nr_ranges -= 1
-            for j in range(i, p.nr_ranges):
-                p.ranges[j] = p.ranges[j + 1]
-        return 0
-    if i < p.nr_ranges and first + n == p.ranges[i].first:
-        p.ranges[i].first = first
-        p.ranges[i].pages += n
-        return 0
-    if p.nr_ranges == p.max_ranges:
-        most = p.max_ranges * 2 if p.max_ranges else 64
-        grown = cython.cast(cython.pointer(Range), realloc(p.ranges, most * cython.sizeof(Range)))
-        if grown == cython.NULL:
-            return -ENOMEM  # the address space is lost until the pager closes; nothing else is
-        p.ranges = grown
-        p.max_ranges = most
-    j = p.nr_ranges
-    while j > i:
-        p.ranges[j] = p.ranges[j - 1]
-        j -= 1
-    p.ranges[i].first = first
-    p.ranges[i].pages = n
-    p.nr_ranges += 1
-    return 0
-
-
-def area_new(p, nbytes, memcg, item):
-    """A new area of whole pages, all of them zero; 0 without address space.  Called without the lock."""
-    first: uint64_t = 0
-    n = (nbytes + PAGE_BYTES - 1) // PAGE_BYTES
-    a: uint32_t = 0
-    found: cython.int = 0
-    if n == 0:
-        n = 1
-    pthread_mutex_lock(cython.address(p.lock))
-    # One page between areas is never theirs: an access beyond the end of an array is found, not another array's data.
-    while not found and not range_take(p, n + 1, cython.address(first)):
-        pthread_mutex_unlock(cython.address(p.lock))
-        found = area_vacate(p, first, n + 1)
-        pthread_mutex_lock(cython.address(p.lock))
-    if found > 0 and p.free_area:
-        a = p.free_area
-        p.free_area = p.areas[a].next_free
-    elif found > 0 and p.next_area < p.max_areas:
-        a = p.next_area
-        p.next_area += 1
-    elif found:
-        range_put(p, first, n + 1)
-    if a:
-        area = cython.address(p.areas[a])
-        memset(area, 0, cython.sizeof(Area))
-        area.first = first
-        area.pages = n
-        area.memcg = memcg
-        area.item = item
-        area.used = 1
-        area.clean_score = 1
-        p.live_areas += 1
-    pthread_mutex_unlock(cython.address(p.lock))
-    i: uint64_t = first
-    end: uint64_t = first + n if a else first
-    while i < end:
-        pthread_mutex_lock(cython.address(p.lock))
-        i = area_claim(p, a, i, end)
-        pthread_mutex_unlock(cython.address(p.lock))
-    return a
-
-
-def area_claim(p, a, first, end):
-    """Make free pages an area's, as many as one hold of the lock is for.  Where to go on."""
-    i: uint64_t
-    if end - first > HOLD_PAGES:
-        end = first + HOLD_PAGES
-    for i in range(first, end):
-        # All else in it is 0: ranges.drop_some() sees to that.
-        p.pages[i].area = a
-    return end
-
-
-def area_vacate(p, first, n):
-    """Make free pages fit for a new area: 1, or -1 when that failed.  0 where the program has unmapped one of them."""
-    end: uint64_t = first + n
-    k: uint64_t
-    found: cython.int = 1
-    while first < end and found > 0 and (p.holes or p.strays):
-        k = end - first if end - first < HOLD_PAGES else HOLD_PAGES
-        pthread_rwlock_wrlock(cython.address(p.marks))
-        if any_gone(p, first, k):
-            # Whoever has mapped something there keeps it: this address space is never an array's again.
-            found = 0
-        elif p.strays and make_fresh(p, first, k):
-            found = -1
-        pthread_rwlock_unlock(cython.address(p.marks))
-        first += k
-    return found
-
-
-def any_gone(p, first, n):
-    i: uint64_t
-    if p.holes:
-        for i in range(first, first + n):
-            if p.pages[i].gone:
-                return 1
-    return 0
-
-
-def area_put(p, a, usable):
-    """Give back an area whose pages are nobody's already, and its address space where that can be used again."""
-    area = cython.address(p.areas[a])
-    if usable and not any_gone(p, area.first, area.pages + 1):
-        range_put(p, area.first, area.pages + 1)
-    free(area.label)
-    area.label = cython.NULL
-    area.used = 0
-    area.next_free = p.free_area
-    p.free_area = a
-    p.live_areas -= 1
-
-
-def make_fresh(p, first, n):
-    """Clear poison.  0 or -errno.  Called with Pager.marks held, for pages that are not gone."""
-    at = p.base + first * PAGE_BYTES
-    nbytes = n * PAGE_BYTES
-    if p.can_poison:
-        return uz_discard(at, nbytes)
-    return uz_map_again(p.fd, at, nbytes, not p.can_move)
 
 
 def address_of(p, page):

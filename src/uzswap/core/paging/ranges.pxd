@@ -20,6 +20,7 @@ cdef void unkeep_range(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef void cool_range(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef int drop_range(Pager *p, uint64_t first, uint64_t n, uint32_t a) noexcept nogil
 
+cdef uint64_t part(const Pager *p, uint64_t *x, uint64_t end) noexcept nogil
 cdef void settled(Pager *p, uint64_t page) noexcept nogil
 cdef int on_its_way(const Pager *p, uint64_t page) noexcept nogil
 cdef int drop_some(Pager *p, Dropped *d, uint64_t *x, uint64_t end, uint32_t a) noexcept nogil

@@ -7,14 +7,16 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
     pthread_rwlock_unlock,
-    pthread_rwlock_wrlock,
+    uz_brief_lock,
 )
+from cython.cimports.uzswap.core.paging.areas import any_gone, area_put, leaf_end, leaves_put, touched, uncharge
 from cython.cimports.uzswap.core.paging.frames import discard, lift
 from cython.cimports.uzswap.core.paging.page_in import KEEP, again, bring_run
-from cython.cimports.uzswap.core.paging.page_out import evict_picked, pick, uncharge
+from cython.cimports.uzswap.core.paging.page_out import evict_picked, pick
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     HOLD_PAGES,
+    LEAF_PAGES,
     NO_PLACE,
     P_COMING,
     P_GOING,
@@ -25,8 +27,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_RESIDENT,
     PAGE_BYTES,
     address_of,
-    any_gone,
-    area_put,
     failed_del,
     list_add,
     list_add_oldest,
@@ -50,6 +50,15 @@ def settled(p, page):
         pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
 
 
+def part(p, x, end):
+    """Pass over an untouched leaf that a page is in; where what can be looked at in one hold of the lock ends."""
+    beyond = leaf_end(p, x[0])
+    if beyond > x[0]:
+        x[0] = beyond if beyond < end else end
+        return x[0]
+    return x[0] + HOLD_PAGES if end - x[0] > HOLD_PAGES else end
+
+
 def bring_range(p, w, first, n, flags):
     """Bring pages in.  0, or -EIO when one of them is lost.  Those that were lost before are tried again."""
     x: uint64_t = first
@@ -58,6 +67,7 @@ def bring_range(p, w, first, n, flags):
     thread: cython.int = uz_thread_id()
     pthread_mutex_lock(cython.address(p.lock))
     while x < first + n:
+        touched(p, x, 1)
         if p.pages[x].state not in (P_RESIDENT, P_LOST):
             waits(p, thread, x)
         settled(p, x)
@@ -88,8 +98,8 @@ def bring_range(p, w, first, n, flags):
 def unkeep_range(p, first, n):
     x: uint64_t = first
     while x < first + n:
-        end = x + HOLD_PAGES if first + n - x > HOLD_PAGES else first + n
         pthread_mutex_lock(cython.address(p.lock))
+        end = part(p, cython.address(x), first + n)
         while x < end:
             page = cython.address(p.pages[x])
             if page.flags & P_KEPT:
@@ -106,6 +116,9 @@ def cool_range(p, first, n):
     while x > first:
         begin = x - HOLD_PAGES if x - first > HOLD_PAGES else first
         pthread_mutex_lock(cython.address(p.lock))
+        if leaf_end(p, x - 1) >= x:
+            leaf: uint64_t = (x - 1) // LEAF_PAGES * LEAF_PAGES
+            x = begin = leaf if leaf > first else first
         while x > begin:
             x -= 1
             page = cython.address(p.pages[x])
@@ -122,8 +135,8 @@ def evict_range(p, w, first, n):
     gone: int64_t = 0
     while x < first + n:
         k = 0
-        end = x + HOLD_PAGES if first + n - x > HOLD_PAGES else first + n
         pthread_mutex_lock(cython.address(p.lock))
+        end = part(p, cython.address(x), first + n)
         while x < end and k < BATCH_PAGES:
             # Pages of this very batch are P_GOING already: only what others have under way is waited for.
             if p.pages[x].state == P_COMING:
@@ -183,12 +196,20 @@ def drop_some(p, d, x, end, a):
     first = x[0]
     i: uint64_t
     dropped: int64_t = 0
+    beyond = leaf_end(p, first)
+    if beyond > first:
+        # Nothing was ever there.
+        if a:
+            p.untouched[first // LEAF_PAGES] = 0
+        x[0] = beyond if beyond < end else end
+        pthread_mutex_unlock(cython.address(p.lock))
+        return 0
     settled(p, first)
     area = cython.address(p.areas[p.pages[first].area])
     memcg = memcg_of(p, p.pages[first].area)
     # One more hold for what is on its way; and a copy or a handle is one of each at most.
     n: uint64_t = 1
-    while first + n < end and n < DROP_PAGES and not on_its_way(p, first + n):
+    while first + n < end and n < DROP_PAGES and p.pages[first + n].area and not on_its_way(p, first + n):
         n += 1
     x[0] = first + n
     for i in range(first, first + n):
@@ -237,6 +258,7 @@ def area_free(p, a):
     n: uint64_t = p.areas[a].pages
     pthread_mutex_unlock(cython.address(p.lock))
     usable: cython.bint = drop_range(p, first, n, a) == 0 and restore(p, first, n) == 0
+    leaves_put(p, first, n)
     pthread_mutex_lock(cython.address(p.lock))
     area_put(p, a, usable)
     pthread_mutex_unlock(cython.address(p.lock))
@@ -245,7 +267,7 @@ def area_free(p, a):
 def restore(p, first, n):
     """Undo what a program did to the memory of its array (mlock, mprotect, madvise).  0 or -errno."""
     error: cython.int = 0
-    pthread_rwlock_wrlock(cython.address(p.marks))
+    uz_brief_lock(cython.address(p.marks), 1)
     if not any_gone(p, first, n):
         error = uz_as_reserved(p.base + first * PAGE_BYTES, n * PAGE_BYTES)
     pthread_rwlock_unlock(cython.address(p.marks))

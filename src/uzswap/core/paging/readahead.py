@@ -8,6 +8,7 @@ where it evicts what is in use (PAGING 2 and 6).  The caller holds Pager.lock.
 
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.uzswap.core.paging.areas import area_of
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     H_RANDOM,
@@ -37,7 +38,7 @@ LEAST_AHEAD = cython.declare(uint64_t, 16)
 
 def may_come(p, page, area):
     x = cython.address(p.pages[page])
-    return x.area == area and (x.state == P_NONE or x.state == P_SWAPPED)
+    return area_of(p, page) == area and (x.state == P_NONE or x.state == P_SWAPPED)
 
 
 def most_ahead(p, area):

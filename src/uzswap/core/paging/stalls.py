@@ -15,14 +15,8 @@ caller holds Pager.lock.
 import cython
 from cython.cimports.libc.stdint import int64_t
 from cython.cimports.uzswap.core.libc_ext import uz_monotonic_ns
-from cython.cimports.uzswap.core.paging.pagetable import (
-    E_STALL,
-    MOST_WAITERS,
-    P_GOING,
-    P_SQUEEZED,
-    memcg_of,
-    tell,
-)
+from cython.cimports.uzswap.core.paging.areas import area_of
+from cython.cimports.uzswap.core.paging.pagetable import E_STALL, MOST_WAITERS, P_GOING, P_SQUEEZED, memcg_of, tell
 from cython.cimports.uzswap.core.store.entries import ROOT
 
 # A thread belongs to the workload of a memcg for so long after its last fault there, in ns: one period of the averages
@@ -78,7 +72,7 @@ def waits(p, thread, page):
     """A thread waits for a page of an area; for what it waited before has ended."""
     i: cython.int
     x = cython.address(p.pages[page])
-    memcg = memcg_of(p, x.area)
+    memcg = memcg_of(p, area_of(p, page))
     now: int64_t = uz_monotonic_ns()
     forget_idle(p, now)
     for i in range(p.nr_waiters):

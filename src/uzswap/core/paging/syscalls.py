@@ -14,6 +14,7 @@ import cython
 from cython.cimports.libc.errno import EEXIST
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.paging.areas import area_of, touched
 from cython.cimports.uzswap.core.paging.frames import put_copy
 from cython.cimports.uzswap.core.paging.page_in import TO_WRITE
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -189,7 +190,8 @@ def most_at_once(t):
         return cython.cast(uint64_t, -1)
     p = h.p
     pthread_mutex_lock(cython.address(p.lock))
-    m: uint32_t = memcg_of(p, p.pages[h.first].area) if p.pages[h.first].area else ROOT
+    a = area_of(p, h.first)
+    m: uint32_t = memcg_of(p, a) if a else ROOT
     pthread_mutex_lock(cython.address(p.c.lock))
     most: int64_t = MOST_HELD * LIMIT_PART
     while m != ROOT:
@@ -244,6 +246,7 @@ def hold_pages(p, first, n, inward):
     x: uint64_t
     missing: cython.int = 0
     pthread_mutex_lock(cython.address(p.lock))
+    touched(p, first, n)
     for x in range(first, first + n):
         page = cython.address(p.pages[x])
         if not page.area:

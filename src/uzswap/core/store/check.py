@@ -22,6 +22,7 @@ from cython.cimports.uzswap.core.store.entries import (
     C_CLEAN,
     C_DISK,
     C_INCOMP,
+    C_METADATA,
     C_RESIDENT,
     C_SWAP,
     C_SWAPCACHED,
@@ -46,6 +47,7 @@ from cython.cimports.uzswap.core.store.entries import (
 from cython.cimports.uzswap.core.store.pool import pool_check
 from cython.cimports.uzswap.core.store.state import whole_pages
 
+# Of C_METADATA a part is paged memory's, which this room does not know.
 LEVELS = ("resident", "zswap", "zswapped", "zswap_incomp", "swap", "disk", "clean copies", "swapcached")
 
 
@@ -204,14 +206,14 @@ def check_all(c, r, f):
             m = t.memcgs[m].parent
     if found != t.live:
         note(f, W_LIVE, found, t.live, 0, 0, 0)
-    for k in range(1, NR_LEVELS):
+    for k in range(1, C_METADATA):
         if totals[k] != t.totals[k]:
             note(f, W_TOTAL, totals[k], k, t.totals[k], 0, 0)
     if stored_pages != t.totals[G_STORED]:
         note(f, W_PAGES, stored_pages, t.totals[G_STORED], 0, 0, 0)
     for k in range(NR_CODECS):
         p = cython.address(c.codecs[k])
-        if codec_entries[k] != p.entries or codec_refs[k] > p.refs:
+        if codec_entries[k] != p.entries or codec_refs[k] != p.refs:
             note(f, W_CODEC, k, codec_entries[k], codec_refs[k], p.entries, p.refs)
     broken = pool_check(cython.address(c.pool), pooled)
     if broken:
@@ -241,7 +243,7 @@ def check_memcgs(c, r, f):
             note(f, W_REFS, m, r.refs[m], g.refs, 0, 0)
         if r.stored[m] != g.stored:
             note(f, W_STORED, m, r.stored[m], g.stored, 0, 0)
-        for k in range(1, NR_LEVELS):
+        for k in range(1, C_METADATA):
             if g.state == MEMCG_ONLINE and g.counters[k] != r.levels[m * NR_LEVELS + k]:
                 note(f, W_LEVEL, m, k, r.levels[m * NR_LEVELS + k], g.counters[k], 0)
         check_active(c, m, f)

@@ -4,12 +4,36 @@ import cython
 from cython.cimports.libc.errno import EILSEQ, ENOMEM
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcmp, memcpy, memset
+from cython.cimports.libc.string import memcmp, memcpy, memmove, memset
 from cython.cimports.uzswap.core.libc_ext import uz_load64, uz_private, uz_private_free
+from cython.cimports.uzswap.core.store.shuffle import uz_shuffle, uz_unshuffle
+from cython.cimports.uzswap.core.store.zstd import (
+    UZ_FRAME_START,
+    LZ4_compress_fast_extState,
+    LZ4_compressBound,
+    LZ4_decompress_safe,
+    LZ4_sizeofState,
+    ZSTD_CCtx_refCDict,
+    ZSTD_compress2,
+    ZSTD_compressBound,
+    ZSTD_compressCCtx,
+    ZSTD_decompress_usingDDict,
+    ZSTD_decompressDCtx,
+    ZSTD_freeCCtx,
+    ZSTD_freeDCtx,
+    ZSTD_isError,
+    uz_frame_is_bare,
+    uz_new_bare_cctx,
+    uz_new_bare_dctx,
+    uz_new_cctx,
+    uz_new_dctx,
+    uz_start_frame,
+    uz_zstd_no_memory,
+)
 
 
 def work_bytes():
-    return SCRATCH_BYTES + MAX_ENTRY_BYTES + LZ4_sizeofState()
+    return SCRATCH_BYTES + SHUFFLED_BYTES + LZ4_sizeofState()
 
 
 def worker_new():
@@ -22,13 +46,15 @@ def worker_new():
         return cython.NULL
     w.scratch = w.memory
     w.shuffled = w.scratch + SCRATCH_BYTES
-    w.lz4_state = w.shuffled + MAX_ENTRY_BYTES
+    w.lz4_state = w.shuffled + SHUFFLED_BYTES
     return w
 
 
 def worker_free(w):
     ZSTD_freeCCtx(w.cctx)
     ZSTD_freeDCtx(w.dctx)
+    ZSTD_freeCCtx(w.bare_cctx)
+    ZSTD_freeDCtx(w.bare_dctx)
     uz_private_free(w.memory, work_bytes())
     uz_private_free(w.io, w.io_bytes)
     free(w)
@@ -51,21 +77,51 @@ def compress_bound(size):
 def compress(w, codec, src, size, dst):
     """Bytes written to dst, which has room for compress_bound(size), or a value <= 0 when the compressor failed."""
     if codec.filter:
-        shuffle(
-            cython.cast("const unsigned char *", src),
-            cython.cast("unsigned char *", w.shuffled),
+        uz_shuffle(
+            cython.cast("const uint8_t *", src),
+            cython.cast("uint8_t *", w.shuffled),
             size,
             cython.cast(uint32_t, codec.filter),
         )
         src = w.shuffled
     if codec.algorithm == ALG_LZ4:
         return LZ4_compress_fast_extState(w.lz4_state, src, dst, size, LZ4_compressBound(size), codec.level)
+    if codec.dictionary != cython.NULL:
+        return compress_with(w, codec.dictionary, src, size, dst)
     if w.cctx == cython.NULL:
         w.cctx = uz_new_cctx()
         if w.cctx == cython.NULL:
             return -1
     n = ZSTD_compressCCtx(w.cctx, dst, ZSTD_compressBound(size), src, size, codec.level)
     return -1 if ZSTD_isError(n) else cython.cast(cython.int, n)
+
+
+def compress_with(w, dictionary, src, size, dst):
+    """compress() with a dictionary: a zstd block without what stands in front of it."""
+    if w.bare_cctx == cython.NULL:
+        w.bare_cctx = uz_new_bare_cctx()
+        if w.bare_cctx == cython.NULL:
+            return -1
+    ZSTD_CCtx_refCDict(w.bare_cctx, dictionary.compressing)
+    n = ZSTD_compress2(w.bare_cctx, dst, ZSTD_compressBound(size), src, size)
+    if ZSTD_isError(n):
+        return -1
+    if not uz_frame_is_bare(cython.cast("const unsigned char *", dst), n):
+        return size  # several blocks, or one that zstd left as it was: poor, and kept raw
+    memmove(dst, dst + UZ_FRAME_START, n - UZ_FRAME_START)
+    return cython.cast(cython.int, n) - UZ_FRAME_START
+
+
+def decompress_with(w, dictionary, src, length, to, size):
+    if w.bare_dctx == cython.NULL:
+        w.bare_dctx = uz_new_bare_dctx()
+        if w.bare_dctx == cython.NULL:
+            return ENOMEM
+    # Such codecs have no filter, whose memory this is.
+    uz_start_frame(cython.cast("unsigned char *", w.shuffled), length)
+    memcpy(w.shuffled + UZ_FRAME_START, src, length)
+    n = ZSTD_decompress_usingDDict(w.bare_dctx, to, size, w.shuffled, length + UZ_FRAME_START, dictionary.decompressing)
+    return 0 if n == size else ENOMEM if uz_zstd_no_memory(n) else EILSEQ
 
 
 def decompress(w, codec, src, length, dst, size):
@@ -75,6 +131,8 @@ def decompress(w, codec, src, length, dst, size):
         if LZ4_decompress_safe(src, to, length, size) != cython.cast(cython.int, size):
             return EILSEQ
     else:
+        if codec.dictionary != cython.NULL:
+            return decompress_with(w, codec.dictionary, src, length, dst, size)
         if w.dctx == cython.NULL:
             w.dctx = uz_new_dctx()
             if w.dctx == cython.NULL:
@@ -83,55 +141,13 @@ def decompress(w, codec, src, length, dst, size):
         if n != size:
             return ENOMEM if uz_zstd_no_memory(n) else EILSEQ
     if codec.filter:
-        unshuffle(
-            cython.cast("const unsigned char *", to),
-            cython.cast("unsigned char *", dst),
+        uz_unshuffle(
+            cython.cast("const uint8_t *", to),
+            cython.cast("uint8_t *", dst),
             size,
             cython.cast(uint32_t, codec.filter),
         )
     return 0
-
-
-def shuffle(src, dst, size, item):
-    """The first bytes of all items, then the second bytes, and so on (Blosc's byte shuffle); the odd rest as it is.
-
-    The inner loops have constant strides for the item sizes that matter, so that the compiler can vectorise them.
-    """
-    n = size // item
-    i: uint32_t
-    j: uint32_t
-    if item == 8:
-        for j in range(8):
-            for i in range(n):
-                dst[j * n + i] = src[i * 8 + j]
-    elif item == 4:
-        for j in range(4):
-            for i in range(n):
-                dst[j * n + i] = src[i * 4 + j]
-    else:
-        for j in range(item):
-            for i in range(n):
-                dst[j * n + i] = src[i * item + j]
-    memcpy(dst + n * item, src + n * item, size - n * item)
-
-
-def unshuffle(src, dst, size, item):
-    n = size // item
-    i: uint32_t
-    j: uint32_t
-    if item == 8:
-        for i in range(n):
-            for j in range(8):
-                dst[i * 8 + j] = src[j * n + i]
-    elif item == 4:
-        for i in range(n):
-            for j in range(4):
-                dst[i * 4 + j] = src[j * n + i]
-    else:
-        for i in range(n):
-            for j in range(item):
-                dst[i * item + j] = src[j * n + i]
-    memcpy(dst + n * item, src + n * item, size - n * item)
 
 
 def same_filled(src, size, word):

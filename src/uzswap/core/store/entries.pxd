@@ -22,6 +22,7 @@ cdef enum:
     WRITING = 4                 # a copy of its bytes is on its way to the device; off the LRU
     FAILED = 8                  # its last writeback failed, at the time of its stamp
     DOOMED = 16                 # being freed
+    TRIED = 64                  # compressing it again has saved nothing
     CLEAN = 32                  # its page is in memory too, as it was loaded; off the LRU, on Memcg.clean
 
     # MemcgState
@@ -39,36 +40,37 @@ cdef enum:
     C_DISK = 5
     C_CLEAN = 6             # compressed bytes of clean copies
     C_SWAPCACHED = 7        # the pages in memory that have one
-    NR_LEVELS = 8
+    C_METADATA = 8          # bytes of the tables that tell where pages are: no level of what they hold
+    NR_LEVELS = 9
     # events
-    C_ZSWPIN = 8
-    C_ZSWPOUT = 9
-    C_ZSWPWB = 10
-    C_PROACTIVE_B = 11
-    C_PSWPIN = 12
-    C_PSWPOUT = 13
-    C_SWPIN_ZERO = 14
-    C_SWPOUT_ZERO = 15
-    C_SAME_FILLED = 16
-    C_PGFAULT = 17
-    C_PGMAJFAULT = 18
-    C_REFAULT = 19
-    NR_COUNTERS = 20
+    C_ZSWPIN = 9
+    C_ZSWPOUT = 10
+    C_ZSWPWB = 11
+    C_PROACTIVE_B = 12
+    C_PSWPIN = 13
+    C_PSWPOUT = 14
+    C_SWPIN_ZERO = 15
+    C_SWPOUT_ZERO = 16
+    C_SAME_FILLED = 17
+    C_PGFAULT = 18
+    C_PGMAJFAULT = 19
+    C_REFAULT = 20
+    NR_COUNTERS = 21
 
     # engine-wide only, after those above
-    G_POOL_LIMIT_HIT = 20
-    G_RECLAIM_FAIL = 21
-    G_ALLOC_FAIL = 22
-    G_KMEMCACHE_FAIL = 23
-    G_COMPRESS_FAIL = 24
-    G_COMPRESS_POOR = 25
-    G_DECOMPRESS_FAIL = 26
-    G_WRITTEN_BACK = 27
-    G_STORED = 28
-    G_STORED_INCOMP = 29
-    G_CHECKSUM_FAIL = 30
-    G_IO_ERROR = 31
-    NR_GLOBALS = 32
+    G_POOL_LIMIT_HIT = 21
+    G_RECLAIM_FAIL = 22
+    G_ALLOC_FAIL = 23
+    G_KMEMCACHE_FAIL = 24
+    G_COMPRESS_FAIL = 25
+    G_COMPRESS_POOR = 26
+    G_DECOMPRESS_FAIL = 27
+    G_WRITTEN_BACK = 28
+    G_STORED = 29
+    G_STORED_INCOMP = 30
+    G_CHECKSUM_FAIL = 31
+    G_IO_ERROR = 32
+    NR_GLOBALS = 33
 
 cdef struct Entry:
     uint64_t data               # pool address, byte offset on the device, or the word

@@ -8,8 +8,9 @@ cdef enum:
     EXTENT_BYTES = 2097152
     EXTENT_SLABS = 32
     EXTENT_PAGES = 512
-    NR_SMALL = 16       # classes of 32, 64 .. 512 bytes
-    NR_CLASSES = 87     # then 576, 640 .. 4096, then 15, 14 .. 1 objects to a slab
+    NR_TINY = 16        # classes of 8, 16 .. 128 bytes
+    NR_SMALL = 40       # then 144, 160 .. 512
+    NR_CLASSES = 111    # then 576, 640 .. 4096, then 15, 14 .. 1 objects to a slab
     NO_SLAB = 0xFFFFFFFF
     NO_CLASS = 255
     ALL_SLABS = 0xFFFFFFFF  # of an extent, in Extent.stock and .gone
@@ -61,6 +62,7 @@ cdef uint32_t take_slab(Pool *pool) noexcept nogil
 cdef uint32_t open_extent(Pool *pool) noexcept nogil
 cdef void put_slab(Pool *pool, uint32_t s) noexcept nogil
 cdef void give_back_slabs(Pool *pool, uint32_t x) noexcept nogil
+cdef uint32_t whole_extent(const Pool *pool) noexcept nogil
 cdef void close_extent(Pool *pool, uint32_t x) noexcept nogil
 cdef void relist(Pool *pool, uint32_t x) noexcept nogil
 cdef int pool_check(Pool *pool, int64_t objects) noexcept nogil

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.store.codec cimport Codec, NR_CODECS, Worker
 from uzswap.core.device.device cimport Device
 from uzswap.core.device.device_io cimport Request
+from uzswap.core.store.dictionary cimport Dictionary
 from uzswap.core.store.entries cimport Delta, Entry, Table
 from uzswap.core.store.histogram cimport NR_HISTOGRAMS, Histogram
 from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
@@ -59,6 +60,13 @@ cdef struct Stream:
     int64_t gone
     uint64_t *old           # for cleaning: where each item was
 
+# Of recompression, since the engine was made.
+cdef struct Recompressed:
+    int64_t entries
+    int64_t bytes_before
+    int64_t bytes_after
+    int64_t refused
+
 cdef struct Core:
     pthread_mutex_t lock
     pthread_mutex_t cleaning
@@ -66,6 +74,8 @@ cdef struct Core:
     Pool pool
     Codec codecs[NR_CODECS]
     int codec               # the current pool
+    int nr_codecs           # slots from here on were never used
+    Dictionary *retired     # dictionaries that are to be freed, without the lock
     Device device
     int has_device
     Request trim            # see trim_device()
@@ -81,9 +91,10 @@ cdef struct Core:
     int64_t pool_accept
     int64_t skew            # ns
     Histogram histograms[NR_HISTOGRAMS]
+    Recompressed recompressed
     int abandoned           # paged memory has broken: threads of it may still be at work here
     uint64_t copies_after   # birth of the memcg that gave up clean copies last
-    int fault_writeback     # how faults write back: see page_out.write_back_from()
+    int fault_writeback     # how faults write back: see make_room.write_back_from()
 
 # Where charging resident memory met limits: memcgs, or NO_MEMCG.
 cdef struct Charge:
@@ -103,11 +114,13 @@ cdef int64_t whole_pages(uint32_t size) noexcept nogil
 cdef int may_write_back(Core *c, uint32_t memcg) noexcept nogil
 cdef void leave_pool(Core *c, Delta *d, uint32_t index, uint32_t owner) noexcept nogil
 cdef void clean_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcept nogil
+cdef void codec_unref(Core *c, int slot) noexcept nogil
+cdef void retire(Core *c, int slot) noexcept nogil
+cdef void free_retired(Core *c) noexcept nogil
 cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
 cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
 cdef int64_t reserve_below(int64_t limit) noexcept nogil
 cdef int64_t room_in(Core *c, uint32_t memcg, int *resident) noexcept nogil
-cdef int codec_slot(Core *c, int algorithm, int level, int filter) noexcept nogil
 cdef void trim_device(Core *c) noexcept nogil
 cdef void trim_all(void *arg) noexcept nogil
 cdef void give_back(Core *c) noexcept nogil

@@ -26,11 +26,13 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_private_free,
     uz_ram_bytes,
 )
-from cython.cimports.uzswap.core.store.codec import ALG_LZ4, NR_CODECS, Worker, worker_free, worker_new
+from cython.cimports.uzswap.core.store.codec import ALG_LZ4, Worker, worker_free, worker_new
+from cython.cimports.uzswap.core.store.dictionary import dictionaries_free
 from cython.cimports.uzswap.core.store.entries import (
     C_CLEAN,
     C_DISK,
     C_INCOMP,
+    C_METADATA,
     C_RESIDENT,
     C_SWAP,
     C_SWAPCACHED,
@@ -47,6 +49,7 @@ from cython.cimports.uzswap.core.store.entries import (
     ROOT,
     WRITING,
     Delta,
+    Entry,
     entry_free,
     lru_del,
     lru_unlink,
@@ -76,6 +79,7 @@ def core_init(c, nodes):
     c.pool_max = c.pool_accept = cython.cast(int64_t, 1) << 62
     c.codecs[0].algorithm = ALG_LZ4
     c.codecs[0].level = 1
+    c.nr_codecs = 1
     return 0
 
 
@@ -83,6 +87,10 @@ def core_destroy(c):
     if c.has_device:
         device_destroy(cython.address(c.device))
     idle_free(c.workers, c.streams)
+    i: cython.int
+    for i in range(c.nr_codecs):
+        dictionaries_free(c.codecs[i].dictionary)
+    dictionaries_free(c.retired)
     pool_destroy(cython.address(c.pool))
     table_destroy(cython.address(c.t))
     pthread_mutex_destroy(cython.address(c.lock))
@@ -113,11 +121,13 @@ def idle_free(workers, streams):
 
 
 def give_back(c):
-    """After entries were dropped: blocks to the file system, and scratch memory once nothing is stored at all.
+    """After entries were dropped: blocks to the file system, dictionaries that none is left of, and scratch memory once
+    nothing is stored at all.
 
     One worker stays, so that a store and a load in turn need not make one each time (measured: 3 times as long).
     """
     trim_device(c)
+    free_retired(c)
     if c.t.live:
         return
     pthread_mutex_lock(cython.address(c.lock))
@@ -191,6 +201,32 @@ def clean_leave(c, d, index, memcg):
     delta_add(t, d, memcg, C_SWAPCACHED, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
 
 
+def codec_unref(c, slot):
+    """One entry less.  Called with the lock: what becomes free is freed by free_retired(), without it."""
+    p = cython.address(c.codecs[slot])
+    p.refs -= 1
+    if p.refs == 0 and p.users == 0 and p.dictionary != cython.NULL:
+        retire(c, slot)
+
+
+def retire(c, slot):
+    d = c.codecs[slot].dictionary
+    c.codecs[slot].dictionary = cython.NULL
+    d.next = c.retired
+    c.retired = d
+
+
+def free_retired(c):
+    """Free dictionaries that nobody needs any more.  Called without the lock."""
+    if c.retired == cython.NULL:
+        return
+    pthread_mutex_lock(cython.address(c.lock))
+    d = c.retired
+    c.retired = cython.NULL
+    pthread_mutex_unlock(cython.address(c.lock))
+    dictionaries_free(d)
+
+
 def entry_drop(c, d, index):
     """Release all that an entry has, whatever its state, and the entry itself."""
     t = cython.address(c.t)
@@ -202,13 +238,14 @@ def entry_drop(c, d, index):
         elif not e.flags & WRITING:
             lru_del(t, index, owner)
         leave_pool(c, d, index, owner)
-        c.codecs[e.codec].refs -= 1
+        codec_unref(c, e.codec)
     elif e.state == ON_DISK:
         record_dead(cython.address(c.device), e.data, cython.cast(uint32_t, e.length_1) + 1)
         delta_add(t, d, owner, C_DISK, -(cython.cast(int64_t, e.length_1) + 1))
-        c.codecs[e.codec].refs -= 1
+        codec_unref(c, e.codec)
     elif e.state == GOING_TO_DISK:
-        c.codecs[e.codec].refs -= 1
+        codec_unref(c, e.codec)
+    delta_add(t, d, owner, C_METADATA, -cython.cast(int64_t, cython.sizeof(Entry)))
     delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
     memcg_unref(t, e.memcg)
     entry_free(t, index)
@@ -276,24 +313,6 @@ def room_in(c, memcg, resident):
     pthread_mutex_unlock(cython.address(c.lock))
     resident[0] = room >= 0
     return left if left < room else room
-
-
-def codec_slot(c, algorithm, level, filter):
-    """The slot of a pool, made when it is not there; -1 when all are in use.  Called with the lock."""
-    i: cython.int
-    vacant: cython.int = -1
-    for i in range(NR_CODECS):
-        p = cython.address(c.codecs[i])
-        used: cython.bint = p.refs != 0 or i == c.codec
-        if used and p.algorithm == algorithm and p.level == level and p.filter == filter:
-            return i
-        if vacant < 0 and not used:
-            vacant = i
-    if vacant >= 0:
-        c.codecs[vacant].algorithm = algorithm
-        c.codecs[vacant].level = level
-        c.codecs[vacant].filter = filter
-    return vacant
 
 
 def trim_device(c):

@@ -1,12 +1,18 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from uzswap.core.device.device_io cimport Request
 from uzswap.core.store.codec cimport Worker
 from uzswap.core.store.entries cimport Delta, Entry
+from uzswap.core.store.spans cimport Span
 from uzswap.core.store.state cimport Core
 
 cdef enum:
     STEP_LOADS = 256        # handles looked up under one lock hold
     READ_BYTES = 1048576    # the longest single read
+    MOST_READINGS = 8       # in flight at once: the device's threads (MOST_IO_THREADS of device_io.pxd)
+    READINGS_BYTES = 2097152 # of all of them
     READ_GAP = 16384        # dead bytes that are cheaper to read than to skip
+
+    ELSEWHERE = -1          # load_from_pool(): the entry is not in the pool
 
 # What a load has to know of an entry while it works without the lock.
 cdef struct Found:
@@ -18,10 +24,20 @@ cdef struct Found:
     uint8_t state
     uint8_t codec
 
+# One read, of entries that stand close together.
+cdef struct Reading:
+    int first                   # the first of them, and how many: indices into Load.on_disk
+    int n
+    uint64_t start
+    size_t nbytes
+    char *buf
+    Request ask
+
 cdef struct Load:
     # asked
     const uint64_t *handles
     int64_t n
+    const Span *spans           # where each entry's bytes go; or NULL, and what follows says so
     char *out
     uint64_t nbytes
     uint32_t page
@@ -34,13 +50,19 @@ cdef struct Load:
     Worker *worker
     Found found[STEP_LOADS]
     int on_disk[STEP_LOADS]     # indices into found, in the order of the device
+    Reading readings[MOST_READINGS]
 
 cdef void swap_in(Core *c, Load *load) noexcept nogil
+cdef int load_from_pool(Core *c, uint64_t handle, char *out, uint32_t size, int consume) noexcept nogil
 cdef int64_t free_entries(Core *c, const uint64_t *handles, int64_t n, int *error) noexcept nogil
 
 cdef int hold_step(Core *c, Load *load, int64_t i, int k) noexcept nogil
 cdef int fill_step(Core *c, Load *load, int k) noexcept nogil
-cdef int read_run(Core *c, Load *load, int first, int n) noexcept nogil
+cdef int next_reading(const Load *load, int first, int n, Reading *r) noexcept nogil
+cdef int read_entries(Core *c, Load *load, int n) noexcept nogil
+cdef int unpack_all(Core *c, Load *load, const Reading *r) noexcept nogil
+cdef int fits(const Load *load, int64_t i, uint32_t size) noexcept nogil
+cdef char *target_of(const Load *load, const Found *f) noexcept nogil
 cdef int unpack(Core *c, Load *load, const Found *f, const char *bytes) noexcept nogil
 cdef void sort_by_place(Load *load, int n) noexcept nogil
 cdef void count_load(Core *c, Delta *d, const Entry *e) noexcept nogil

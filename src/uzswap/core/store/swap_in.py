@@ -10,14 +10,14 @@ from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, ENOMEM, E
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.device.device import BLOCK, Record, record_bytes, record_valid
-from cython.cimports.uzswap.core.device.device_io import device_read
+from cython.cimports.uzswap.core.device.device_io import ASK_READ, device_ask, device_read, device_wait
 from cython.cimports.uzswap.core.libc_ext import (
     prefetch,
     pthread_mutex_lock,
     pthread_mutex_unlock,
     uz_monotonic_ns,
 )
-from cython.cimports.uzswap.core.store.codec import decompress, fill, worker_io
+from cython.cimports.uzswap.core.store.codec import Worker, decompress, fill, worker_io, worker_new
 from cython.cimports.uzswap.core.store.entries import (
     C_PGFAULT,
     C_PGMAJFAULT,
@@ -50,6 +50,18 @@ from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import entry_drop, give_back, whole_pages, worker_get, worker_put
 
 
+def fits(load, i, size):
+    """Whether entry i, of so many bytes, fits where the caller wants it."""
+    if load.spans != cython.NULL:
+        return size == load.spans[i].size
+    return size <= load.page and cython.cast(uint64_t, i) * load.page + size <= load.nbytes
+
+
+def target_of(load, f):
+    """Where the bytes of an entry go."""
+    return load.out + f.position * load.page if load.spans == cython.NULL else load.spans[f.position].data
+
+
 def hold_step(c, load, i, k):
     """Mark entries i .. i + k - 1 HELD and note where their bytes are.  How many could be held."""
     t = cython.address(c.t)
@@ -68,7 +80,7 @@ def hold_step(c, load, i, k):
             load.error = ESTALE
         elif e.flags & HELD or e.state == GOING_TO_DISK:
             load.error = EBUSY
-        elif size > load.page or cython.cast(uint64_t, i + j) * load.page + size > load.nbytes:
+        elif not fits(load, i + j, size):
             load.error = EINVAL
         if load.error:
             load.failed = i + j
@@ -95,7 +107,7 @@ def hold_step(c, load, i, k):
 
 def unpack(c, load, f, bytes):
     """Bring one entry's compressed bytes to the caller.  0, EILSEQ or ENOMEM."""
-    out = load.out + f.position * load.page
+    out = target_of(load, f)
     if f.length == f.size:
         memcpy(out, bytes, f.size)
         return 0
@@ -116,29 +128,87 @@ def sort_by_place(load, n):
         load.on_disk[j] = x
 
 
-def read_run(c, load, first, n):
-    """Load n entries that stand close together on the device with one read.  0 or an errno; load.failed says which."""
+def next_reading(load, first, n, r):
+    """Plan a read of entries that stand close together, the first of them given; the index of the first behind it."""
     begin = load.found[load.on_disk[first]].data
-    last = cython.address(load.found[load.on_disk[first + n - 1]])
-    start = begin & ~cython.cast(uint64_t, BLOCK - 1)
-    end = (last.data + record_bytes(last.length) + BLOCK - 1) & ~cython.cast(uint64_t, BLOCK - 1)
-    load.failed = load.found[load.on_disk[first]].position
-    buf = worker_io(load.worker, end - start)
-    if buf == cython.NULL:
-        return ENOMEM
-    asked = uz_monotonic_ns()
-    error = -device_read(cython.address(c.device.io), buf, start, end - start)
-    load.disk_ns += uz_monotonic_ns() - asked
-    if error:
-        return error
+    r.start = begin & ~cython.cast(uint64_t, BLOCK - 1)
+    end = begin + record_bytes(load.found[load.on_disk[first]].length)
+    i = first + 1
+    while i < n:
+        here = cython.address(load.found[load.on_disk[i]])
+        stop = here.data + record_bytes(here.length)
+        if here.data > end + READ_GAP or stop - r.start > READ_BYTES:
+            break
+        end = stop
+        i += 1
+    r.first = first
+    r.n = i - first
+    r.nbytes = ((end + BLOCK - 1) & ~cython.cast(uint64_t, BLOCK - 1)) - r.start
+    return i
+
+
+def read_entries(c, load, n):
+    """Load the n entries that are on the device, in its order.  0 or an errno; load.failed says which.
+
+    Several reads are in flight at once where a caller of values asks: the device's threads have all but one of them.
+    For faults on arrays a read is done where it is asked for, as handing it over costs as much as a fast device takes.
+    """
+    i: cython.int = 0
+    k: cython.int
+    most: cython.int = 1 if load.spans == cython.NULL else MOST_READINGS
+    while i < n:
+        planned: cython.int = 0
+        total: cython.size_t = 0
+        while i < n and planned < most:
+            r = cython.address(load.readings[planned])
+            following = next_reading(load, i, n, r)
+            if planned and total + r.nbytes > READINGS_BYTES:
+                break
+            i = following
+            total += r.nbytes
+            planned += 1
+        load.failed = load.found[load.on_disk[load.readings[0].first]].position
+        buf = worker_io(load.worker, total)
+        if buf == cython.NULL:
+            return ENOMEM
+        asked = uz_monotonic_ns()
+        for k in range(planned):
+            r = cython.address(load.readings[k])
+            r.buf = buf
+            buf += r.nbytes
+            if k < planned - 1:
+                memset(cython.address(r.ask), 0, cython.sizeof(Request))
+                r.ask.op = ASK_READ
+                r.ask.buf = r.buf
+                r.ask.offset = r.start
+                r.ask.n = r.nbytes
+                device_ask(cython.address(c.device.io), cython.address(r.ask))
+        last = cython.address(load.readings[planned - 1])
+        last.ask.error = device_read(cython.address(c.device.io), last.buf, last.start, last.nbytes)
+        for k in range(planned - 1):
+            # All of them, whatever fails: they are written to until they are answered.
+            device_wait(cython.address(c.device.io), cython.address(load.readings[k].ask))
+        load.disk_ns += uz_monotonic_ns() - asked
+        for k in range(planned):
+            error = unpack_all(c, load, cython.address(load.readings[k]))
+            if error:
+                return error
+    return 0
+
+
+def unpack_all(c, load, r):
+    """Bring what was read to the caller.  0 or an errno; load.failed says which."""
+    load.failed = load.found[load.on_disk[r.first]].position
+    if r.ask.error:
+        return -r.ask.error
     i: cython.int
-    for i in range(first, first + n):
+    for i in range(r.first, r.first + r.n):
         f = cython.address(load.found[load.on_disk[i]])
-        r = cython.cast(cython.pointer(Record), buf + (f.data - start))
+        record = cython.cast(cython.pointer(Record), r.buf + (f.data - r.start))
         load.failed = f.position
-        if not record_valid(cython.address(c.device), r, f.handle, f.length, f.size):
+        if not record_valid(cython.address(c.device), record, f.handle, f.length, f.size):
             return EBADMSG
-        error = unpack(c, load, f, buf + (f.data - start) + cython.sizeof(Record))
+        error = unpack(c, load, f, r.buf + (f.data - r.start) + cython.sizeof(Record))
         if error:
             return error
     return 0
@@ -159,27 +229,11 @@ def fill_step(c, load, k):
                 load.failed = f.position
                 return error
         else:
-            fill(load.out + f.position * load.page, f.data, f.size)
+            fill(target_of(load, f), f.data, f.size)
     if n == 0:
         return 0
     sort_by_place(load, n)
-    first: cython.int = 0
-    i: cython.int
-    for i in range(1, n + 1):
-        if i < n:
-            previous = cython.address(load.found[load.on_disk[i - 1]])
-            here = cython.address(load.found[load.on_disk[i]])
-            begin = load.found[load.on_disk[first]].data & ~cython.cast(uint64_t, BLOCK - 1)
-            if (
-                here.data <= previous.data + record_bytes(previous.length) + READ_GAP
-                and here.data + record_bytes(here.length) - begin <= READ_BYTES
-            ):
-                continue
-        error = read_run(c, load, first, i - first)
-        if error:
-            return error
-        first = i
-    return 0
+    return read_entries(c, load, n)
 
 
 def count_load(c, d, e):
@@ -286,6 +340,68 @@ def swap_in(c, load):
         count_failure(c, load.error)
     elif load.consume:
         give_back(c)
+
+
+def load_from_pool(c, handle, out, size, consume):
+    """Load one entry of exactly so many bytes from the pool, as swap_in() does, with two holds of the lock.
+
+    0, ELSEWHERE when it is not in the pool, or an errno.
+    """
+    t = cython.address(c.t)
+    index = cython.cast(uint32_t, handle)
+    began = uz_monotonic_ns()
+    w: cython.pointer(Worker) = cython.NULL
+    error: cython.int = 0
+    pthread_mutex_lock(cython.address(c.lock))
+    e = entry_at(t, handle)
+    if e == cython.NULL:
+        error = ESTALE
+    elif e.flags & HELD or e.state == GOING_TO_DISK:
+        error = EBUSY
+    elif cython.cast(uint32_t, e.size_1) + 1 != size:
+        error = EINVAL
+    elif e.state != IN_POOL:
+        error = ELSEWHERE
+    else:
+        e.flags |= HELD
+        w = c.workers
+        if w != cython.NULL:
+            c.workers = w.next
+    pthread_mutex_unlock(cython.address(c.lock))
+    if error:
+        return error
+    # What is HELD stays where it is.
+    bytes = cython.cast("const char *", e.data)
+    length = cython.cast(uint32_t, e.length_1) + 1
+    if length == size:
+        memcpy(out, bytes, size)
+    else:
+        if w == cython.NULL:
+            w = worker_new()
+        if w == cython.NULL:
+            error = ENOMEM
+        else:
+            error = decompress(w, cython.address(c.codecs[e.codec]), bytes, length, out, size)
+    d: Delta
+    memset(cython.address(d), 0, cython.sizeof(Delta))
+    took = uz_monotonic_ns() - began
+    pthread_mutex_lock(cython.address(c.lock))
+    if w != cython.NULL:
+        w.next = c.workers
+        c.workers = w
+    e.flags &= ~HELD
+    if not error:
+        count_load(c, cython.address(d), e)
+        observe(cython.address(c.histograms[H_LOAD_ZSWAP]), bucket_of_ns(took), took, 1)
+        if consume:
+            entry_drop(c, cython.address(d), index)
+        delta_apply(t, cython.address(d))
+    pthread_mutex_unlock(cython.address(c.lock))
+    if error:
+        count_failure(c, error)
+    elif consume:
+        give_back(c)
+    return error
 
 
 def free_entries(c, handles, n, error):

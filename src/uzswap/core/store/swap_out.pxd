@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.store.codec cimport STEP_PAGES, Worker
 from uzswap.core.store.entries cimport Table
+from uzswap.core.store.spans cimport Span
 from uzswap.core.libc_ext cimport pthread_mutex_t
 from uzswap.core.store.state cimport Core, Delta, Stream
 
@@ -8,6 +9,8 @@ cdef enum:
     STORE_SKIP_LIMIT = 1
     STORE_REFUSE = 2
     STORE_FORCE = 4         # over every limit: the caller has nowhere to keep the page
+    STORE_TRY_FILTER = 8    # the filter only if a sample of the data gets smaller by it
+    FILTER_SAMPLE_BYTES = 8192
 
     STORE_DONE = 0
     STORE_OVER_LIMIT = 1
@@ -25,10 +28,12 @@ cdef struct Page:
     uint64_t word
     int length              # as the compressor answered
     int raw                 # it did not compress
+    int codec
     char *packed            # its bytes as they are to be kept
 
 cdef struct Store:
     # asked
+    const Span *spans       # each an entry; or NULL, and what follows says where the entries are
     const char *data
     uint64_t nbytes
     uint32_t page
@@ -39,7 +44,10 @@ cdef struct Store:
     int64_t n
     int64_t folio
     int flags
+    int asked               # slot of a codec that the caller holds, or -1: the engine's current one
     int filter              # see Codec.filter
+    int small               # one for entries of at most small_bytes, without the filter; or -1
+    uint32_t small_bytes
     # answered
     int64_t next
     int reason
@@ -63,9 +71,14 @@ cdef struct Store:
 cdef int memcg_get(Table *t, uint32_t memcg, pthread_mutex_t *lock) noexcept nogil
 cdef uint32_t follow_removal(Table *t, uint32_t memcg) noexcept nogil
 cdef void swap_out(Core *c, Store *s) noexcept nogil
+cdef uint32_t size_of(const Store *s, int64_t i) noexcept nogil
+cdef int next_step(const Store *s, int64_t i) noexcept nogil
+cdef int filter_helps(Core *c, const Store *s) noexcept nogil
+cdef int choose_codec(Core *c, const Store *s) noexcept nogil
 cdef void prepare(Core *c, Store *s, int64_t i, int k) noexcept nogil
 cdef int admit(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
 cdef int place(Core *c, Store *s, int64_t i, Page *p) noexcept nogil
+cdef void count_entry(Core *c, const Page *p, uint32_t length) noexcept nogil
 cdef int store_in_pool(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
 cdef int send_to_disk(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
 cdef int drop_copies_for(Core *c, Store *s) noexcept nogil

@@ -4,6 +4,9 @@ from uzswap.core.store.state cimport Core, Stream
 cdef enum:
     WALK_STOP_ON_EXIST = 1
     WALK_RETRY_FAILED = 2
+    # Entries a walk may pass over (too young, or failed before) for each one that it may scan, so that a walk which
+    # finds no candidates still lets go of the lock now and then.
+    PASSES_PER_SCAN = 64
 
 cdef struct Walk:
     # asked

@@ -5,7 +5,7 @@ whom, and what a failure means to the request is the caller's.
 """
 
 import cython
-from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.uzswap.core.libc_ext import (
     prefetch,
     pthread_mutex_lock,
@@ -27,10 +27,6 @@ from cython.cimports.uzswap.core.store.stream import fail_entry, stream_advance,
 
 # The stamp of an LRU that has nothing left.
 NEVER = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
-
-# Entries a walk may pass over (too young, or failed before) for each one that it may scan, so that a walk which finds
-# no candidates still lets go of the lock now and then.
-PASSES_PER_SCAN = cython.declare(int64_t, 64)
 
 
 def walk_next(c, w, j):
