@@ -7,12 +7,14 @@ UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
 	$(UNTORN:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle objects rss arrays codecs control
+BENCHES := store load writeback scale idle objects rss arrays codecs control agent
+# of `make replay`
+export TRACES ?=
 BENCH_ARGS ?=
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
 
-.PHONY: venv demo test quick soak compat lint bench wheel wheel-test pythons clean
+.PHONY: venv demo test quick soak compat lint bench replay wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -58,6 +60,12 @@ compat: $(VENV)/.compat
 
 bench: $(VENV)/.bench
 	@for bench in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$bench $(BENCH_ARGS) || exit 1; done
+
+# The plot in README.md: every policy of the agent on public traces, which are fetched, or taken from TRACES=DIRECTORY.
+replay: venv
+	@scripts/traces build/traces
+	$(BIN)/uzswap replay build/traces/sprite.trace build/traces/cloudPhysicsIO.csv build/traces/mooncake_conversation.jsonl \
+		--policy twostage,senpai,tmo,refault,farmem,idle --plot docs/replay.svg
 
 # A source distribution, and a wheel made from it that has liblz4, libzstd and libxxhash inside: dist/.
 wheel: $(VENV)/.wheel

@@ -22,15 +22,24 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md"))
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = ROOT / "scripts" / "control_files_md.py"
+def load(name: str) -> ModuleType:
+    path = ROOT / "scripts" / name
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return load("control_files_md.py")
+
+
+def test_the_settings_of_policies_are_what_the_policies_have() -> None:
+    written = load("policies_md.py")
+    assert written.PAGE.read_text() == written.page(), "run: python scripts/policies_md.py"
 
 
 def test_the_page_of_control_files_is_what_the_table_says(script: ModuleType) -> None:

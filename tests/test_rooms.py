@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 import uzswap
 
@@ -34,8 +38,12 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     # The relay is the descriptor table of a mount's own.
     "serve": frozenset({"cgroup", "client", "core.boundary.relay", "engine", "files"}),
     "client": frozenset(),
+    # A client alone: it works on the kernel's cgroups as on an engine's.
+    "agent": frozenset({"client"}),
+    # It has an engine of its own for the agent to work on, and a front-end in it.
+    "replay": frozenset({"agent", "cgroup.surroundings", "client", "core.boundary.engine", "uzswap"}),
     # The grammar of memory.reclaim is text, as the tables of files are.
-    "cli": frozenset({"cgroup.reclaim", "client", "files", "probes", "uzswap"}),
+    "cli": frozenset({"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "uzswap"}),
 }
 #: the composition root, and the public names: they know everybody, and no room knows the first
 EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})
@@ -142,3 +150,30 @@ def test_the_plan_in_the_readme_leads_to_what_there_is() -> None:
     assert links
     assert [link for link in links if not (root / link).exists()] == []
     assert set(re.findall(r"(?<![/\w])(\w+)/  ", plan)) == ARROWS.keys()
+
+
+def test_a_client_loads_neither_numpy_nor_the_compiled_core() -> None:
+    """What looks after cgroups for months is small, and works where the core cannot be loaded."""
+    code = (
+        "import sys, uzswap.client.places, uzswap.agent.loop, uzswap.cli.main, uzswap.cli.agent;"
+        "print(*[name for name in sys.modules if name.split('.')[0] == 'numpy' or name.startswith('uzswap.core')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_public_names_are_all_there_and_typed() -> None:
+    """What comes when it is used is what type checkers are told."""
+    table = uzswap._WHERE  # type: ignore[attr-defined]
+    assert {*table, "__version__"} == set(uzswap.__all__)
+    promised = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module != "typing"
+        for alias in node.names
+    }
+    assert {name: promised[name] for name in table} == table
+    assert all(getattr(uzswap, name) is not None for name in uzswap.__all__)
+    assert set(uzswap.__all__) <= set(dir(uzswap))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        uzswap.nothing  # noqa: B018

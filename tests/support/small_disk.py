@@ -28,3 +28,16 @@ def small_tmpfs(nbytes: int, owner: int = 0) -> Iterator[Path]:
         yield where
     finally:
         unmount(where)
+
+
+def use_up(where: Path) -> Path:
+    """Fill what is left with a file; return the file."""
+    filler = where / "filler"
+    fd = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            os.write(fd, bytes(4096))
+    except OSError:  # ENOSPC
+        return filler
+    finally:
+        os.close(fd)

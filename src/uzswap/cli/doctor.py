@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 import uzswap
+from uzswap.agent.outlook import outlook
+from uzswap.cli.report import printable
 
 __all__ = ["doctor"]
 
@@ -20,7 +22,8 @@ _STYLE: Final = {"ok": "green", "limited": "yellow", "missing": "red"}
 def doctor() -> int:
     """Show what this machine offers, and how to get what it does not.
 
-    Ends with 1 only when something is missing without which uzswap does not run.
+    What the agent would have to work with is in it, too.  Ends with 1 only when something is missing without which
+    uzswap does not run.
     """
     findings = uzswap.doctor()
     table = Table(box=None, pad_edge=False)
@@ -33,5 +36,8 @@ def doctor() -> int:
             found.append(f"\n-> {finding.fix}", style="bold")
         level = finding.level.value
         table.add_row(Text(level, style=_STYLE[level]), finding.what, found)
+    for one in outlook():
+        level = "ok" if one.there else "limited"
+        table.add_row(Text(level, style=_STYLE[level]), Text(printable(one.what)), Text(printable(one.detail)))
     Console().print(table)
     return int(any(finding.required and finding.level.value == "missing" for finding in findings))

@@ -5,24 +5,37 @@ An error is one line on stderr; the exit codes are those of :mod:`uzswap.cli.rep
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from uzswap._version import __version__
 from uzswap.cli import report
-from uzswap.cli.demo import demo
-from uzswap.cli.doctor import doctor
-from uzswap.cli.engines import engines, mount
-from uzswap.cli.files import cat, ls, mkdir, rmdir, write
-from uzswap.cli.reclaim import reclaim
-from uzswap.cli.run import run as run_program
-from uzswap.cli.stat import stat
-from uzswap.cli.top import top
-from uzswap.cli.tree import tree
+
+#: sub-command -> its module and name there.  One is imported when it is asked for: `uzswap agent` is a small process
+#: that runs for months, and needs neither numpy nor the compiled core.
+_COMMANDS: Final = {
+    "agent": "uzswap.cli.agent:agent",
+    "cat": "uzswap.cli.files:cat",
+    "demo": "uzswap.cli.demo:demo",
+    "doctor": "uzswap.cli.doctor:doctor",
+    "engines": "uzswap.cli.engines:engines",
+    "ls": "uzswap.cli.files:ls",
+    "mkdir": "uzswap.cli.files:mkdir",
+    "mount": "uzswap.cli.engines:mount",
+    "reclaim": "uzswap.cli.reclaim:reclaim",
+    "replay": "uzswap.cli.replay:replay",
+    "rmdir": "uzswap.cli.files:rmdir",
+    "run": "uzswap.cli.run:run",
+    "stat": "uzswap.cli.stat:stat",
+    "top": "uzswap.cli.top:top",
+    "tree": "uzswap.cli.tree:tree",
+    "write": "uzswap.cli.files:write",
+}
 
 
 class _NobodyReads(Exception):
@@ -30,6 +43,16 @@ class _NobodyReads(Exception):
 
 
 class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
@@ -53,25 +76,6 @@ def cli(context: click.Context) -> None:
     """uzswap: zswap for processes."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for _command in (
-    cat,
-    demo,
-    doctor,
-    engines,
-    ls,
-    mkdir,
-    mount,
-    reclaim,
-    rmdir,
-    run_program,
-    stat,
-    top,
-    tree,
-    write,
-):
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

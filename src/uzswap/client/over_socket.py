@@ -84,6 +84,9 @@ class SocketRoot(Root):
             entries = self._client.list(path)
         return [Name(one["name"], one["type"] == "directory", int(one["mode"], 8), one["inode"]) for one in entries]
 
+    def directories(self, path: str) -> list[tuple[str, int]]:
+        return [(name.name, name.inode) for name in self.names(path) if name.is_directory]
+
     def inode(self, path: str) -> int:
         with self._told(path):
             return self._client.inode(path)

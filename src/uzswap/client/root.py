@@ -97,6 +97,10 @@ class Root(Protocol):
         """Return what is in a directory, directories last."""
         ...
 
+    def directories(self, path: str) -> list[tuple[str, int]]:
+        """Return name and inode of the directories in a directory, without a look at its files."""
+        ...
+
     def inode(self, path: str) -> int:
         """Return the identity of a directory."""
         ...

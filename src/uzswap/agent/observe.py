@@ -1,0 +1,188 @@
+"""One reading of a cgroup: an observation from its files.
+
+Cheap, since it is made of each cgroup in each round: files that are read seldom (limits) are remembered for a while,
+and of memory.stat only the numbers that are wanted are made numbers of.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from uzswap.agent.policies.policy import Done, Histogram, Observation, Stall
+from uzswap.agent.probes import Abilities
+from uzswap.agent.tree import Machine
+from uzswap.client.root import Cgroup
+
+__all__ = ["GONE", "Reader", "histogram_of", "numbers", "stall_of"]
+
+#: seconds after which memory.min and memory.swap.max are read again: what sets them does so at start-up
+_SELDOM: Final = 60.0
+
+
+def numbers(text: str) -> dict[str, str]:
+    """Return ``key value`` lines as texts: most of them nobody wants as numbers.
+
+    >>> numbers("anon 4096\\nzswap 10\\n")
+    {'anon': '4096', 'zswap': '10'}
+    """
+    words = text.split()
+    return dict(zip(words[::2], words[1::2], strict=False))
+
+
+def stall_of(text: str | None) -> Stall | None:
+    """Return the ``some`` line of a pressure file.
+
+    >>> stall_of("some avg10=0.10 avg60=0.02 avg300=0.00 total=1234\\n")
+    Stall(avg10=0.1, avg60=0.02, total=1234)
+    """
+    for line in (text or "").splitlines():
+        state, _, pairs = line.partition(" ")
+        if state == "some":
+            found = dict(pair.split("=", 1) for pair in pairs.split())
+            return Stall(float(found["avg10"]), float(found["avg60"]), int(found["total"]))
+    return None
+
+
+def histogram_of(text: str | None) -> Histogram | None:
+    """Return lines of ``SECONDS BYTES``."""
+    if text is None:
+        return None
+    pairs = [(float(age), int(count)) for age, count in numbers(text).items()]
+    return Histogram(tuple(age for age, _ in pairs), tuple(count for _, count in pairs))
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads one cgroup, again and again."""
+
+    cgroup: Cgroup
+    abilities: Abilities
+    #: what is read for this policy alone, where there is any: "ages", "cpu"
+    wants: frozenset[str] = frozenset()
+    _seldom_at: float = float("-inf")
+    _minimum: int = 0
+    _swap_max: int | None = None
+    _writeback: bool = True
+
+    def observe(self, now: float, machine: Machine, budget: int, quiet: bool, done: tuple[Done, ...]) -> Observation:
+        """Read the files.
+
+        Raises
+        ------
+        OSError
+            ENOENT or ENODEV the cgroup is gone.
+        """
+        read = self._read
+        stat = numbers(self.cgroup.read("memory.stat"))
+
+        def value(*keys: str) -> int:
+            return sum([int(stat.get(key, 0)) for key in keys])
+
+        if now - self._seldom_at >= _SELDOM:
+            self._read_seldom(now)
+        can = self.abilities
+        current = read("memory.current")
+        swap = read("memory.swap.current") if "uzswap.disk" not in stat else None
+        anon_lru = value("inactive_anon", "active_anon")
+        zswap, zswapped = value("zswap"), value("zswapped")
+        zswpin = value("zswpin")
+        faults = value("pgmajfault")
+        room = self._room(machine, int(swap or 0), zswap)
+        if not machine.zswap:
+            room = min(room, budget)  # stage one writes to the device itself
+        resident = value("anon", "file")
+        return Observation(
+            time=now,
+            current=int(current) if current else resident + zswap + value("kernel"),
+            resident=resident,
+            inactive=value("inactive_anon", "inactive_file"),
+            reclaimable=value("inactive_file", "active_file") + min(room, anon_lru),
+            minimum=self._minimum,
+            zswap=zswap,
+            zswapped=zswapped,
+            disk=value("uzswap.disk") if "uzswap.disk" in stat else max(0, int(swap or 0) - zswapped),
+            memory_stall=stall_of(read("memory.pressure")) if can.memory_pressure else None,
+            io_stall=stall_of(read("io.pressure")) if can.io_pressure else None,
+            refaults=_came_back(stat),
+            stolen=value("pgsteal") if "pgsteal" in stat else value("pgsteal_kswapd", "pgsteal_direct"),
+            scanned=value("pgscan") if "pgscan" in stat else value("pgscan_kswapd", "pgscan_direct"),
+            zswpin=zswpin,
+            zswpout=value("zswpout"),
+            # Before 6.13 memory.stat has no pswpin: a major fault that zswap did not serve was a read.
+            diskin=value("pswpin") if "pswpin" in stat else max(0, faults - zswpin),
+            zswpwb=value("zswpwb"),
+            faults=faults,
+            cpu=_cpu(read("cpu.stat")) if "cpu" in self.wants and can.cpu else None,
+            ram=machine.ram,
+            pool=min(1.0, machine.pool / machine.pool_max) if machine.pool and machine.pool_max else 0.0,
+            swap=1 - machine.swap_free / machine.swap_total if machine.swap_total else 0.0,
+            unwritable=self._unwritable(quiet, machine),
+            takes_age=can.min_age,
+            budget=budget,
+            cold=histogram_of(read("uzswap.cold_age")) if "ages" in self.wants and can.ages else None,
+            promoted=histogram_of(read("uzswap.promotion_age")) if "ages" in self.wants and can.ages else None,
+            done=done,
+        )
+
+    def _read(self, file: str) -> str | None:
+        """Return the text of a file, None without it: that the cgroup is there memory.stat has shown."""
+        try:
+            return self.cgroup.root.read(f"{self.cgroup.path}/{file}")
+        except OSError as error:
+            if error.errno in _NOT_HAD:
+                return None
+            raise
+
+    def _read_seldom(self, now: float) -> None:
+        self._seldom_at = now
+        self._minimum = _limit(self._read("memory.min")) or 0
+        self._swap_max = _limit(self._read("memory.swap.max"))
+        self._writeback = (self._read("memory.zswap.writeback") or "1").strip() != "0"
+
+    def _room(self, machine: Machine, used: int, zswap: int) -> int:
+        """Return how much more anonymous memory has room in swap; an engine takes it at writeback only."""
+        free = machine.swap_free if machine.swap_total or not self.abilities.engine else 1 << 62
+        if self.abilities.engine and machine.swap_total:
+            free = max(0, free - zswap)
+        return free if self._swap_max is None else max(0, min(free, self._swap_max - used))
+
+    def _unwritable(self, quiet: bool, machine: Machine) -> str:
+        if not self.abilities.source_zswap:
+            return "no source"
+        if not machine.swap_total:
+            return "no swap"
+        if not self._writeback:
+            return "writeback off"
+        if machine.swap_free <= machine.swap_total // 100:
+            return "swap full"
+        return "quiet hours" if quiet else ""
+
+
+def _limit(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _came_back(stat: Mapping[str, str]) -> int:
+    """Return pages that came back soon.
+
+    The kernel's refaults are all that are recognised as such; those that reclaim was wrong about it activates.  An
+    engine activates nothing.
+    """
+    kinds = ("anon", "file")
+    if "uzswap.disk" in stat:
+        return sum(int(stat.get(f"workingset_refault_{kind}", 0)) for kind in kinds)
+    return sum(int(stat.get(f"workingset_activate_{kind}", 0)) for kind in kinds)
+
+
+def _cpu(text: str | None) -> int | None:
+    return int(numbers(text)["usage_usec"]) if text and "usage_usec" in text else None
+
+
+#: errnos of a file that a cgroup does not have, or not for us; EOPNOTSUPP and EINVAL are pressure without psi=1
+_NOT_HAD: Final = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL})
+#: errnos of a cgroup that is gone
+GONE: Final = frozenset({errno.ENOENT, errno.ENODEV})
