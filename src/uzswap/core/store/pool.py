@@ -249,7 +249,10 @@ def put_slab(pool, s):
         return
     most = pool.used_slabs >> STOCK_SHIFT
     if pool.stock_slabs > (most if most > EXTENT_SLABS else EXTENT_SLABS):
-        whole = x if (e.stock | e.gone) == ALL_SLABS else whole_extent(pool)
+        whole = x if (e.stock | e.gone) == ALL_SLABS else NO_SLAB
+        if whole == NO_SLAB and pool.open_extents > EXACT_EXTENTS:
+            # A small pool gives back what was freed last, so that each page that is written back counts at once.
+            whole = whole_extent(pool)
         if whole != NO_SLAB:
             close_extent(pool, whole)
         else:
