@@ -37,6 +37,7 @@ UNTORN = (
     "engine/zswap",
     "reclaim/limits",
     "signals",
+    "store/buffers",
     "store/store",
     "store/weigh",
     "units",

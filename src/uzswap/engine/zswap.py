@@ -31,6 +31,7 @@ from uzswap.cgroup.reclaim import ReclaimRequest
 from uzswap.cgroup.recompress import RecompressRequest, RecompressResult
 from uzswap.cgroup.tree import CgroupTree
 from uzswap.core.boundary.engine import MAX_ENTRY, MAX_NODES, Engine
+from uzswap.core.boundary.handler import find
 from uzswap.devices import SwapFile, open_swap
 from uzswap.engine.agreement import disagreements
 from uzswap.engine.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
@@ -514,6 +515,15 @@ class Zswap:
                     self.reclaim_state, self.walk, memcg, request.nbytes, min_age=request.min_age, cancel=cancel
                 )
             return self.reclaimer.proactive(memcg, request, cancel)
+
+    def has_paged_memory(self) -> bool:
+        """Return whether there is, or was, an array in paged memory."""
+        return self.arena.memory is not None
+
+    def is_paged(self, address: int) -> bool:
+        """Return whether an address lies in such an array: what is there is charged as it comes and goes."""
+        memory = self.arena.memory
+        return memory is not None and find(memory, address) != 0
 
     def recompress(
         self, memcg: MemCgroup, request: RecompressRequest, cancel: Callable[[], bool] | None = None

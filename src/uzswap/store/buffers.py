@@ -26,6 +26,8 @@ class Buffers:
     ----------
     is_paged
         Whether an address lies in an array of the engine's (:func:`uzswap.managed`), which is charged already.
+    any_paged
+        Whether any does.
 
     Attributes
     ----------
@@ -33,17 +35,20 @@ class Buffers:
         What is to be charged for all blocks.
     """
 
-    __slots__ = ("_is_paged", "_values", "nbytes")
+    __slots__ = ("_any_paged", "_is_paged", "_values", "nbytes")
 
-    def __init__(self, is_paged: Callable[[int], bool] | None = None) -> None:
+    def __init__(
+        self, is_paged: Callable[[int], bool] | None = None, any_paged: Callable[[], bool] | None = None
+    ) -> None:
         self._is_paged = is_paged
+        self._any_paged = any_paged
         self._values: dict[Block, int] = {}
         self.nbytes = 0
 
     @property
     def wants_all(self) -> bool:
         """Whether blocks that one value alone has a part of are to be named as well."""
-        return self._is_paged is not None
+        return self._is_paged is not None if self._any_paged is None else self._any_paged()
 
     def join(self, blocks: Iterable[Block]) -> tuple[int, tuple[Block, ...]]:
         """A value comes.  Returns the bytes to be charged for it, and what :meth:`leave` is to be called with."""

@@ -32,6 +32,8 @@ cdef class Resident:
     cdef object held
     cdef object obstacle
     cdef int64_t weight
+    cdef int64_t more       # of it: what it was charged for memory that others may have a part of,
+    cdef object part        # and that memory; see buffers.py
     cdef int64_t after
     cdef Py_ssize_t holders
     cdef uint64_t version
@@ -78,6 +80,7 @@ cdef class Slots:
     cdef object _dictionaries
     cdef object _shared
     cdef object _sizeof
+    cdef object _buffers
     cdef Engine _engine
     cdef uint32_t _memcg
     cdef dict _loads
@@ -92,6 +95,8 @@ cdef class Slots:
     cdef void _touch(self, Resident r) noexcept
     cdef void _put_on(self, Resident r, int where) noexcept
     cdef void _take_off(self, Resident r) noexcept
+    cdef int64_t _weigh(self, list once, list blocks) except -1
+    cdef int64_t _leave(self, Resident r) except? -1
     cdef void _set_weight(self, Resident r, int64_t weight) noexcept
     cdef void _settle(self, Slot slot, Resident r, object value, int64_t weight) noexcept
     cdef object _load(self, object key, Slot slot, bint pop)

@@ -89,6 +89,7 @@ from uzswap.engine.lifetime import on_fork
 from uzswap.engine.worker import Worker
 from uzswap.errors import os_error
 from uzswap.signals import hold_back_signals, let_handlers_run
+from uzswap.store.buffers import Buffers
 from uzswap.store.dictionaries import SMALL
 from uzswap.store.packing import CHUNK, Packed, Refused, pack, unpack
 from uzswap.store.sharing import Held
@@ -235,6 +236,7 @@ class Slots:
         self._dictionaries = compression.dictionaries
         self._shared = shared
         self._sizeof = sizeof
+        self._buffers = Buffers(host_of(cgroup).is_paged, host_of(cgroup).has_paged_memory)
         self._zswap = host_of(cgroup)
         with self._zswap.lifetime:
             self._engine = self._zswap.core
@@ -264,6 +266,7 @@ class Slots:
         r: Resident
         wrong = []
         weights: int64_t = 0
+        within: int64_t = 0
         lengths: int64_t = 0
         for key, slot in list(self.by_key.items()):
             s = cython.cast(Slot, slot)
@@ -272,6 +275,7 @@ class Slots:
             if form_in(s) == RESIDENT:
                 r = resident_in(s)
                 weights += r.weight
+                within += r.more
                 if r.where == ISOLATED or r.taken:
                     wrong.append(f"{key!r}: is being worked on")
                 if r.slot != cython.cast(cython.p_void, s) or r.value is NOTHING:
@@ -296,8 +300,13 @@ class Slots:
             on_lists += found
         if on_lists != lengths:
             wrong.append(f"reclaim sees {on_lists} of {lengths} resident values")
-        if not weights == self.resident_bytes == nbytes:
-            wrong.append(f"{self.resident_bytes} bytes are charged, the values weigh {weights}, on the lists {nbytes}")
+        if weights != nbytes:
+            wrong.append(f"the values weigh {weights}, on the lists {nbytes}")
+        if weights - within + self._buffers.nbytes != self.resident_bytes:
+            wrong.append(
+                f"{self.resident_bytes} bytes are charged, the values weigh {weights - within}, "
+                f"and what several have a part of {self._buffers.nbytes}"
+            )
         if self._waiting or self._loads:
             wrong.append(f"threads wait for loads: {list(self._waiting)}")
         return wrong
@@ -366,7 +375,13 @@ class Slots:
         slot: Slot
         if self.closed or self.forked or self._engine.core == cython.NULL:
             self.require_open()
-        weight: int64_t = estimate([value]) if self._sizeof is None else told(self._sizeof, value)
+        more: int64_t = 0
+        part = None
+        blocks = []
+        weight: int64_t = self._weigh([value], blocks)
+        if blocks:
+            more, part = self._buffers.join(blocks)
+            weight += more
         charged: int64_t = 0
         had: int64_t
         stays: cython.bint
@@ -383,9 +398,9 @@ class Slots:
                 # What it replaces is given back, unless a reclaim has just taken it.
                 had = resident_in(slot).weight if found is not None and form_in(slot) == RESIDENT else 0
                 if weight - had > charged:
-                    more = weight - had - charged
-                    self._charge(more, False)
-                    charged += more
+                    lacking: int64_t = weight - had - charged
+                    self._charge(lacking, False)
+                    charged += lacking
                 elif found is None:
                     r = Resident.__new__(Resident)
                     slot = Slot.__new__(Slot)
@@ -393,6 +408,7 @@ class Slots:
                     r.weight = weight
                     own(slot, r)
                     if self.by_key.setdefault(key, slot) is slot:
+                        r.more, r.part, part = more, part, None
                         self._put_on(r, INACTIVE)
                         self.resident_bytes += weight
                         charged -= weight
@@ -403,8 +419,10 @@ class Slots:
                 elif form_in(slot) == RESIDENT:
                     r = resident_in(slot)
                     _previous, r.value = r.value, value
-                    charged -= weight - r.weight
+                    kept = self._leave(r)
+                    charged -= weight - r.weight + kept
                     self._set_weight(r, weight)
+                    r.more, r.part, part = more, part, None
                     self._touch(r)
                     break
                 else:
@@ -415,6 +433,7 @@ class Slots:
                         Py_DECREF(_previous)
                     r.value = value
                     r.weight = weight
+                    r.more, r.part, part = more, part, None
                     own(slot, r)
                     self._put_on(r, INACTIVE)
                     self.resident_bytes += weight
@@ -423,7 +442,15 @@ class Slots:
                         form = RESIDENT  # the loader finds its chunks replaced, and frees them
                     break
         finally:
-            self._release(charged)
+            if part is not None:
+                # It did not become the store's; others may have come to share the memory that it was charged for.
+                kept = more - self._buffers.leave(part)
+                self.resident_bytes += kept
+                charged -= kept
+            if charged < 0:
+                self._charge(-charged, True)
+            else:
+                self._release(charged)
             self._free(form, at)
         if self.closed:
             self.clear()  # it came behind the back of close()
@@ -492,14 +519,52 @@ class Slots:
             return
         value = r.value
         before = r.weight
-        weight: int64_t = estimate([value]) if self._sizeof is None else told(self._sizeof, value)
+        more: int64_t = 0
+        part = None
+        blocks = []
+        weight: int64_t = self._weigh([value], blocks)
+        if blocks:
+            more, part = self._buffers.join(blocks)
+            weight += more
         # This variable is an outside reference: a reclaim for the charge leaves the value alone.
         charged: int64_t = weight - before if weight > before else 0
-        self._charge(charged, False)
-        if r.slot != cython.NULL and r.value is value and r.weight == before:
-            charged -= weight - before
-            self._set_weight(r, weight)
-        self._release(charged)
+        try:
+            self._charge(charged, False)
+            if r.slot != cython.NULL and r.value is value and r.weight == before:
+                charged -= weight - before + self._leave(r)
+                self._set_weight(r, weight)
+                r.more, r.part, part = more, part, None
+        except MemoryError:
+            charged = 0
+            raise
+        finally:
+            if part is not None:
+                kept = more - self._buffers.leave(part)
+                self.resident_bytes += kept
+                charged -= kept
+            if charged < 0:
+                self._charge(-charged, True)
+            else:
+                self._release(charged)
+
+    def _weigh(self, once, blocks):
+        """Bytes of the one value in a list, which is emptied, without the blocks that others may have a part of."""
+        if self._sizeof is None:
+            return estimate(once, blocks, self._buffers.wants_all)
+        return told(self._sizeof, once.pop())
+
+    def _leave(self, r):
+        """A value gives up its part of memory that others may have a part of.
+
+        Returns the bytes of its weight that stay charged, for these; they are added to what is.
+        """
+        if r.part is None:
+            return 0
+        part, r.part = r.part, None
+        kept: int64_t = r.more - self._buffers.leave(part)
+        r.more = 0
+        self.resident_bytes += kept
+        return kept
 
     # Lists
 
@@ -1143,8 +1208,8 @@ class Slots:
         slot.word = cython.cast(uint32_t, form) | (age << AGE_SHIFT)
         r.slot = cython.NULL
         Py_DECREF(r)  # the slot's
+        run.freed += r.weight - self._leave(r)
         self.resident_bytes -= r.weight
-        run.freed += r.weight
         self.evicted += 1
         return 1
 
@@ -1229,8 +1294,9 @@ class Slots:
         r = resident_in(slot)
         self._take_off(r)
         r.slot = cython.NULL
+        freed: int64_t = r.weight - self._leave(r)
         self.resident_bytes -= r.weight
-        return r.weight
+        return freed
 
     # The engine
 
