@@ -23,6 +23,9 @@ DOCS = Path(__file__).parent.parent / "docs" / "locking.md"
 
 #: where a plain lock is made, and why that needs no place in the order
 PLAIN = {
+    "agent/lowered.py": "a leaf, of a process without an engine",
+    "agent/requests.py": "a leaf, of a process without an engine",
+    "client/deadlines.py": "a leaf, of a process without an engine",
     "locks.py": "they have one there",
     "core/boundary/ordered.py": "the lock within one that checks",
     "condition.py": "who waits waits for it, with nothing else",

@@ -41,6 +41,7 @@ class Order(IntEnum):
     WORKER = auto()
     PRESSURE = auto()
     CHANGED = auto()
+    STORE_WORKER = auto()
 
 
 def make_lock(order: Order) -> LockType:

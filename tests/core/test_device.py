@@ -213,7 +213,7 @@ def test_a_thread_that_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> Non
     if not seccomp.can_refuse():
         pytest.skip("the number of clone3 is not known for this machine: add it to tests/support/seccomp.py")
     code = """
-        import errno, os, uzswap
+        import errno, os, uzswap.engine.zswap
         from tests.support.seccomp import refuse
         refuse("clone3", errno.EAGAIN)
         before = os.listdir("/proc/self/fd")

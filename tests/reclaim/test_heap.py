@@ -84,18 +84,8 @@ CHILD: Final = """
 """
 
 
-#: What a store keeps of a packed value, 500 bytes and more in six objects, lies between those of the values.
-BOOKKEEPING: Final = {"bytes of 1 KB", "lists of strings"}
-
-
 @trims
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=[pytest.mark.xfail(reason="bookkeeping of packed values")] * (kind in BOOKKEEPING))
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_rss_is_where_it_was_before_the_values_came(kind: str) -> None:
     if kind == "DataFrames" and find_spec("pandas") is None:
         pytest.skip("pandas is missing: pip install 'uzswap[compat]'")

@@ -30,12 +30,14 @@ class Worker:
         Of the thread.
     job
         Called without arguments.  What it raises is reported by ``threading.excepthook``, and the worker stays usable.
+    order
+        Of its lock.
     """
 
-    def __init__(self, name: str, job: Callable[[], None]) -> None:
+    def __init__(self, name: str, job: Callable[[], None], order: Order = Order.WORKER) -> None:
         self._name = name
         self._job = job
-        self._changed = make_condition(Order.WORKER)
+        self._changed = make_condition(order)
         self._woken = False
         self._running = False
         self._closed = False

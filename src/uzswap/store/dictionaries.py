@@ -29,6 +29,7 @@ import numpy as np
 from uzswap.core.boundary.engine import train_dictionary
 from uzswap.engine.lifetime import ForkedLifetime
 from uzswap.engine.worker import Worker
+from uzswap.locks import Order
 from uzswap.signals import hold_back_signals
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Dictionaries:
         self._first_ratio = 0.0
         #: of the one before, when it was given up
         self._last_ratio = 0.0
-        self._worker = Worker("uzswap-dictionary", self._make)
+        self._worker = Worker("uzswap-dictionary", self._make, Order.STORE_WORKER)
         self._closed = False
         self.sampling = True
         self.trained = 0

@@ -88,6 +88,7 @@ from uzswap.engine.host import host_of
 from uzswap.engine.lifetime import on_fork
 from uzswap.engine.worker import Worker
 from uzswap.errors import os_error
+from uzswap.locks import Order
 from uzswap.signals import hold_back_signals, let_handlers_run
 from uzswap.store.buffers import Buffers
 from uzswap.store.dictionaries import SMALL
@@ -245,7 +246,7 @@ class Slots:
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
         self._waiting = {}
         self._wanted = deque()
-        self._prefetcher = Worker("uzswap-prefetch", self._prefetch)
+        self._prefetcher = Worker("uzswap-prefetch", self._prefetch, Order.STORE_WORKER)
         on_fork(self, Slots._abandon)
 
     def require_open(self):

@@ -311,7 +311,7 @@ def test_children_and_what_they_execute_work(z: Zswap) -> None:
 ROUND_TRIP = """
 import os, sys, tempfile
 import numpy as np
-import uzswap
+import uzswap.engine.zswap
 from uzswap.core.boundary import memory
 import functools
 memory.Memory = functools.partial(memory.Memory, user_mode_only=True)

@@ -38,13 +38,11 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     failed_add,
     failed_del,
     list_add,
-    list_add_oldest,
     memcg_of,
     tell,
 )
 from cython.cimports.uzswap.core.paging.stalls import arrived, squeezed
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, pthread_cond_wait, uz_say_lost, uz_uffd_wake
-from cython.cimports.uzswap.core.paging.workingset import comes_back
 from cython.cimports.uzswap.core.store.clean import clean_keep
 from cython.cimports.uzswap.core.store.entries import C_PGFAULT, NO_MEMCG
 from cython.cimports.uzswap.core.store.state import core_charge
@@ -202,18 +200,16 @@ def bring_run(p, w, first, n, flags):
             page.state = P_RESIDENT
             page.flags &= ~(P_ACTIVE | P_STUCK)
             page.stuck = 0
-            goes_next: cython.bint = False
             if page.handle:
-                if not flags & AHEAD:
-                    goes_next = comes_back(m, page, n < LEAST_MOVED)
+                # mm/workingset.c: evicted less than a list's length ago means that it was evicted too early.
+                if m.evictions - page.shadow <= m.active.length + m.inactive.length and not flags & AHEAD:
+                    page.flags |= P_ACTIVE
                 page.handle = w.kept[i]
                 area.loads += 1
             area.resident += 1
             p.resident += 1
             if flags & KEEP:
                 page.flags |= P_KEPT
-            elif goes_next:
-                list_add_oldest(p, cython.cast(uint32_t, first + i))
             else:
                 list_add(p, cython.cast(uint32_t, first + i))
             continue

@@ -45,7 +45,6 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_pause,
     uz_uffd_wake,
 )
-from cython.cimports.uzswap.core.paging.workingset import goes
 from cython.cimports.uzswap.core.store.clean import clean_forget, clean_settle
 from cython.cimports.uzswap.core.store.codec import Codec, compress
 from cython.cimports.uzswap.core.store.entries import (
@@ -468,7 +467,8 @@ def evict_picked(p, w, n):
         if w.handles[i]:
             if not p.can_move and drop_copied(p, page):
                 continue
-            goes(m, x)
+            m.evictions += 1
+            x.shadow = m.evictions
             x.state = P_SWAPPED
             has_gone(p, page)
             p.areas[x.area].resident -= 1

@@ -32,7 +32,6 @@ cdef enum:
     P_LISTED = 2            # on a list at all
     P_KEPT = 4              # resident() holds it
     P_SQUEEZED = 64         # on its way in, it waits for an eviction
-    P_LOOPED = 128          # when it came back it was put where it was the next to go: see workingset.py
     P_STUCK = 8             # the kernel would not let it go (pinned, mlocked, shared after fork): retried with back-off
     P_AGAIN = 16            # P_LOST, and on Pager.failed: its next reading may succeed
     P_WANTED = 32           # P_GOING or P_COMING, and somebody waits in a fault for what comes of it
@@ -96,12 +95,6 @@ cdef struct MemcgPages:
     PageList inactive
     PageList active
     uint32_t evictions
-    uint32_t returns        # of this window: see workingset.py
-    uint32_t loop_returns
-    uint32_t victims        # of evictions and returns in a loop, those of pages that were to stay
-    uint32_t victims_back
-    uint32_t dice
-    int looping
     uint32_t events         # E_* since they were last taken
     uint32_t nr_high        # how often, since they were last taken
     uint32_t nr_max
