@@ -160,7 +160,8 @@ def test_operations_without_end_leave_rss_flat() -> None:
         """
     ).check()
     found = json.loads(done.stdout)
-    assert max(found[1:]) <= found[0] + BYTES, found
+    # A dictionary is made in the course of it, once: training takes some 10 MB, which its thread's arena keeps.
+    assert max(found[1:]) <= found[0] + 2 * BYTES, found
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.store.values import counters, evict
 
+import uzswap
 from uzswap import Store
 
 if TYPE_CHECKING:
@@ -99,3 +100,55 @@ def test_the_programs_own_measure(engine: EngineFactory) -> None:
 def test_an_unknown_way_to_share_is_refused(engine: EngineFactory) -> None:
     with pytest.raises(ValueError, match="refer"):
         Store(engine().cgroup("/a"), shared="maybe")  # type: ignore[arg-type]
+
+
+def whole_pages(nbytes: int) -> int:
+    """As memory.current has them."""
+    return -(-nbytes // 4096) * 4096
+
+
+def test_groups_of_a_frame_are_charged_once(engine: EngineFactory) -> None:
+    """Each is a view of the one array: what they weigh together is that, and it goes with the last."""
+    cgroup = engine().cgroup("/a")
+    frame = np.arange(1 << 18, dtype=np.int64)  # 2 MiB
+    with Store[int, Any](cgroup) as store:
+        for key in range(32):
+            store[key] = frame[key << 13 : (key + 1) << 13]
+        assert frame.nbytes <= store.resident_bytes < frame.nbytes + (1 << 16)
+        assert whole_pages(store.resident_bytes) == int(cgroup.read("memory.current"))
+        store.check()
+        for key in range(31):
+            del store[key]
+        assert store.resident_bytes >= frame.nbytes  # the last keeps all of it alive
+        store[31] = "another"
+        assert store.resident_bytes < 1 << 10
+        store.check()
+        store[1] = frame[:100]
+        store[2] = frame[100:]
+        assert whole_pages(store.reweigh()) == int(cgroup.read("memory.current"))
+        store[1] = frame[5:]
+        store.check()
+        store.clear()
+        assert store.resident_bytes == int(cgroup.read("memory.current")) == 0
+
+
+def test_an_array_of_the_engines_own_is_not_charged_a_second_time(engine: EngineFactory) -> None:
+    z = engine()
+    cgroup = z.cgroup("/a")
+    try:
+        array = uzswap.ones(1 << 18, cgroup=cgroup)
+    except OSError as refused:
+        pytest.skip(f"{refused.strerror}")
+    uzswap.advise(array, "willneed")
+    before = int(cgroup.read("memory.current"))
+    with Store[str, Any](cgroup) as store:
+        store["array"] = array
+        store["view"] = [array[5:]]
+        store["plain"] = np.ones(1 << 15)
+        assert int(cgroup.read("memory.current")) - before == whole_pages(store.resident_bytes)
+        assert store.resident_bytes < (1 << 18) + 2000
+        store.check()
+        del store["array"]
+        store.check()
+        assert (store["view"][0] == 1).all()
+    del array
