@@ -33,7 +33,7 @@ import numpy as np
 
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.engine.host import host_of
-from uzswap.engine.lifetime import on_fork
+from uzswap.engine.lifetime import ForkedLifetime, on_fork
 from uzswap.errors import os_error
 from uzswap.signals import hold_back_signals, let_handlers_run
 from uzswap.store.packing import CHUNK, Packed, Refused, pack, unpack
@@ -135,7 +135,7 @@ class Slots:
         self._waiting: dict[int, list[_Load]] = {}
         self._reclaims = 0
         self._refusing = False  # the engine took nothing of what the last reclaim had for it
-        on_fork(self, Slots._abandon)
+        on_fork(self, Slots._forked)
 
     def require_open(self) -> None:
         """Raise OSError (EBADF) when the store or its engine is closed, RuntimeError in a forked child."""
@@ -166,8 +166,19 @@ class Slots:
             wrong.append(f"threads wait for loads: {list(self._waiting)}")
         return wrong
 
-    def _abandon(self) -> None:
-        self.forked = True
+    def _forked(self) -> None:
+        """In a forked child: what threads of the parent's were at with a value is over, and the value where it was."""
+        if isinstance(self._zswap.lifetime, ForkedLifetime):
+            self.forked = True
+            return
+        self._waiting.clear()
+        for slot in self.by_key.values():
+            slot.load = None
+            slot.taken = 0
+            if slot.evicting:
+                slot.evicting = False
+                self.lru[slot] = None
+                self.lru.move_to_end(slot, last=False)
 
     def fetch(self, key: Hashable, pop: bool = False) -> Any:
         """Return the value of a key, or NOTHING without one; delete it as well when told so."""

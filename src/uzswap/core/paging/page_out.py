@@ -9,6 +9,7 @@ import cython
 from cython.cimports.libc.errno import EEXIST, ENOENT, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.uzswap.core.gate import uz_breathe, uz_is_shut
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.frames import (
     discard,
@@ -577,6 +578,14 @@ def may_go(p, memcg, root, n, take_low, said):
     return n
 
 
+def breathe(p):
+    """Between two batches: let a fork go first.  Called, and returns, with the lock."""
+    if uz_is_shut(cython.address(p.gate)):
+        pthread_mutex_unlock(cython.address(p.lock))
+        uz_breathe(cython.address(p.gate))
+        pthread_mutex_lock(cython.address(p.lock))
+
+
 def evict_some(p, w, root, most, copies, take_low, said):
     """evict_from() but for the second try; adds to `said` whether memory.low has spared anything."""
     gone: int64_t = 0
@@ -589,6 +598,8 @@ def evict_some(p, w, root, most, copies, take_low, said):
     round.began = 0
     pthread_mutex_lock(cython.address(p.lock))
     while gone < most:
+        if w.may_breathe:
+            breathe(p)
         memcg = turn(p, root, HAS_RESIDENT, cython.address(p.evicted_after), cython.address(round))
         if memcg == NO_MEMCG:
             break

@@ -6,10 +6,10 @@ thread is loading, is EBUSY: handles have one owner.
 """
 
 import cython
-from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, ENOMEM, ESTALE
+from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, EIO, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.uzswap.core.device.device import BLOCK, Record, record_bytes, record_valid
+from cython.cimports.uzswap.core.device.device import BLOCK, Record, offset_of, record_bytes, record_valid
 from cython.cimports.uzswap.core.device.device_io import device_read
 from cython.cimports.uzswap.core.libc_ext import (
     prefetch,
@@ -47,7 +47,7 @@ from cython.cimports.uzswap.core.store.histogram import (
     observe,
 )
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
-from cython.cimports.uzswap.core.store.state import entry_drop, give_back, whole_pages, worker_get, worker_put
+from cython.cimports.uzswap.core.store.state import entry_drop, file_at, give_back, whole_pages, worker_get, worker_put
 
 
 def hold_step(c, load, i, k):
@@ -126,8 +126,12 @@ def read_run(c, load, first, n):
     buf = worker_io(load.worker, end - start)
     if buf == cython.NULL:
         return ENOMEM
+    nonce: uint64_t = 0
+    io = file_at(c, begin, cython.address(nonce))
+    if io == cython.NULL:
+        return EIO
     asked = uz_monotonic_ns()
-    error = -device_read(cython.address(c.device.io), buf, start, end - start)
+    error = -device_read(io, buf, offset_of(start), end - start)
     load.disk_ns += uz_monotonic_ns() - asked
     if error:
         return error
@@ -136,7 +140,7 @@ def read_run(c, load, first, n):
         f = cython.address(load.found[load.on_disk[i]])
         r = cython.cast(cython.pointer(Record), buf + (f.data - start))
         load.failed = f.position
-        if not record_valid(cython.address(c.device), r, f.handle, f.length, f.size):
+        if not record_valid(nonce, r, f.handle, f.length, f.size):
             return EBADMSG
         error = unpack(c, load, f, buf + (f.data - start) + cython.sizeof(Record))
         if error:
