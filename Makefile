@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch]) \
 	$(UNTORN:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle arrays control
+BENCHES := store load writeback scale idle arrays fork control
 BENCH_ARGS ?=
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
