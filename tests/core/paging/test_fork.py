@@ -443,6 +443,29 @@ def test_a_fork_in_the_midst_of(z: Zswap, how: list[str]) -> None:
 
 
 @in_each_mode()
+def test_threads_that_fork_at_the_same_time(z: Zswap) -> None:
+    group, x = filled(z)
+    codes = []
+
+    def work() -> None:
+        is_counting(x)
+        to_disk(z, group, x)
+        is_counting(x)
+
+    def forks() -> None:
+        for _ in range(longer(5, 50)):
+            codes.append(ended(child(work)))
+
+    threads = [threading.Thread(target=forks) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any(codes)
+    is_counting(x)
+
+
+@in_each_mode()
 def test_children_killed_at_random(z: Zswap) -> None:
     group, x = filled(z)
     rng = random.Random(0)

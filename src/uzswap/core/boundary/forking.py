@@ -34,7 +34,7 @@ from cython.cimports.uzswap.core.paging.inheriting import (
     pager_shut,
 )
 from cython.cimports.uzswap.core.paging.trap import arenas_forked
-from cython.cimports.uzswap.core.paging.uffd import uz_say_away, uz_thread_id
+from cython.cimports.uzswap.core.paging.uffd import uz_say_away
 from cython.cimports.uzswap.core.store.inheriting import core_inherit, core_keep, core_lend, core_shut
 
 # Guards the list, and has one fork under way at a time: held from its first step to its last.
@@ -42,8 +42,6 @@ lock = cython.declare(pthread_mutex_t)
 first = cython.declare(cython.pointer(Kin), cython.NULL)
 # The process whose engines can be used here.
 home_pid = cython.declare(cython.int, 0)
-# The thread that forks by way of Python, for as long.
-announced = cython.declare(cython.int, 0)
 # The fork that is under way is one of Python's.
 seen = cython.declare(cython.int, 0)
 
@@ -97,14 +95,13 @@ def home():
 
 def announce(on: cython.bint):
     """The calling thread is about to fork, or has."""
-    global announced
-    announced = uz_thread_id() if on else 0
+    uz_announce(on)
 
 
 def prepare():
     global seen
     pthread_mutex_lock(cython.address(lock))
-    seen = announced and announced == uz_thread_id()
+    seen = uz_is_announced()
     k = first
     while k != cython.NULL:
         # Where a thread was killed nobody knows what it had locked.
