@@ -7,7 +7,7 @@ UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
 	$(UNTORN:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle objects rss arrays codecs control
+BENCHES := store load writeback scale idle objects rss arrays fork codecs control
 BENCH_ARGS ?=
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
