@@ -12,6 +12,7 @@ state: the child gets a clear error instead.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
 import weakref
@@ -122,9 +123,16 @@ def on_fork(owner: Owner, callback: Callable[[Owner], None]) -> None:
 
 def _after_fork_in_child() -> None:
     announce(False)
-    renew_locks()
-    for owner, callback in list(_owners.items()):
-        callback(owner)
+    # What finalizers use has to be whole again first.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        renew_locks()
+        for owner, callback in list(_owners.items()):
+            callback(owner)
+    finally:
+        if collects:
+            gc.enable()
 
 
 os.register_at_fork(

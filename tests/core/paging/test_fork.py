@@ -689,3 +689,81 @@ def test_a_child_may_have_an_engine_of_its_own(z: Zswap) -> None:
     pid = child(work)
     is_counting(x)
     assert ended(pid) == 0
+
+
+def rows_of(x: NDArray[np.int64]) -> NDArray[np.int64]:
+    return x.reshape(-1, 512)
+
+
+@in_each_mode()
+def test_rows_are_taken_and_put_in_a_child(z: Zswap) -> None:
+    """From wherever they are, and what a child puts its parent has not."""
+    group, x = filled(z)
+    assert to_disk(z, group, x)
+    x[: N // 4] += 0
+    rows = rows_of(x)
+    expected = rows_of(counting(N).copy())
+    random_rows = np.random.default_rng(0)
+
+    def work(seed: int) -> None:
+        mine = expected.copy()
+        indices = random_rows.integers(0, len(rows), 200)
+        for turn in range(3):
+            assert (uzswap.take(rows, indices) == mine[indices]).all()
+            uzswap.put(rows, indices, mine[indices] + seed)
+            mine[indices] = mine[indices] + seed
+            to_disk(z, group, x)
+            indices = random_rows.integers(0, len(rows), 200 + turn)
+        assert (rows == mine).all()
+        z.flush_work()
+        z.check()
+
+    pid = child(lambda: work(1))
+    work(2)
+    assert ended(pid) == 0
+
+
+@in_each_mode()
+def test_forks_while_threads_take_and_put(z: Zswap) -> None:
+    """Into arrays that are paged themselves, so that copying waits for faults: a fork must not wait for these."""
+    group, x = filled(z)
+    rows = rows_of(x)
+    result = uzswap.zeros((600, 512), np.int64, cgroup=group)
+    expected = rows_of(counting(N).copy())
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def use(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            while not stop.is_set():
+                indices = rng.permutation(len(rows))[:600]
+                if seed:
+                    # The same bytes: others look at them meanwhile.
+                    uzswap.put(rows, indices, expected[indices])
+                else:
+                    uzswap.take(rows, indices, out=result)
+                    assert (result == expected[indices]).all()
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    def work() -> None:
+        indices = np.arange(0, len(rows), 3)
+        assert (uzswap.take(rows, indices) == expected[indices]).all()
+        uzswap.put(rows, indices, expected[indices] + 1)
+        assert (rows[::3] == expected[::3] + 1).all()
+        assert (rows[1::3] == expected[1::3]).all()
+        z.flush_work()
+        z.check()
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(6):
+        assert ended(child(work)) == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert (rows == expected).all()
