@@ -7,7 +7,7 @@ UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
 	$(UNTORN:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle objects rss arrays codecs control agent
+BENCHES := store load writeback scale idle objects rss arrays fork codecs control agent
 # of `make replay`
 export TRACES ?=
 BENCH_ARGS ?=

@@ -184,29 +184,33 @@ def test_charges_of_another_engines_cgroup_are_refused(world: World) -> None:
         world.z.charge(world.values["foreign"], 4096)
 
 
-@pytest.mark.parametrize("state", ["closed", "forked"])
+@pytest.mark.parametrize("state", ["closed", "forked", "forked by C code"])
 def test_flush_work_afterwards(state: str) -> None:
     code = """
-        import os, sys, uzswap
+        import ctypes, os, sys, uzswap
         z = uzswap.Zswap(swap=None)
         x = uzswap.zeros(1000, cgroup=z.cgroup("/a"))
         x[:] = 1
         if sys.argv[1] == "closed":
             del x
             z.close()
-            z.flush_work()
-            print("idle")
-        elif os.fork() == 0:
+        elif not (os.fork() if sys.argv[1] == "forked" else ctypes.PyDLL(None).fork()):
+            if sys.argv[1] != "forked":
+                ctypes.pythonapi.PyOS_AfterFork_Child()  # as uWSGI does
             try:
                 z.flush_work()
+                print("idle", flush=True)
             except RuntimeError as error:
                 print(error, flush=True)
             os._exit(0)
         else:
             os.wait()
+            sys.exit()
+        z.flush_work()
+        print("idle")
     """
-    said = run(code, [state]).stdout
-    assert ("idle" if state == "closed" else "belongs to the parent process") in said
+    said = run(code, [state]).check().stdout
+    assert said == "idle\n" if state != "forked by C code" else "belongs to the parent process" in said
 
 
 def test_a_descriptor_is_no_path(world: World) -> None:

@@ -109,3 +109,7 @@ class Condition:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.release()
+
+    def forget_waiters(self) -> None:
+        """In a forked child: nobody of those who wait is here."""
+        self._waiters = []

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uzswap.condition import Condition
 from uzswap.core.boundary.ordered import OrderedLock
@@ -19,7 +20,7 @@ from uzswap.core.boundary.ordered import OrderedLock
 if TYPE_CHECKING:
     from _thread import LockType
 
-__all__ = ["Order", "make_condition", "make_lock", "make_rlock"]
+__all__ = ["Order", "make_condition", "make_lock", "make_rlock", "renew_locks"]
 
 _CHECKED: Final = os.environ.get("UZSWAP_CHECK_LOCKS") == "1"
 
@@ -46,14 +47,38 @@ class Order(IntEnum):
 
 def make_lock(order: Order) -> LockType:
     """Return a lock with a place in the order."""
-    return cast("LockType", OrderedLock(order, order.name)) if _CHECKED else threading.Lock()
+    lock = cast("LockType", OrderedLock(order, order.name)) if _CHECKED else threading.Lock()
+    _made.add(lock)
+    return lock
 
 
 def make_rlock(order: Order) -> threading.RLock:
     """Return a reentrant lock with a place in the order."""
-    return cast("threading.RLock", OrderedLock(order, order.name, True)) if _CHECKED else threading.RLock()
+    lock = cast("threading.RLock", OrderedLock(order, order.name, True)) if _CHECKED else threading.RLock()
+    _made.add(lock)
+    return lock
 
 
 def make_condition(order: Order) -> Condition:
     """Return a condition whose lock, a reentrant one, has a place in the order."""
-    return Condition(make_rlock(order))
+    condition = Condition(make_rlock(order))
+    _conditions.add(condition)
+    return condition
+
+
+#: all that there are, for forks
+_made: weakref.WeakSet[Any] = weakref.WeakSet()
+_conditions: weakref.WeakSet[Condition] = weakref.WeakSet()
+
+
+def renew_locks() -> None:
+    """In a forked child: let go of every lock that a thread of the parent's had, since it is not here to do so.
+
+    What these guard is whole: the modules that take them let nobody run between two steps of theirs (setup.py,
+    ``UNTORN``).
+    """
+    for lock in list(_made):
+        if not (hasattr(lock, "_is_owned") and lock._is_owned()):
+            lock._at_fork_reinit()
+    for condition in list(_conditions):
+        condition.forget_waiters()

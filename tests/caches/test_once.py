@@ -240,3 +240,47 @@ print("done")
 
 def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     assert "done" in run_child(FORK).stdout
+
+
+FORK_IN_A_HANDLER = """
+import os, signal, threading
+from uzswap.caches import once as module
+from uzswap.caches.once import Once
+
+begun, go = threading.Event(), threading.Event()
+once = Once({})
+children = []
+
+def compute():
+    begun.set()
+    go.wait()
+    return 1
+
+def fork(*_):
+    children.append(os.fork())
+    if children[0]:
+        go.set()
+
+def interrupt():
+    while threading.main_thread().ident not in module._waiting:
+        os.sched_yield()
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+signal.signal(signal.SIGUSR1, fork)
+thread = threading.Thread(target=lambda: once.get_or_compute("a", compute))
+thread.start()
+begun.wait()
+threading.Thread(target=interrupt).start()
+value = once.get_or_compute("a", lambda: 7)
+if not children[0]:
+    os._exit(value)
+assert value == 1
+thread.join()
+code = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
+assert code == 7, code
+print("done")
+"""
+
+
+def test_a_child_that_a_handler_forks_does_not_wait_on_for_its_parents_thread() -> None:
+    assert "done" in run_child(FORK_IN_A_HANDLER).stdout

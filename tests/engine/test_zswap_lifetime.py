@@ -190,12 +190,15 @@ FORK = """
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_use_after_fork_in_the_child(tmp_path: Path, call: str) -> None:
+def test_use_after_a_fork_of_c_code(tmp_path: Path, call: str) -> None:
+    """The child has the memory in whatever state it was: nothing of it can be used."""
     run(
         FORK
         + """
+    import ctypes
     from tests.engine.test_zswap_lifetime import CALLS
-    if (pid := os.fork()) == 0:
+    if (pid := ctypes.PyDLL(None).fork()) == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
         try:
             CALLS[sys.argv[2]](z, g)
         except RuntimeError as error:
@@ -207,6 +210,31 @@ def test_use_after_fork_in_the_child(tmp_path: Path, call: str) -> None:
     z.close()
     """,
         args=[str(tmp_path / "swap"), call],
+    ).check()
+
+
+def test_a_child_has_the_entries_of_its_parent(tmp_path: Path) -> None:
+    run(
+        FORK
+        + """
+    more = z.swap_out_many(b"abcdefgh" * 51200, g)
+    for turn in range(3):
+        if (pid := os.fork()) == 0:
+            assert z.where(handles[0]) == "disk"
+            assert z.fault_in_many(handles).tobytes() == bytes(range(256)) * 160
+            more = z.swap_out_many(os.urandom(1 << 20), g)
+            g.reclaim("512K", source="zswap")
+            z.free_many(more)
+            z.flush_work()
+            z.check()
+            z.close()
+            sys.exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        z.check()
+    assert z.fault_in_many(handles).tobytes() == bytes(range(256)) * 160
+    z.close()
+    """,
+        args=[str(tmp_path / "swap")],
     ).check()
 
 
@@ -225,18 +253,45 @@ def test_fork_while_other_threads_hold_the_locks(tmp_path: Path) -> None:
         thread.start()
     for _ in range(50):
         if (pid := os.fork()) == 0:
-            try:
-                z.swap_out(b"x", g)
-            except RuntimeError:
-                z.close()
-                os._exit(0)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            z.fault_in(z.swap_out(b"x", g))
+            g.read("memory.stat")
+            z.check()
+            z.close()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     stop = True
     for thread in threads:
         thread.join()
     z.check()
     z.close()
+    """,
+        args=[str(tmp_path / "swap")],
+    ).check()
+
+
+def test_a_named_file_is_not_erased_while_a_child_reads_of_it(tmp_path: Path) -> None:
+    """And no other engine is given it meanwhile; afterwards one is, which erases it first."""
+    run(
+        FORK
+        + """
+    ours, its = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.close(its)
+        assert os.read(ours, 1) == b""
+        assert z.fault_in_many(handles).tobytes() == bytes(range(256)) * 160
+        os._exit(7)
+    os.close(ours)
+    z.close()
+    try:
+        uzswap.Zswap(sys.argv[1], "16M")
+    except OSError as error:
+        assert "another engine uses" in error.strerror
+    else:
+        raise AssertionError("two engines have the file")
+    os.close(its)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    uzswap.Zswap(sys.argv[1], "16M").close()
+    assert os.path.getsize(sys.argv[1]) == 0
     """,
         args=[str(tmp_path / "swap")],
     ).check()

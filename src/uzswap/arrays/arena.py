@@ -10,6 +10,7 @@ with the memory and ends with it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -119,7 +120,7 @@ class Arena:
         self.memory: paged.Memory | None = None
         self._lock = make_lock(Order.ARENA)
         #: set when the memory goes
-        self.closing: Final = threading.Event()
+        self.closing = threading.Event()
         #: by index of the cgroup that they allocate in now; guarded by the tree's lock
         self._handlers: defaultdict[int, weakref.WeakSet[hook.Handler]] = defaultdict(weakref.WeakSet)
         self._listener: threading.Thread | None = None
@@ -268,30 +269,32 @@ class Arena:
         if self._listener is not None and not broken:
             self._listener.join()
 
-    def forked(self) -> None:
-        """Forget everything, in a forked child: the mappings are not there, and the threads are the parent's."""
-        if self.memory is not None:
-            self.memory.forked()
+    def forked(self, here: bool) -> None:
+        """In a forked child, where an engine came along or not: begin the thread anew, or forget everything."""
+        if self.memory is None:
+            return
+        self.closing = threading.Event()
+        if here and self.memory.forked():
+            # Without it limits are met all the same, later.
+            with contextlib.suppress(OSError):
+                self._listener = None
+                self._listener = start_thread("uzswap-arrays", _listen, weakref.ref(self.zswap), self.memory)
+            return
         _abandoned.append(self.memory)
         if self._finalizer is not None:
             self._finalizer.detach()
         self.memory = None
-        self._lock = make_lock(Order.ARENA)
+        # What they would have allocated there is malloc's.
+        for handlers in self._handlers.values():
+            for handler in handlers:
+                handler.turn_off()
+        self._handlers.clear()
 
 
 _registering = make_lock(Order.ARENAS)
 #: those with a memory; replaced, never changed, so that it can be gone through without a lock
 _arenas: tuple[weakref.ref[Arena], ...] = ()
 _abandoned: list[object] = []
-
-
-def _forked() -> None:
-    """A child begins with no arena, and must not wait for a lock that some thread of the parent had."""
-    global _arenas, _registering
-    _arenas, _registering = (), make_lock(Order.ARENAS)
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 def _add(arena: Arena) -> None:
@@ -317,6 +320,9 @@ def _listen(engine: weakref.ref[ArrayHost], memory: paged.Memory) -> None:
             return
         if events & paged.POOL_FULL:
             zswap.wake_shrink_worker()
+        if events & paged.SWAP and zswap.core.device() is not None:
+            # Whether what is kept for forked children is wanted yet only the program's threads can tell.
+            zswap.core.lent()
         if events & ~paged.POOL_FULL:
             try:
                 zswap.arena.count_faults(zswap.root, acts=True)

@@ -172,15 +172,6 @@ def _pass_on_to_threads(more: int) -> None:
             threading.Thread.start = _thread_start  # type: ignore[method-assign]
 
 
-def _forked() -> None:
-    """A child must not wait for a lock that some thread of the parent had."""
-    global _lock
-    _lock = make_lock(Order.MANAGED)
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
 def _start(thread: threading.Thread) -> None:
     """Start a thread that inherits what is on in this context."""
     inherited = _current.get()

@@ -42,8 +42,16 @@ class _Running:
         on_fork(self, _Running.abandon)
 
     def abandon(self) -> None:
-        # The threads that compute are in the parent.
+        # The threads that compute are in the parent, and so are those that wait; but the one that forked may, in a
+        # handler.
+        me = threading.get_ident()
+        for one in self.by_key.values():
+            if one.thread != me:
+                one.over.release()
         self.by_key = {}
+        for thread in list(_waiting):
+            if thread != me:
+                del _waiting[thread]
 
 
 #: thread -> the computations that it waits for, of whatever mapping; several when a signal handler needs one meanwhile

@@ -29,6 +29,7 @@ two of its steps (setup.py, ``UNTORN``): a thread is never left stalled.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import select
@@ -247,6 +248,14 @@ class Pressure:
                     group._recent[thread] = now
                 local.group = None
                 local.depth = 0
+
+    def forked(self) -> None:
+        """In a forked child: of those who are stalled only the calling thread is here."""
+        me = threading.get_ident()
+        now = self.monitor.clock()
+        self._advance(now)
+        self._open = {thread: begin for thread, begin in self._open.items() if thread == me}
+        self._recent = {thread: end for thread, end in self._recent.items() if thread == me}
 
     def record(self, stalled: int) -> None:
         """Tell of a stall of the calling thread that just ended.
@@ -533,6 +542,15 @@ class PressureMonitor:
                 wait = self.run_due()
                 self.changed.wait(None if wait is None else wait / 1e9)
             self._thread = None
+
+    def forked(self) -> None:
+        """In a forked child: the worker is not here; triggers are watched by one of its own, if one can be had."""
+        if self._thread is None:
+            return
+        self._thread = None
+        if self._watched and not self._closed:
+            with contextlib.suppress(OSError):
+                self._thread = start_thread("uzswap-psimon", self._run)
 
     def close(self) -> None:
         """End all triggers and the worker.  Stalls can still begin and end, they are just not watched."""

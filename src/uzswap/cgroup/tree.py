@@ -71,6 +71,12 @@ class CgroupTree:
         self.root = MemCgroup(self, None, "", 0, 0)
         self._by_index = {0: self.root}
 
+    def forked(self) -> None:
+        """In a forked child: forget what threads of the parent's were waiting for."""
+        for cgroup in self.root.preorder():
+            cgroup.pressure.forked()
+        self.pressure.forked()
+
     def by_index(self, index: int) -> MemCgroup:
         """Return the online cgroup with an index of the data plane.  Raises ENODEV when there is none."""
         cgroup = self._by_index.get(index)

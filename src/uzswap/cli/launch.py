@@ -112,7 +112,11 @@ def _unmounter(path: str) -> Callable[[], None]:
             check=False,
         )
 
+    process = os.getpid()
+
     def unmount() -> None:
+        if os.getpid() != process:
+            return  # a forked child that ends: the mount is its parent's
         with ours:
             ours.shutdown(socket.SHUT_WR)
             ours.recv(1)  # until it has ended

@@ -10,6 +10,7 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_lock(pthread_mutex_t *mutex)
     int pthread_mutex_trylock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_atfork(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
     ctypedef struct pthread_rwlock_t:
         pass
     int pthread_rwlock_init(pthread_rwlock_t *lock, void *attr)
@@ -22,7 +23,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *addr, size_t length, int advice)
     int PROT_READ, PROT_WRITE
     int MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
-    int MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP
+    int MADV_DOFORK, MADV_DONTFORK, MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP
 
 cdef extern from *:
     """
@@ -33,6 +34,8 @@ cdef extern from *:
     #include <fcntl.h>
     #include <pthread.h>
     #include <sched.h>
+    #include <poll.h>
+    #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
     #include <time.h>
@@ -70,6 +73,9 @@ cdef extern from *:
         if (mprotect(p, bytes, PROT_READ | PROT_WRITE) == 0) return p;
         munmap(p, bytes);
         return NULL;
+    }
+    static inline void uz_forbid(char *p, size_t bytes) {
+        mmap(p, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     }
     /* Have nothing mapped in a range from now on but what is there already, to about 2 MiB. */
     static inline void uz_keep_away(char *p, size_t bytes) {
@@ -122,6 +128,46 @@ cdef extern from *:
     }
     /* Close a number in the program's table, unless the program did, and it is another file's now. */
     static inline void uz_close_ours(int fd, const uint64_t identity[3]) { if (uz_is_still(fd, identity)) close(fd); }
+    /* A descriptor of one of our threads, which may have a table of its own, in the caller's: a new one, or -errno. */
+    static inline int uz_reopen(int tid, int fd, int flags) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/task/%d/fd/%d", tid, fd);
+        int got = open(path, flags | O_CLOEXEC);
+        return got < 0 ? -errno : got;
+    }
+    /* Both ends of a pipe of which nobody ever reads or writes a byte: it tells when the last writer is gone. */
+    static inline int uz_lease(int *ends) { return pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0; }
+    static inline int uz_lease_ended(int fd) {
+        struct pollfd p = { fd, POLLIN, 0 };
+        return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
+    }
+    /* A file without a name, that nobody else can open, of up to n bytes: a descriptor, or -errno. */
+    static inline int uz_open_unnamed(const char *directory, uint64_t n, int *direct) {
+        int flags = O_RDWR | O_CLOEXEC, fd = open(directory, flags | O_TMPFILE | O_EXCL | O_DIRECT, 0600);
+        *direct = fd >= 0;
+        if (fd < 0) fd = open(directory, flags | O_TMPFILE | O_EXCL, 0600);
+        if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT || errno == EINVAL)) {
+            char path[4096];
+            if (snprintf(path, sizeof path, "%s/uzswap-XXXXXX", directory) >= (int)sizeof path) return -ENAMETOOLONG;
+            fd = mkostemp(path, O_CLOEXEC);
+            if (fd >= 0) unlink(path);
+        }
+        if (fd < 0 || ftruncate(fd, n) < 0) {
+            int saved = errno;
+            if (fd >= 0) close(fd);
+            return -saved;
+        }
+        /* Some file systems accept the flag and then refuse the I/O, or want larger blocks than we use. */
+        if (*direct) {
+            void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (page != MAP_FAILED && pread(fd, page, 4096, 0) < 0 && errno == EINVAL) {
+                fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_DIRECT);
+                *direct = 0;
+            }
+            if (page != MAP_FAILED) munmap(page, 4096);
+        }
+        return fd;
+    }
     static inline uint64_t uz_random64(void) {
         uint64_t v = 0;
         while (getrandom(&v, sizeof v, 0) != sizeof v && (errno == EINTR || errno == EAGAIN));
@@ -190,6 +236,7 @@ cdef extern from *:
     """
     int uz_brief_lock(pthread_rwlock_t *lock, int alone) nogil
     void *uz_reserve(size_t nbytes) nogil
+    void uz_forbid(char *p, size_t nbytes) nogil
     void uz_keep_away(char *p, size_t nbytes) nogil
     int uz_discard(void *p, size_t nbytes) nogil
     int uz_discard_unlocked(void *p, size_t nbytes) nogil
@@ -199,6 +246,11 @@ cdef extern from *:
     void *uz_pin_file(int fd) nogil
     int uz_is_still(int fd, const uint64_t *identity) nogil
     void uz_close_ours(int fd, const uint64_t *identity) nogil
+    int uz_reopen(int tid, int fd, int flags) nogil
+    int uz_lease(int *ends) nogil
+    int uz_lease_ended(int fd) nogil
+    int uz_open_unnamed(const char *directory, uint64_t n, int *direct) nogil
+    enum: O_RDONLY, O_RDWR, O_WRONLY, O_DIRECT
     uint64_t uz_random64() nogil
     int64_t uz_monotonic_ns() nogil
     ctypedef unsigned long aio_context_t

@@ -68,22 +68,31 @@ class SwapFile:
 
     def attach(self, engine: Engine) -> None:
         """Give it to an engine.  OSError when that cannot take it."""
-        error = engine.attach_device(self.fd, self.nbytes, self.direct, self.nonce)
+        error = engine.attach_device(
+            self.fd, self.nbytes, self.direct, self.nonce, os.fsencode(self._directory_of_children())
+        )
         if error:
             raise os_error(-error, "the swap device cannot be attached", self.path)
         self._engine = engine
 
+    def _directory_of_children(self) -> str:
+        """Where forked children make files of their own: beside this one, where that can be."""
+        directory = os.path.dirname(self.path)
+        beside = self.label_at is None and os.access(directory or ".", os.W_OK | os.X_OK)
+        return os.path.abspath(directory or ".") if beside else choose_directory(self.nbytes)
+
     def erase(self) -> None:
         """Leave nothing of the contents behind.  What is stored is lost; the engine must still be open.
 
-        Calling it again does nothing once it succeeded.
+        Unless a forked child reads of it yet: then it is as with one that was killed, and the next engine that is given
+        it erases it; none is, as long as that child lives.  Calling it again does nothing once it succeeded.
 
         Raises
         ------
         OSError
             The device fails.  What was written may still be there.
         """
-        if self._erased:
+        if self._erased or (self._engine is not None and self._engine.lent()):
             return
         if self.restore is not None:
             self._truncate(0)
@@ -114,9 +123,17 @@ class SwapFile:
         finally:
             self.file.close()
 
-    def abandon(self) -> None:
-        """Close without touching the contents: in a forked child they are the parent's."""
-        self.file.close()
+    def forked(self, came_along: bool) -> None:
+        """In a forked child: the contents are the parent's, and not touched.
+
+        An engine that came along has the descriptor, and makes a file without a name when it writes.
+        """
+        if came_along:
+            self.file.give_up()
+            self.path = os.path.join(self._directory_of_children(), "(unlinked)")
+        else:
+            self.file.close()
+        self.restore = self.label_at = None
 
 
 def open_swap(swap: str | os.PathLike[str] | None, nbytes: int) -> SwapFile | None:

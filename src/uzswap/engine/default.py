@@ -19,7 +19,7 @@ def default_engine() -> Zswap:
     """Return the engine that ``uzswap run`` made for this program, which lives until the process ends, or the one that
     the program made its default.
 
-    A library uses it to put what it holds into the same pool.  In a forked child it is the parent's, and unusable.
+    A library uses it to put what it holds into the same pool.  In a forked child it is the child's own copy.
 
     Raises
     ------

@@ -1,13 +1,18 @@
-"""When an engine may be used: not after it was closed, and not in a forked child.
+"""When an engine may be used: not after it was closed, and in a forked child when it came along.
 
-Closing frees memory that a call in another thread may be reading, so it waits for the calls under way.  After a fork
-the child has the engine's memory but none of its threads, and its lock as some other thread left it: nothing in it can
-be used, or even freed, safely.  The child gets a clear error instead, and the parent's swap file is left alone.
+Closing frees memory that a call in another thread may be reading, so it waits for the calls under way.
+
+A child that Python forked has the engine as it was at the fork, and uses it as its own from then on (core.boundary.
+forking).  Of its parent's threads only the one that forked is there: what others were at in the engine is over, and
+what they had taken for it, such as the entries of a value that was on its way, is held by nobody until the engine is
+closed.  Where an engine did not come along, because C code forked or no userfaultfd could be had, its memory is in any
+state: the child gets a clear error instead.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
 import weakref
@@ -15,7 +20,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
+from uzswap.core.boundary.forking import announce
 from uzswap.errors import os_error
+from uzswap.locks import renew_locks
 
 __all__ = ["ForkedEngine", "ForkedLifetime", "Lifetime", "on_fork"]
 
@@ -59,6 +66,13 @@ class Lifetime:
         if self._ended and self._left.locked():
             self._left.release()
 
+    def forked(self) -> None:
+        """In a forked child: nobody is inside but the thread that forked, if it was."""
+        me = threading.get_ident()
+        self._inside = {thread: depth for thread, depth in self._inside.items() if thread == me}
+        self._left = threading.Lock()
+        self._left.acquire()
+
     def require_outside(self) -> None:
         """Raise EBUSY in a thread that is inside: it would wait for itself."""
         if threading.get_ident() in self._inside:
@@ -75,7 +89,7 @@ class Lifetime:
 
 
 class ForkedLifetime(Lifetime):
-    """The lifetime of an engine in a forked child: over.  It touches no lock of the parent's."""
+    """The lifetime of an engine in a forked child with which it did not come: over.  It touches no lock."""
 
     def __enter__(self) -> NoReturn:
         raise RuntimeError(_FORKED)
@@ -99,13 +113,28 @@ _owners: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKey
 
 
 def on_fork(owner: Owner, callback: Callable[[Owner], None]) -> None:
-    """Have ``callback(owner)`` called in every child that this process forks while the owner lives."""
+    """Have ``callback(owner)`` called in every child that this process forks while the owner lives.
+
+    In the order in which they were asked for: the engine's comes before those of what is in it, which can tell by
+    its lifetime then whether it came along.  All locks have been renewed.
+    """
     _owners[owner] = callback
 
 
 def _after_fork_in_child() -> None:
-    for owner, callback in list(_owners.items()):
-        callback(owner)
+    announce(False)
+    # What finalizers use has to be whole again first.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        renew_locks()
+        for owner, callback in list(_owners.items()):
+            callback(owner)
+    finally:
+        if collects:
+            gc.enable()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=lambda: announce(True), after_in_parent=lambda: announce(False), after_in_child=_after_fork_in_child
+)

@@ -66,6 +66,12 @@ class Worker:
                 return
         self._run()
 
+    def forked(self) -> None:
+        """In a forked child: the thread is not here, so what it was at is to be done again, when it is next woken."""
+        self._woken = self._woken or self._running
+        self._running = False
+        self._thread = None
+
     def close(self) -> None:
         """Drop what is not begun and wait for the rest; the job should end early by itself."""
         with self._changed:

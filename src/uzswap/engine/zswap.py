@@ -120,7 +120,7 @@ class Zswap:
 
     Notes
     -----
-    Threads may share an engine.  A forked child may not use its parent's; every call there is a RuntimeError.
+    Threads may share an engine.  A forked child has its own copy of it, with all that is in it.
 
     Examples
     --------
@@ -202,7 +202,7 @@ class Zswap:
             error.add_note(f"uzswap: {busy.strerror}; this one closes itself with the last of them")
 
     def close(self) -> None:
-        """Free everything: memory, file, threads.  Calling it again does nothing, also in a forked child.
+        """Free everything: memory, file, threads.  Calling it again does nothing.
 
         Requests under way end with EINTR, other calls are waited for; later ones are OSError (EBADF).  A signal handler
         may raise out of it: then it is to be called again, and goes on.
@@ -269,12 +269,20 @@ class Zswap:
         self.reclaim_state.trace = trace
 
     def _forked(self) -> None:
-        """Make this copy unusable: called in a forked child, which must not wait for any lock of the parent's."""
-        self.lifetime = ForkedLifetime()
-        self.arena.forked()
-        self.core = self.reclaim_state.core = cast(Engine, ForkedEngine(self.core))
-        if self.swap is not None:
-            self.swap.abandon()
+        """Called in a forked child, where all locks have been renewed: go on with what came along, or with nothing."""
+        here = self.core.is_here and (self._closed or not self.closing)
+        if here:
+            self.lifetime.forked()
+            self.tree.forked()
+            self._high_worker.forked()
+            self._shrink_worker.forked()
+        # It starts a thread, for which all else has to be there.
+        self.arena.forked(here)
+        if not here and not self._closed:
+            self.lifetime = ForkedLifetime()
+            self.core = self.reclaim_state.core = cast(Engine, ForkedEngine(self.core))
+        if self.swap is not None and not self.swap.file.closed:
+            self.swap.forked(here)
 
     # Cgroups
 

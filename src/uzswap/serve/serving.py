@@ -117,7 +117,6 @@ class Serving:
         entry.write(directory)
 
     def _forked(self) -> None:
-        """In a forked child: all of it is the parent's."""
-        self._lock = make_lock(Order.SERVING)
+        """In a forked child: all of it is the parent's.  The child may serve its own."""
         self._entry = None
-        self._closed = True
+        self._mounts, self._servers = [], []

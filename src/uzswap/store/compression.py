@@ -88,6 +88,11 @@ class Compression:
             return 0, 0
         return item, TRY_FILTER if self._filter == "auto" else 0
 
+    def forked(self) -> None:
+        """In a forked child that has the engine: go on without the threads that are not here."""
+        if self.dictionaries is not None:
+            self.dictionaries.forked()
+
     def close(self) -> None:
         """Give back what it holds.  What was stored keeps what it needs.  Calling it again does nothing."""
         if isinstance(self._host.lifetime, ForkedLifetime):

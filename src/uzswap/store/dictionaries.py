@@ -211,6 +211,10 @@ class Dictionaries:
         old, self._slot = self._slot, slot
         put_codec(self._host, old)
 
+    def forked(self) -> None:
+        """In a forked child: what the thread had of samples is its parent's, and others are gathered."""
+        self._worker.forked()
+
     def flush(self) -> None:
         """Wait until what was asked for in the background is done."""
         self._worker.flush()

@@ -85,7 +85,7 @@ from cython.cimports.uzswap.store.slabs import allocate_from_slabs
 
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.engine.host import host_of
-from uzswap.engine.lifetime import on_fork
+from uzswap.engine.lifetime import ForkedLifetime, on_fork
 from uzswap.engine.worker import Worker
 from uzswap.errors import os_error
 from uzswap.locks import Order
@@ -247,7 +247,7 @@ class Slots:
         self._waiting = {}
         self._wanted = deque()
         self._prefetcher = Worker("uzswap-prefetch", self._prefetch, Order.STORE_WORKER)
-        on_fork(self, Slots._abandon)
+        on_fork(self, Slots._forked)
 
     def require_open(self):
         """Raise OSError (EBADF) when the store or its engine is closed, RuntimeError in a forked child."""
@@ -259,8 +259,41 @@ class Slots:
         if self.closed:
             raise os_error(errno.EBADF, "the store is closed: make a new one", self.cgroup.path)
 
-    def _abandon(self):
-        self.forked = True
+    def _forked(self):
+        """In a forked child: what other threads were at with a value is over, and the value where it was.
+
+        Nothing foreign runs: no key is compared, and no reference but to what keeps a wait goes.
+        """
+        r: Resident
+        load: Load
+        i: cython.int
+        if isinstance(self._zswap.lifetime, ForkedLifetime):
+            self.forked = True
+            return
+        me = threading.get_ident()
+        isolated = cython.address(self._lists[ISOLATED])
+        while isolated.length:
+            # Hottest first, so that the coldest is the coldest.
+            r = cython.cast(Resident, isolated.end.prev.owner)
+            self._take_off(r)
+            r.where = UNEVICTABLE if r.pins else INACTIVE
+            add_coldest(cython.address(self._lists[r.where]), cython.address(r.link), r.weight)
+        for i in range(NR_LISTS):
+            end = cython.address(self._lists[i].end)
+            link = end.next
+            while link != end:
+                cython.cast(Resident, link.owner).taken = 0
+                link = link.next
+        for slot, found in list(self._loads.items()):
+            load = cython.cast(Load, found)
+            if load.thread != me:
+                # They stay packed.  A handler may have forked while its thread waits for one of them.
+                self._over(cython.cast(Slot, slot), load)
+        for thread in list(self._waiting):
+            if thread != me:
+                del self._waiting[thread]
+        self._prefetcher.forked()
+        self._compression.forked()
 
     def check(self):
         """Return which invariants do not hold, in words; for quiet moments."""
@@ -1264,7 +1297,8 @@ class Slots:
         try:
             popped = self.by_key.pop(key, None)
         finally:
-            if r is not None:
+            # Not in a child that a key's code has forked.
+            if r is not None and r.taken > 0:
                 r.taken -= 1
         if popped is None:
             return False

@@ -1,23 +1,40 @@
-"""fork(): the child has no such memory, and never reads zeros in its place; the parent notices nothing."""
+"""fork(): the child has the arrays as they were, its own from then on; where it cannot have them it reads no zeros."""
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
+import gc
 import multiprocessing
 import os
+import random
+import resource
 import signal
+import threading
+import time
+import traceback
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.core.paging.rig import MIB, counting, in_each_mode, job, out_of_memory
+from tests.core.paging.rig import MIB, counting, in_each_mode, job, noise, out_of_memory, to_disk
+from tests.support.leaks import Snapshot
+from tests.support.soak import longer
 
 import uzswap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from uzswap import Zswap
+    from uzswap import MemCgroup, Zswap
+
+N = MIB // 2  # numbers: 4 MiB
+
+#: what is read and written in children of a pool, which find it in their memory
+shared: NDArray[np.int64]
 
 
 def fork() -> int:
@@ -26,105 +43,727 @@ def fork() -> int:
         return os.fork()
 
 
-def ended(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def child(work: Callable[[], object]) -> int:
+    """Fork a child that works, and exits with 0 unless that raises."""
+    pid = fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.alarm(120)  # hung, it ends the test
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def filled(z: Zswap, memory_max: str = "1M", seed: int = 0) -> tuple[MemCgroup, NDArray[np.int64]]:
+    """An array of four times its budget."""
+    group = job(z, memory_max)
+    x = uzswap.zeros(N, np.int64, cgroup=group)
+    x[:] = counting(N, seed)
+    return group, x
+
+
+def is_counting(x: NDArray[np.int64], seed: int = 0, more: int = 0) -> None:
+    assert (x == counting(len(x), seed) + more).all()
+
+
+@pytest.mark.parametrize("where", ["resident", "pool", "disk", "never touched", "everywhere"])
+@in_each_mode()
+def test_a_child_has_what_its_parent_has(z: Zswap, where: str) -> None:
+    group = job(z, "64M")
+    x = uzswap.zeros(N, np.int64, cgroup=group)
+    if where != "never touched":
+        x[:] = counting(N)
+    if where == "pool":
+        assert out_of_memory(z, x) == x.nbytes
+    if where in ("disk", "everywhere"):
+        assert to_disk(z, group, x)
+    if where == "everywhere":
+        x[: N // 2] += 0
+        uzswap.advise(x[: N // 4], "pageout")
+        uzswap.advise(x[-1024:], "dontneed")
+    expected = x.copy() if where == "everywhere" else counting(N) * (where != "never touched")
+    if where == "everywhere":
+        uzswap.advise(x[N // 4 : N // 2], "pageout")
+
+    def work() -> None:
+        assert (x == expected).all()
+        x[:] = counting(N, 5)
+        assert out_of_memory(z, x) == x.nbytes
+        is_counting(x, 5)
+        z.flush_work()
+        z.check()
+
+    assert ended(child(work)) == 0
+    assert (x == expected).all()
+
+
+@in_each_mode()
+def test_both_go_on_by_themselves(z: Zswap) -> None:
+    """What one writes, frees, evicts and writes back, the other knows nothing of; limits hold in both."""
+    group, x = filled(z)
+    y = uzswap.array(counting(N, 7), cgroup=group)
+
+    def work() -> None:
+        nonlocal y
+        for turn in range(3):
+            is_counting(x, more=turn)
+            x[:] += 1
+            to_disk(z, group, x)
+        del y
+        gc.collect()
+        fresh = uzswap.array(counting(N, 9), cgroup=z.cgroup("/job/other"))
+        is_counting(fresh, 9)
+        assert int(group.read("memory.current")) <= 2 * MIB
+        group.write("memory.max", "512K")
+        is_counting(x, more=3)
+        assert int(group.read("memory.current")) <= MIB
+        z.flush_work()
+        z.check()
+
+    pid = child(work)
+    for turn in range(3):
+        is_counting(x, more=-turn)
+        x[:] -= 1
+        to_disk(z, group, x)
+    is_counting(y, 7)
+    assert ended(pid) == 0
+    is_counting(x, more=-3)
+    assert group.read("memory.max") == f"{MIB}\n"
+    with pytest.raises(FileNotFoundError):
+        z.tree.lookup("/job/other")
+
+
+@in_each_mode()
+def test_children_of_children(z: Zswap) -> None:
+    group, x = filled(z)
+
+    def generation(number: int) -> None:
+        is_counting(x, more=number)
+        x[:] += 1
+        to_disk(z, group, x)
+        if number < 5:
+            pid = child(lambda: generation(number + 1))
+            is_counting(x, more=number + 1)
+            assert ended(pid) == 0
+        is_counting(x, more=number + 1)
+        z.flush_work()
+        z.check()
+
+    to_disk(z, group, x)
+    generation(0)
+
+
+@in_each_mode()
+def test_a_grandchild_reads_what_its_grandparent_wrote_when_both_are_gone(z: Zswap) -> None:
+    """A process forks a child, which forks another and ends: the file is the grandchild's alone to read."""
+    ours, its = os.pipe()
+
+    def first() -> None:
+        group, x = filled(z)
+        assert to_disk(z, group, x)
+
+        def second() -> None:
+            x[: N // 2] += 1
+            to_disk(z, group, x)
+
+            def third() -> None:
+                assert os.read(ours, 1) == b"x"  # everybody above is gone
+                is_counting(x[N // 2 :] - N // 2)
+                assert (x[: N // 2] == counting(N // 2) + 1).all()
+                to_disk(z, group, x)
+                assert (x[: N // 2] == counting(N // 2) + 1).all()
+                os.write(told[1], b"well")
+
+            child(third)
+
+        assert ended(child(second)) == 0
+
+    told = os.pipe()
+    assert ended(child(first)) == 0
+    os.write(its, b"x")
+    os.close(told[1])
+    assert os.read(told[0], 10) == b"well"
+    for fd in (ours, its, told[0]):
+        os.close(fd)
+
+
+@in_each_mode(swap_size="16M")
+def test_a_parent_keeps_on_disk_what_its_children_have_there(z: Zswap) -> None:
+    """It frees everything, and writes more than the file holds; when they are gone it has all of its file again."""
+    group = job(z, "64M")
+    arrays = [uzswap.array(noise(N), cgroup=group)]
+    expected = noise(N)
+    assert to_disk(z, group, arrays[0])
+    ours, its = os.pipe()
+
+    def work() -> None:
+        os.close(its)
+        assert os.read(ours, 1) == b""
+        assert (arrays[0] == expected).all()
+
+    children = [child(work), child(work)]
+    arrays.clear()
+    gc.collect()
+    for seed in range(1, 6):
+        y = uzswap.array(noise(N, seed), cgroup=group)
+        to_disk(z, group, y)  # as much as there is room for
+        assert (y == noise(N, seed)).all()
+        del y
+    gc.collect()
+    os.close(its)
+    assert [ended(pid) for pid in children] == [0, 0]
+    os.close(ours)
+    z.flush_work()
+    info = z.core.device()
+    assert info is not None
+    assert info.free_segments == info.segments
+    y = uzswap.array(noise(3 * N // 2, 9), cgroup=group)
+    assert to_disk(z, group, y) > y.nbytes * 3 // 4
+    assert (y == noise(3 * N // 2, 9)).all()
+
+
+@in_each_mode()
+def test_a_child_that_is_killed_gives_back_what_was_kept_for_it(z: Zswap) -> None:
+    group, x = filled(z, "64M")
+    assert to_disk(z, group, x)
+    pid = child(signal.pause)
+    del x
+    gc.collect()
+    z.flush_work()
+    info = z.core.device()
+    assert info is not None
+    assert info.free_segments < info.segments
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid) == -signal.SIGKILL
+    z.flush_work()
+    info = z.core.device()
+    assert info is not None
+    assert info.free_segments == info.segments
+
+
+@in_each_mode()
+def test_what_a_child_executes_keeps_nothing(z: Zswap) -> None:
+    """Not even when it goes on for ever: the end of the pipe is closed on exec."""
+    group, x = filled(z, "64M")
+    assert to_disk(z, group, x)
+    ours, its = os.pipe()
+    os.set_inheritable(ours, True)
+    pid = child(lambda: os.execv("/bin/sh", ["sh", "-c", f"read _ <&{ours}"]))
+    del x
+    gc.collect()
+    while Path(f"/proc/{pid}/comm").read_text() != "sh\n":
+        os.sched_yield()
+    z.flush_work()
+    info = z.core.device()
+    assert info is not None
+    assert info.free_segments == info.segments
+    os.write(its, b"\n")
+    assert ended(pid) == 0
+    os.close(ours)
+    os.close(its)
+
+
+@in_each_mode()
+def test_a_child_that_closes_all_descriptors_has_its_arrays(z: Zswap) -> None:
+    """As daemons do; and so do its own children."""
+    group, x = filled(z)
+    to_disk(z, group, x)
+
+    def work() -> None:
+        os.closerange(3, 1000)
+        is_counting(x)
+        x[:] += 1
+        to_disk(z, group, x)
+
+        def grandchild() -> None:
+            os.closerange(3, 1000)
+            is_counting(x, more=1)
+            x[:] += 1
+            to_disk(z, group, x)
+            is_counting(x, more=2)
+
+        pid = child(grandchild)
+        is_counting(x, more=1)
+        assert ended(pid) == 0
+
+    pid = child(work)
+    x[:] = 0
+    to_disk(z, group, x)
+    assert ended(pid) == 0
+
+
+def total(bounds: tuple[int, int]) -> int:
+    """Of a part of the shared array, which is changed by this process only."""
+    begin, end = bounds
+    part = shared[begin:end]
+    found = int(part.sum())
+    part += 1
+    assert int(part.sum()) == found + len(part)
+    part -= 1
+    return found
+
+
+@in_each_mode()
+def test_a_pool_with_a_global_array_of_four_times_its_budget(z: Zswap) -> None:
+    global shared
+    group, shared = filled(z)
+    parts = [(i, i + N // 16) for i in range(0, N, N // 16)] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            results = pool.map_async(total, parts)
+            for _ in range(3):
+                is_counting(shared)
+                to_disk(z, group, shared)
+            assert sum(results.get(200)) == N * (N - 1)
+            pool.close()
+            pool.join()
+    is_counting(shared)
+    del shared
+
+
+def batches(worker: int, workers: int, queue: Any) -> None:
+    """A worker of a data loader: its share of the rows, in random order."""
+    rows = shared.reshape(-1, 512)
+    order = np.random.default_rng(0).permutation(len(rows))
+    for begin in range(worker, len(order), workers):
+        queue.put((int(order[begin]), rows[order[begin]].sum()))
+    queue.put(None)
+
+
+@in_each_mode()
+def test_workers_of_a_data_loader(z: Zswap) -> None:
+    global shared
+    _, shared = filled(z)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        workers = [context.Process(target=batches, args=(i, 2, queue)) for i in range(2)]
+        for worker in workers:
+            worker.start()
+    rows, running = {}, len(workers)
+    while running:
+        found = queue.get()
+        if found is None:
+            running -= 1
+        else:
+            rows[found[0]] = found[1]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    sums = counting(N).reshape(-1, 512).sum(axis=1)
+    assert [rows[i] for i in range(len(sums))] == list(sums)
+    queue.close()
+    del shared
+
+
+def faults(group: MemCgroup, x: NDArray[np.int64], stop: threading.Event) -> None:
+    """One of many threads: reads and changes a part of its own."""
+    while not stop.is_set():
+        x += 1
+        x -= 1
+
+
+def writes_back(group: MemCgroup, x: NDArray[np.int64], stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            group.reclaim("512K", source="zswap")
+        except OSError:
+            time.sleep(0)
+
+
+def reclaims(group: MemCgroup, x: NDArray[np.int64], stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            group.reclaim("100M")
+        except OSError:
+            time.sleep(0)
+
+
+def advises(group: MemCgroup, x: NDArray[np.int64], stop: threading.Event) -> None:
+    while not stop.is_set():
+        for advice in ("pageout", "willneed", "cold"):
+            uzswap.advise(x, advice)
+
+
+def makes_and_frees(group: MemCgroup, x: NDArray[np.int64], stop: threading.Event) -> None:
+    while not stop.is_set():
+        with uzswap.managed(group, "64K"):
+            assert (np.ones(MIB // 8) * 2).sum() == MIB // 4
+
+
+@pytest.mark.parametrize(
+    "how",
+    [["faults"] * 8, ["writes_back"] * 2, ["reclaims", "writes_back"], ["advises"] * 2, ["makes_and_frees"] * 2],
+    ids=["faults", "writeback", "reclaim", "advice", "allocation"],
+)
+@in_each_mode()
+def test_a_fork_in_the_midst_of(z: Zswap, how: list[str]) -> None:
+    group = job(z, "1M")
+    x = uzswap.zeros(N, np.int64, cgroup=group)
+    x[:] = counting(N)
+    quiet = x[: N // 2]  # nobody changes these
+    parts = np.split(x[N // 2 :], len(how))
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=globals()[name], args=(group, part, stop))
+        for name, part in zip(how, parts, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+
+    def work() -> None:
+        is_counting(quiet)
+        near = x[N // 2 :] - counting(N)[N // 2 :]
+        assert ((near == 0) | (near == 1)).all()
+        x[:] = counting(N, 3)
+        to_disk(z, group, x)
+        is_counting(x, 3)
+        z.flush_work()
+        z.check()
+
+    for _ in range(longer(8, 100)):
+        pid = child(work)
+        is_counting(quiet)
+        assert ended(pid) == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    is_counting(x)
+
+
+@in_each_mode()
+def test_threads_that_fork_at_the_same_time(z: Zswap) -> None:
+    group, x = filled(z)
+    codes = []
+
+    def work() -> None:
+        is_counting(x)
+        to_disk(z, group, x)
+        is_counting(x)
+
+    def forks() -> None:
+        for _ in range(longer(5, 50)):
+            codes.append(ended(child(work)))
+
+    threads = [threading.Thread(target=forks) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any(codes)
+    is_counting(x)
+
+
+@in_each_mode()
+def test_children_killed_at_random(z: Zswap) -> None:
+    group, x = filled(z)
+    rng = random.Random(0)
+
+    def work() -> None:
+        while True:
+            x[:] += 1
+            to_disk(z, group, x)
+
+    children: list[int] = []
+    for _ in range(longer(20, 200)):
+        children.append(child(work))
+        is_counting(x)
+        to_disk(z, group, x)
+        if len(children) > 2:
+            pid = children.pop(rng.randrange(len(children)))
+            os.kill(pid, signal.SIGKILL)
+            assert ended(pid) == -signal.SIGKILL
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        ended(pid)
+    is_counting(x)
+
+
+@in_each_mode()
+def test_many_forks_leave_nothing(z: Zswap) -> None:
+    group, x = filled(z)
+    arrays = [x]
+
+    def mappings() -> int:
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    def work() -> None:
+        assert arrays[0][0] == 0
+        assert arrays[0][-1] == N - 1
+
+    for _ in range(3):
+        to_disk(z, group, x)
+        assert ended(child(work)) == 0
+        is_counting(x)
+    before, maps = Snapshot.take(), mappings()
+    for i in range(longer(300, 2000)):
+        pid = child(work if i % 10 == 0 else lambda: None)
+        if i % 50 == 0:
+            x[:] += 1
+            x[:] -= 1
+            to_disk(z, group, x)
+        assert ended(pid) == 0
+    z.flush_work()
+    new = [text for text in before.leaked() if "pipe:" not in text]
+    assert not new, new
+    # The lease that the next child may share.
+    assert len([text for text in before.leaked() if "pipe:" in text]) <= 2
+    assert mappings() < maps + 20
+    is_counting(x)
+    del x
+    arrays.clear()
+    gc.collect()
+    z.flush_work()
+    info = z.core.device()
+    assert info is not None
+    assert info.free_segments == info.segments
+
+
+@in_each_mode()
+def test_a_child_closes_and_the_parent_goes_on_and_the_reverse(z: Zswap) -> None:
+    group, x = filled(z)
+    to_disk(z, group, x)
+
+    def closes() -> None:
+        nonlocal x
+        del x
+        gc.collect()
+        z.close()
+        with uzswap.Zswap(swap_size="16M") as own:
+            y = uzswap.array(counting(N, 3), cgroup=job(own))
+            is_counting(y, 3)
+            del y
+
+    assert ended(child(closes)) == 0
+    is_counting(x)
+
+    def parent_closes() -> None:
+        ours, its = os.pipe()
+
+        def reads() -> None:
+            os.close(its)
+            assert os.read(ours, 1) == b""
+            is_counting(x)
+            to_disk(z, group, x)
+            is_counting(x)
+
+        pid = child(reads)
+        closes()
+        os.close(its)
+        assert ended(pid) == 0
+
+    assert ended(child(parent_closes)) == 0
+    is_counting(x)
+
+
+@in_each_mode()
+def test_pages_still_go_after_a_fork(z: Zswap) -> None:
+    """Those that parent and child share cannot be moved (EBUSY): they are made one's own first."""
+    group = job(z, "max")
+    x = uzswap.zeros(MIB // 8, np.int64, cgroup=group)
+    x[:] = counting(MIB // 8)
+
+    def work() -> None:
+        assert out_of_memory(z, x) == x.nbytes
+        is_counting(x)
+
+    ours, its = os.pipe()
+    waits = child(lambda: os.read(ours, 1))
+    assert ended(child(work)) == 0
+    work()
+    os.write(its, b"x")
+    assert ended(waits) == 0
+    assert ended(child(lambda: None)) == 0
+    group.write("memory.max", "256K")
+    is_counting(x)
+    assert int(group.read("memory.current")) <= MIB // 4
+    os.close(ours)
+    os.close(its)
+
+
+# Where the child has none of it
+
+
+def c_fork() -> int:
+    """A fork that Python is not told of."""
+    return int(ctypes.PyDLL(None).fork())
 
 
 @pytest.mark.parametrize("where", ["resident", "pool", "never touched"])
 @in_each_mode()
-def test_a_child_that_touches_an_array_is_killed(z: Zswap, where: str) -> None:
-    """The parent's bytes are not there; a SIGSEGV is better than zeros."""
+def test_a_child_of_c_code_that_touches_an_array_is_killed(z: Zswap, where: str) -> None:
+    """Its parent's bytes are not there; a SIGSEGV is better than zeros."""
     x = uzswap.zeros(MIB // 8, np.int64, cgroup=job(z))
     if where != "never touched":
         x[:] = counting(MIB // 8)
     if where == "pool":
         assert out_of_memory(z, x) == x.nbytes
-    child = fork()
-    if not child:
-        import faulthandler
-
+    pid = c_fork()
+    if not pid:
         faulthandler.disable()  # its report would look like the parent's
         x.sum()
         os._exit(0)
-    assert ended(child) == -signal.SIGSEGV
+    assert ended(pid) == -signal.SIGSEGV
     assert (x == (0 if where == "never touched" else counting(MIB // 8))).all()
 
 
 @in_each_mode()
-def test_a_child_that_touches_none_lives_and_the_parent_is_unharmed(z: Zswap) -> None:
-    x = uzswap.zeros(MIB // 2, np.int64, cgroup=job(z, "1M"))
-    x[:] = counting(MIB // 2)
-    children = []
-    for _ in range(3):
-        child = fork()
-        if not child:
-            code = 1
-            try:
-                sorted(range(100_000), key=lambda i: -i)
-                del x  # frees nothing of the parent's
-                try:
-                    uzswap.zeros(10, cgroup=z.root)
-                except RuntimeError:
-                    code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-        x += 1
-    assert [ended(child) for child in children] == [0, 0, 0]
-    assert (x == counting(MIB // 2) + 3).all()
+def test_a_child_of_c_code_gets_back_what_it_frees(z: Zswap) -> None:
+    """Its malloc is not given the addresses where the parent's arrays are."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    with uzswap.managed(job(z), "64K"):
+        x = np.arange(N)
+        pid = c_fork()
+        if not pid:
+            before = resident()
+            for _ in range(8):
+                y = np.ones(8 * N)
+                y.resize(16 * N, refcheck=False)
+                assert y[0] == 1
+                del y
+            del x
+            os._exit(resident() - before > 32 * MIB)
+        assert ended(pid) == 0
+        is_counting(x)
+        del x
 
 
 @in_each_mode()
-def test_pages_still_go_after_a_fork(z: Zswap) -> None:
-    """Pages that a fork shares cannot be moved (EBUSY) until they are written to, even when the child is gone."""
-    group = job(z, "max")
-    x = uzswap.zeros(MIB // 8, np.int64, cgroup=group)
-    x[:] = counting(MIB // 8)
-    child = fork()
-    if not child:
-        os._exit(0)
-    assert out_of_memory(z, x) == x.nbytes
-    assert ended(child) == 0
-    assert (x == counting(MIB // 8)).all()
-    assert out_of_memory(z, x) == x.nbytes
-    group.write("memory.max", "256K")
-    assert (x == counting(MIB // 8)).all()
-    assert int(group.read("memory.current")) <= MIB // 4
-
-
-def total(part: NDArray[np.int64]) -> int:
-    return int(part.sum())
-
-
-@in_each_mode()
-def test_a_pool_of_forked_workers_with_pickled_slices(z: Zswap) -> None:
-    x = uzswap.zeros(MIB // 2, np.int64, cgroup=job(z, "1M"))
-    x[:] = counting(MIB // 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            sums = pool.map(total, np.split(x, 16))
-            pool.close()
-            pool.join()
-    assert sum(sums) == MIB // 2 * (MIB // 2 - 1) // 2
-    assert (x == counting(MIB // 2)).all()
+def test_a_child_that_cannot_have_a_userfaultfd_is_told_and_reads_no_zeros(z: Zswap) -> None:
+    group, x = filled(z)
+    switch = uzswap.managed(group, "64K").start()
+    heard = os.pipe()
+    pid = fork()
+    if not pid:
+        # A child of its own that may open nothing more.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0), 1 << 10))
+        stderr = os.dup2(heard[1], 2)
+        assert stderr == 2
+        grandchild = fork()
+        if not grandchild:
+            faulthandler.disable()
+            y = np.ones(N)  # malloc's
+            assert y.sum() == N
+            del y
+            with uzswap.Store(group) as store:
+                store["a"] = [1] * 10_000
+                assert store.reclaim("1M").freed_bytes
+                assert store["a"] == [1] * 10_000
+            x.sum()
+            os._exit(0)
+        os._exit(ended(grandchild) == -signal.SIGSEGV)
+    assert ended(pid) == 1
+    switch.stop()
+    os.close(heard[1])
+    with os.fdopen(heard[0]) as said:
+        assert "cannot have its parent's arrays (Too many open files)" in said.read()
+    is_counting(x)
 
 
 @in_each_mode()
 def test_a_child_may_have_an_engine_of_its_own(z: Zswap) -> None:
-    x = uzswap.zeros(MIB // 8, np.int64, cgroup=job(z, "512K"))
-    x[:] = counting(MIB // 8)
-    child = fork()
-    if not child:
-        code = 1
+    _, x = filled(z)
+
+    def work() -> None:
+        with uzswap.Zswap(swap_size="64M") as own:
+            y = uzswap.zeros(MIB // 8, np.int64, cgroup=job(own, "512K"))
+            y[:] = counting(MIB // 8, 3)
+            is_counting(y, 3)
+            is_counting(x)
+            del y
+
+    pid = child(work)
+    is_counting(x)
+    assert ended(pid) == 0
+
+
+def rows_of(x: NDArray[np.int64]) -> NDArray[np.int64]:
+    return x.reshape(-1, 512)
+
+
+@in_each_mode()
+def test_rows_are_taken_and_put_in_a_child(z: Zswap) -> None:
+    """From wherever they are, and what a child puts its parent has not."""
+    group, x = filled(z)
+    assert to_disk(z, group, x)
+    x[: N // 4] += 0
+    rows = rows_of(x)
+    expected = rows_of(counting(N).copy())
+    random_rows = np.random.default_rng(0)
+
+    def work(seed: int) -> None:
+        mine = expected.copy()
+        indices = random_rows.integers(0, len(rows), 200)
+        for turn in range(3):
+            assert (uzswap.take(rows, indices) == mine[indices]).all()
+            uzswap.put(rows, indices, mine[indices] + seed)
+            mine[indices] = mine[indices] + seed
+            to_disk(z, group, x)
+            indices = random_rows.integers(0, len(rows), 200 + turn)
+        assert (rows == mine).all()
+        z.flush_work()
+        z.check()
+
+    pid = child(lambda: work(1))
+    work(2)
+    assert ended(pid) == 0
+
+
+@in_each_mode()
+def test_forks_while_threads_take_and_put(z: Zswap) -> None:
+    """Into arrays that are paged themselves, so that copying waits for faults: a fork must not wait for these."""
+    group, x = filled(z)
+    rows = rows_of(x)
+    result = uzswap.zeros((600, 512), np.int64, cgroup=group)
+    expected = rows_of(counting(N).copy())
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def use(seed: int) -> None:
+        rng = np.random.default_rng(seed)
         try:
-            with uzswap.Zswap(swap_size="64M") as own:
-                y = uzswap.zeros(MIB // 8, np.int64, cgroup=job(own, "512K"))
-                y[:] = counting(MIB // 8, 3)
-                if (y == counting(MIB // 8, 3)).all():
-                    code = 0
-                del y
-        finally:
-            os._exit(code)
-    assert (x == counting(MIB // 8)).all()
-    assert ended(child) == 0
+            while not stop.is_set():
+                indices = rng.permutation(len(rows))[:600]
+                if seed:
+                    # The same bytes: others look at them meanwhile.
+                    uzswap.put(rows, indices, expected[indices])
+                else:
+                    uzswap.take(rows, indices, out=result)
+                    assert (result == expected[indices]).all()
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    def work() -> None:
+        indices = np.arange(0, len(rows), 3)
+        assert (uzswap.take(rows, indices) == expected[indices]).all()
+        uzswap.put(rows, indices, expected[indices] + 1)
+        assert (rows[::3] == expected[::3] + 1).all()
+        assert (rows[1::3] == expected[1::3]).all()
+        z.flush_work()
+        z.check()
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(6):
+        assert ended(child(work)) == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert (rows == expected).all()

@@ -17,3 +17,6 @@ cdef class Writer:
     cdef Engine engine
     cdef Stream *stream
     cdef object result
+
+cdef void core_lock(Core *c) noexcept nogil
+cdef void core_unlock(Core *c) noexcept nogil

@@ -8,6 +8,8 @@ from cython.cimports.libc.errno import EBUSY, EINVAL, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.posix.unistd import getpid
+from cython.cimports.uzswap.core.boundary.forking import kin_add, kin_drop
 from cython.cimports.uzswap.core.device.device import (
     BLOCK,
     RESERVE,
@@ -17,9 +19,12 @@ from cython.cimports.uzswap.core.device.device import (
     record_begins,
 )
 from cython.cimports.uzswap.core.device.device_io import ASK_TRUNCATE, ASK_WRITE, device_ask_and_wait, device_settle
+from cython.cimports.uzswap.core.device.lending import leases_look
+from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
+    strndup,
     uz_private,
     uz_private_free,
 )
@@ -88,6 +93,7 @@ from cython.cimports.uzswap.core.store.state import (
     core_init,
     core_now,
     give_back,
+    trim_device,
 )
 from cython.cimports.uzswap.core.store.stream import stream_finish, stream_get, stream_put
 from cython.cimports.uzswap.core.store.swap_in import Load, free_entries, swap_in
@@ -233,6 +239,17 @@ def train_dictionary(samples: cython.const[uint8_t][::1], sizes: cython.const[ui
     return found
 
 
+def core_lock(c):
+    """The lock, and the gate: what is read and written between the two is never seen half done by a forked child."""
+    uz_enter(cython.address(c.gate))
+    pthread_mutex_lock(cython.address(c.lock))
+
+
+def core_unlock(c):
+    pthread_mutex_unlock(cython.address(c.lock))
+    uz_leave(cython.address(c.gate))
+
+
 @cython.cclass
 class Engine:
     def __cinit__(self, nodes: int = 1):
@@ -243,6 +260,10 @@ class Engine:
         if core == cython.NULL or core_init(core, nodes):
             free(core)
             raise MemoryError("no address space for the engine's tables: raise the limit (ulimit -v)")
+        if kin_add(core):
+            core_destroy(core)
+            free(core)
+            raise MemoryError
         self.core = core
 
     def __dealloc__(self):
@@ -251,6 +272,7 @@ class Engine:
     def close(self):
         """Free everything.  No other method may be running."""
         if self.core != cython.NULL:
+            kin_drop(self.core)
             if not self.core.abandoned:
                 core_destroy(self.core)
                 free(self.core)
@@ -259,6 +281,10 @@ class Engine:
     @property
     def closed(self):
         return self.core == cython.NULL
+
+    @property
+    def is_here(self):
+        return self.core != cython.NULL and self.core.pid == getpid()
 
     def _open(self):
         if self.core == cython.NULL:
@@ -289,11 +315,11 @@ class Engine:
         c = self.core
         m: uint32_t = NO_MEMCG
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             online: cython.bint = c.t.memcgs[parent].state == MEMCG_ONLINE
             if online:
                 m = memcg_alloc(cython.address(c.t), parent)
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         if not online:
             raise ValueError(f"memcg {parent} is not online")
         return -ENOMEM if m == NO_MEMCG else m
@@ -308,10 +334,10 @@ class Engine:
             memory.remove_memcg(memcg)
             return
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             if c.t.memcgs[memcg].state == MEMCG_ONLINE:
                 memcg_offline(cython.address(c.t), memcg)
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
 
     def set_limit(self, memcg: uint32_t, which: cython.int, value: int64_t):
         g = self._memcg(memcg)
@@ -330,14 +356,14 @@ class Engine:
         elif which in (6, 7):
             c = self.core
             with cython.nogil:
-                pthread_mutex_lock(cython.address(c.lock))
+                core_lock(c)
                 memcg_protect(
                     cython.address(c.t),
                     memcg,
                     value if which == 6 else g.memory_min,
                     value if which == 7 else g.memory_low,
                 )
-                pthread_mutex_unlock(cython.address(c.lock))
+                core_unlock(c)
         else:
             raise ValueError(f"limit {which}")
 
@@ -348,11 +374,11 @@ class Engine:
         minimum: int64_t = 0
         low: int64_t = 0
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             below: cython.bint = in_subtree(cython.address(c.t), memcg, target)
             if below:
                 effective_protection(cython.address(c.t), memcg, target, cython.address(minimum), cython.address(low))
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         if not below:
             raise ValueError(f"memcg {memcg} is not in the subtree of {target}")
         return minimum, low
@@ -366,10 +392,10 @@ class Engine:
         values: int64_t[NR_COUNTERS]
         k: cython.int
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             for k in range(NR_COUNTERS):
                 values[k] = g.counters[k]
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return [values[k] for k in range(NR_COUNTERS)]
 
     def globals(self):
@@ -377,10 +403,10 @@ class Engine:
         values: int64_t[NR_GLOBALS]
         k: cython.int
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             for k in range(NR_GLOBALS):
                 values[k] = c.t.totals[k]
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return [values[k] for k in range(NR_GLOBALS)]
 
     def histograms(self):
@@ -388,10 +414,10 @@ class Engine:
         copy: Histogram[NR_HISTOGRAMS]
         k: cython.int
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             for k in range(NR_HISTOGRAMS):
                 copy[k] = c.histograms[k]
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         found = {}
         for k in range(NR_HISTOGRAMS):
             found[HISTOGRAMS[k]] = HistogramInfo(copy[k].sum, [copy[k].counts[i] for i in range(NR_BUCKETS)])
@@ -407,10 +433,10 @@ class Engine:
         lru = cython.address(self._memcg(memcg).lru[self._node(node)])
         c = self.core
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             taken = lru.disk_swapins if lru.disk_swapins < most else most
             lru.disk_swapins -= taken
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return taken
 
     def _node(self, node):
@@ -427,9 +453,9 @@ class Engine:
             if out == cython.NULL:
                 raise MemoryError
             with cython.nogil:
-                pthread_mutex_lock(cython.address(c.lock))
+                core_lock(c)
                 n = active_list(cython.address(c.t), memcg, which, c.enabled and which == HAS_LRU, out, room)
-                pthread_mutex_unlock(cython.address(c.lock))
+                core_unlock(c)
             found = [out[i] for i in range(n)]
             free(out)
             if n >= 0:
@@ -452,14 +478,14 @@ class Engine:
         g = self._memcg(memcg)
         c = self.core
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             if swap:
                 current = g.counters[C_SWAP]
                 g.swap_peak_local = current
             else:
                 current = g.counters[C_RESIDENT] + g.counters[C_ZSWAP]
                 g.memory_peak_local = current
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return current
 
     def count(self, memcg: uint32_t, counter: cython.int, value: int64_t):
@@ -473,13 +499,13 @@ class Engine:
         d: Delta
         with cython.nogil:
             memset(cython.address(d), 0, cython.sizeof(Delta))
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             # Looked at again: another thread may have removed it since.
             online: cython.bint = c.t.memcgs[memcg].state == MEMCG_ONLINE
             if online:
                 delta_add(cython.address(c.t), cython.address(d), memcg, counter, value)
                 delta_apply(cython.address(c.t), cython.address(d))
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         if not online:
             raise ValueError(f"memcg {memcg} is not online")
 
@@ -490,7 +516,9 @@ class Engine:
         c = self.core
         met: Charge
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             gone = core_charge(c, memcg, nbytes, force, cython.address(met))
+            uz_leave(cython.address(c.gate))
         if gone:
             raise ValueError(f"memcg {memcg} is not online")
         return (-1 if met.over_max == NO_MEMCG else met.over_max), (-1 if met.over_high == NO_MEMCG else met.over_high)
@@ -499,7 +527,9 @@ class Engine:
         self._memcg(memcg)
         c = self.core
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             freed = clean_drop(c, memcg, nbytes, 0)
+            uz_leave(cython.address(c.gate))
         return freed
 
     def uncharge(self, memcg: uint32_t, nbytes: int64_t):
@@ -524,11 +554,11 @@ class Engine:
             return -EINVAL
         c = self._open()
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             slot = codec_slot(c, codec, level, 0)
             if slot >= 0:
                 c.codec = slot
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return 0 if slot >= 0 else -EBUSY
 
     def codec_get(self, codec: cython.int, level: cython.int, filter: cython.int = 0):
@@ -536,7 +566,9 @@ class Engine:
             return -EINVAL
         c = self._open()
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             slot = codec_get(c, codec, level, filter)
+            uz_leave(cython.address(c.gate))
         return slot if slot >= 0 else -EBUSY
 
     def dictionary_new(self, content: bytes, level: cython.int):
@@ -549,7 +581,9 @@ class Engine:
             slot: cython.int = -1
             d = dictionary_new(data, nbytes, level)
             if d != cython.NULL:
+                uz_enter(cython.address(c.gate))
                 slot = codec_of_dictionary(c, d, level)
+                uz_leave(cython.address(c.gate))
                 if slot < 0:
                     dictionaries_free(d)
         return slot if slot >= 0 else -ENOMEM if d == cython.NULL else -EBUSY
@@ -559,9 +593,9 @@ class Engine:
         if not 0 <= slot < NR_CODECS:
             raise ValueError(f"codec {slot}: there are {NR_CODECS}")
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             p = c.codecs[slot]
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         if not p.refs and not p.users and slot != c.codec:
             return None
         return CodecInfo(
@@ -581,7 +615,9 @@ class Engine:
         if not 0 <= slot < c.nr_codecs or c.codecs[slot].users <= 0:
             raise ValueError(f"codec {slot} is not held")
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             codec_put(c, slot)
+            uz_leave(cython.address(c.gate))
 
     def set_pool_limit(self, max_pages: int64_t, accept_pages: int64_t):
         c = self._open()
@@ -610,9 +646,9 @@ class Engine:
         c = self._open()
         tables = c.t.chunks_in_use * CHUNK_BYTES + c.t.next_memcg * cython.sizeof(Memcg)
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             dictionaries = codecs_bytes(c)
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return tables + c.pool.next_extent * 32 * 16 + dictionaries
 
     def reached_full(self):
@@ -620,14 +656,21 @@ class Engine:
 
     # Device
 
-    def attach_device(self, fd: cython.int, nbytes: uint64_t, direct: cython.bint, nonce: uint64_t = 0):
+    def attach_device(
+        self, fd: cython.int, nbytes: uint64_t, direct: cython.bint, nonce: uint64_t = 0, directory: bytes = b"/var/tmp"
+    ):
         c = self._open()
         if c.has_device:
             return -EBUSY
         if nbytes // SEGMENT_BYTES < 1 + RESERVE:
             return -EINVAL
+        where = strndup(directory, len(directory))
+        if where == cython.NULL:
+            return -ENOMEM
         with cython.nogil:
-            failed = device_init(cython.address(c.device), fd, nbytes, direct, nonce)
+            uz_enter(cython.address(c.gate))
+            failed = device_init(cython.address(c.device), fd, nbytes, direct, nonce, where)
+            uz_leave(cython.address(c.gate))
         c.has_device = failed == 0
         return failed
 
@@ -657,8 +700,25 @@ class Engine:
 
     def settle_device(self):
         c = self._device()
+        self.lent()
         with cython.nogil:
+            trim_device(c)
             device_settle(cython.address(c.device.io), cython.address(c.trimming))
+
+    def lent(self):
+        """Whether a forked child, or one of its own, may read what is on the device."""
+        c = self._device()
+        d = cython.address(c.device)
+        with cython.nogil:
+            core_lock(c)
+            leases_look(d)
+            if d.nr_leases:
+                # Nobody else is forked just now: whether anybody has the last one can be told.
+                d.moved = 1
+                leases_look(d)
+            found: cython.bint = d.nr_leases or d.for_good
+            core_unlock(c)
+        return found
 
     def _device(self):
         c = self._open()
@@ -672,11 +732,11 @@ class Engine:
             return None
         d = cython.address(c.device)
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             has_aio = c.has_aio
             nr, nr_free, live, used = d.nr, d.nr_free, d.live_bytes, d.used_bytes
             cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return DeviceInfo(nr, nr_free, live, used - live, bool(direct), bool(has_aio), cleaned, punched)
 
     # Entries
@@ -707,6 +767,7 @@ class Engine:
             raise ValueError(f"filter={filter} of 0..{MAX_ENTRY_BYTES}")
         if max(codec, small) >= NR_CODECS:
             raise ValueError(f"codec={codec}, small={small}: there are {NR_CODECS}")
+        c = self.core
         s = cython.cast(cython.pointer(Store), malloc(cython.sizeof(Store)))
         found = cython.cast(cython.pointer(uint64_t), malloc((n - start) * cython.sizeof(uint64_t)))
         if s == cython.NULL or found == cython.NULL:
@@ -728,11 +789,13 @@ class Engine:
         s.filter = filter if filter > 1 else 0
         s.small_bytes = small_bytes
         with cython.nogil:
-            s.asked = codec_hold(self.core, codec)
-            s.small = codec_hold(self.core, small)
-            swap_out(self.core, s)
-            codec_put(self.core, s.asked)
-            codec_put(self.core, s.small)
+            uz_enter(cython.address(c.gate))
+            s.asked = codec_hold(c, codec)
+            s.small = codec_hold(c, small)
+            swap_out(c, s)
+            codec_put(c, s.asked)
+            codec_put(c, s.small)
+            uz_leave(cython.address(c.gate))
             memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
         result = StoreResult(s.next, s.reason, s.error)
         free(found)
@@ -753,8 +816,11 @@ class Engine:
         load.nbytes = nbytes
         load.page = page
         load.consume = consume
+        c = self.core
         with cython.nogil:
-            swap_in(self.core, load)
+            uz_enter(cython.address(c.gate))
+            swap_in(c, load)
+            uz_leave(cython.address(c.gate))
         result = LoadResult(load.failed if load.error else -1, load.error, load.disk_ns)
         free(asked)
         free(load)
@@ -803,7 +869,9 @@ class Engine:
         if asked == cython.NULL:
             raise MemoryError
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             bad = free_entries(c, asked, n, cython.address(error))
+            uz_leave(cython.address(c.gate))
         free(asked)
         return bad, error
 
@@ -811,13 +879,13 @@ class Engine:
         c = self._open()
         t = cython.address(c.t)
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             e = entry_at(t, handle)
             known: cython.bint = e != cython.NULL and e.state != GOING_TO_DISK
             if known:
                 copy = e[0]
                 owner = owner_of(t, e)
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         if not known:
             return None
         return EntryInfo(
@@ -847,7 +915,7 @@ class Engine:
         i: int64_t = 0
         with cython.nogil:
             while i < n:
-                pthread_mutex_lock(cython.address(c.lock))
+                core_lock(c)
                 end: int64_t = i + HELD_PLACES if n - i > HELD_PLACES else n
                 while i < end:
                     e = entry_at(cython.address(c.t), asked[i])
@@ -860,7 +928,7 @@ class Engine:
                     elif e.state == ON_DISK:
                         disk += 1
                         disk_bytes += cython.cast(int64_t, e.length_1) + 1
-                pthread_mutex_unlock(cython.address(c.lock))
+                core_unlock(c)
         free(asked)
         return Places(zswap, disk, n - zswap - disk - unknown, unknown, zswap_bytes, disk_bytes)
 
@@ -895,8 +963,10 @@ class Engine:
         w.youngest = 0xFFFFFFFF if max_born == (1 << 63) - 1 else born_units(max_born)
         w.flags = flags
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             recompress(c, cython.address(w))
             give_back(c)
+            uz_leave(cython.address(c.gate))
         return RecompressResult(
             w.scanned,
             w.rotated,
@@ -914,30 +984,30 @@ class Engine:
     def recompressed(self):
         c = self._open()
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             r = c.recompressed
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return Recompressed(r.entries, r.bytes_before, r.bytes_after, r.refused)
 
     def hold(self, handle: uint64_t):
         c = self._open()
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             e = entry_at(cython.address(c.t), handle)
             error = ESTALE if e == cython.NULL else EBUSY if e.flags & HELD or e.state == GOING_TO_DISK else 0
             if not error:
                 e.flags |= HELD
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
         return -error
 
     def release(self, handle: uint64_t):
         c = self._open()
         with cython.nogil:
-            pthread_mutex_lock(cython.address(c.lock))
+            core_lock(c)
             e = entry_at(cython.address(c.t), handle)
             if e != cython.NULL:
                 e.flags &= ~HELD
-            pthread_mutex_unlock(cython.address(c.lock))
+            core_unlock(c)
 
     def check(self):
         return check_core(self._open())
@@ -952,7 +1022,9 @@ class Writer:
         if not c.has_device:
             raise ValueError("the engine has no device")
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             self.stream = stream_get(c)
+            uz_leave(cython.address(c.gate))
         if self.stream == cython.NULL:
             raise MemoryError("no memory for a writeback stream")
         self.stream.proactive = proactive
@@ -998,7 +1070,9 @@ class Writer:
         w.youngest = 0xFFFFFFFF if max_born == (1 << 63) - 1 else born_units(max_born)
         w.flags = flags
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             walk(c, self.stream, cython.address(w))
+            uz_leave(cython.address(c.gate))
             memcpy(cython.address(positions[0]), w.positions, n * cython.sizeof(uint64_t))
         free(w.heap)
         free(w.lrus)
@@ -1013,10 +1087,14 @@ class Writer:
         c = self.engine._open()
         s = self.stream
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             stream_finish(c, s)
+            uz_leave(cython.address(c.gate))
         self.result = FlushResult(s.entries, s.nbytes, s.failed, s.error, s.gone)
         self.stream = cython.NULL
         with cython.nogil:
+            uz_enter(cython.address(c.gate))
             stream_put(c, s)
             give_back(c)
+            uz_leave(cython.address(c.gate))
         return self.result

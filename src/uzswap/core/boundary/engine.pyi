@@ -215,6 +215,8 @@ class Engine:
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def is_here(self) -> bool: ...  # whether this process made it, or it came along with a fork that Python made
 
     # time and order
     def now(self) -> int: ...  # ns, CLOCK_MONOTONIC plus what advance() added
@@ -278,7 +280,11 @@ class Engine:
     # device
     # 0 or -errno.  The caller keeps owning fd, and may close it: what changes the device is done by threads that have a
     # table of their own.  The nonce tells what this engine writes from what any other wrote; 0 asks for one to be made.
-    def attach_device(self, fd: int, nbytes: int, direct: bool, nonce: int = 0) -> int: ...
+    # A forked child that writes makes a file of its own in the directory.
+    def attach_device(
+        self, fd: int, nbytes: int, direct: bool, nonce: int = 0, directory: bytes = b"/var/tmp"
+    ) -> int: ...
+    def lent(self) -> bool: ...  # whether a forked child, or one of its own, may read what is on the device
     def write_block(self, offset: int, content: bytes) -> int: ...  # content, and zeros up to 4096 bytes; 0 or -errno
     def truncate_device(self, nbytes: int) -> int: ...  # 0 or -errno
     def wipe_device(self) -> int: ...  # zero what was written to of a block device, for its last moment; 0 or -errno

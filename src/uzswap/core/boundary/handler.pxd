@@ -26,7 +26,6 @@ cdef struct Hook:
     uint8_t item            # item size of arrays that do not tell theirs
     int off                 # for good: every allocation is malloc's
     int held                # the same, while the engine closes
-    int pid
     pthread_mutex_t lock    # guards memcg, off and held
 
 cdef class Handler:

@@ -6,8 +6,8 @@ Its functions touch nothing of Python's: numpy may call them without the GIL, an
 serves faults never takes it.
 
 A pointer tells by its address whose it is, so it does not matter which of two handlers, or malloc, an array began with.
-In a forked child nothing is allocated here, and freeing an array of the parent does nothing: the child has no such
-mapping.
+In a forked child that has no arrays of its parent's (forking.py) nothing is allocated here, and freeing one does
+nothing: there is no such mapping, and malloc is given nothing of these addresses.
 """
 
 import cython
@@ -17,7 +17,9 @@ from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
 from cython.cimports.libc.string import memcpy
 from cython.cimports.numpy import PyDataMem_SetHandler, import_array
+from cython.cimports.uzswap.core.boundary.forking import home
 from cython.cimports.uzswap.core.boundary.memory import Memory
+from cython.cimports.uzswap.core.gate import uz_enter, uz_leave, uz_try_enter
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_destroy,
     pthread_mutex_init,
@@ -27,6 +29,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 from cython.cimports.uzswap.core.paging.areas import area_new, area_of
 from cython.cimports.uzswap.core.paging.pagetable import PAGE_BYTES, memcg_of
 from cython.cimports.uzswap.core.paging.ranges import area_free, drop_range
+from cython.cimports.uzswap.core.paging.uffd import uz_pause
 
 import_array()
 
@@ -36,7 +39,7 @@ LONG_PAGES = cython.declare(uint64_t, 256)
 
 
 def wanted(h, nbytes):
-    return nbytes >= h.least and not h.off and getpid() == h.pid
+    return nbytes >= h.least and not h.off and getpid() == home()
 
 
 def ours(h, p):
@@ -46,19 +49,28 @@ def ours(h, p):
 def take(h, nbytes):
     """A new area's address; NULL without address space, or from an engine that closes."""
     at: cython.p_char = cython.NULL
-    pthread_mutex_lock(cython.address(h.lock))
-    p = h.p
-    if not h.off and not h.held and not p.broken:
-        a = area_new(p, nbytes, h.memcg, h.item)
-        if a:
-            at = p.base + p.areas[a].first * PAGE_BYTES
-    pthread_mutex_unlock(cython.address(h.lock))
+    shut: cython.bint = True
+    while shut:
+        shut = False
+        pthread_mutex_lock(cython.address(h.lock))
+        p = h.p
+        if not h.off and not h.held and not p.broken and not p.away:
+            # A child would find the lock taken for ever: it is not kept where a fork is waited for.
+            shut = not uz_try_enter(cython.address(p.gate))
+            if not shut:
+                a = area_new(p, nbytes, h.memcg, h.item)
+                if a:
+                    at = p.base + p.areas[a].first * PAGE_BYTES
+                uz_leave(cython.address(p.gate))
+        pthread_mutex_unlock(cython.address(h.lock))
+        if shut:
+            uz_pause(1)
     return at
 
 
 def area_at(p, at):
     """The area that an address of the reservation belongs to; 0 when it is free, or nobody may know any more."""
-    if p.broken:
+    if p.broken or p.away:
         return 0
     pthread_mutex_lock(cython.address(p.lock))
     a = area_of(p, (at - p.base) // PAGE_BYTES)
@@ -74,7 +86,9 @@ def give_back(h, at):
     # What is long takes no other thread of Python along.
     if h.p.areas[a].pages >= LONG_PAGES and has_gil():
         state = let_go_of_gil()
+    uz_enter(cython.address(h.p.gate))
     area_free(h.p, a)
+    uz_leave(cython.address(h.p.gate))
     if state != cython.NULL:
         take_gil(state)
 
@@ -105,7 +119,9 @@ def shrunk(h, area, nbytes):
     if pages == p.areas[area].pages:
         return 1
     # What the kernel keeps of it, nobody reads.
+    uz_enter(cython.address(p.gate))
     drop_range(p, p.areas[area].first + pages, p.areas[area].pages - pages, 0)
+    uz_leave(cython.address(p.gate))
     return 1
 
 
@@ -117,7 +133,7 @@ def hook_realloc(ctx, old, nbytes):
         return hook_malloc(ctx, nbytes)
     mine: cython.bint = ours(h, old)
     if mine:
-        if getpid() != h.pid:
+        if getpid() != home():
             return cython.NULL
         a = area_at(h.p, cython.cast(cython.p_char, old))
         if not a:
@@ -141,7 +157,7 @@ def hook_free(ctx, old, nbytes):
     h = cython.cast(cython.pointer(Hook), ctx)
     if not ours(h, old):
         free(old)
-    elif getpid() == h.pid:
+    elif getpid() == home():
         give_back(h, cython.cast(cython.p_char, old))
 
 
@@ -175,7 +191,6 @@ class Handler:
         h.least = least
         h.memcg = memcg
         h.item = item
-        h.pid = getpid()
         pthread_mutex_init(cython.address(h.lock), cython.NULL)
 
     def __dealloc__(self):

@@ -28,3 +28,5 @@ cdef class Memory:
 
 cdef void work_done(Pager *p, Work *w) noexcept nogil
 cdef uint64_t count_some(Pager *p, uint32_t a, uint64_t first, AreaCount *found) noexcept nogil
+cdef void pager_lock(Pager *p) noexcept nogil
+cdef void pager_unlock(Pager *p) noexcept nogil

@@ -8,14 +8,16 @@ from cython.cimports.libc.errno import EIO
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memset
+from cython.cimports.posix.unistd import getpid
 from cython.cimports.uzswap.core.boundary.engine import Engine
+from cython.cimports.uzswap.core.boundary.forking import kin_pager
+from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_destroy,
     pthread_mutex_init,
     pthread_mutex_lock,
     pthread_mutex_unlock,
     strndup,
-    uz_keep_away,
     uz_monotonic_ns,
     uz_private,
     uz_private_free,
@@ -86,6 +88,17 @@ MemoryInfo = namedtuple(
 Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns over_high")
 
 
+def pager_lock(p):
+    """The lock, and the gate: what is read and written between the two is never seen half done by a forked child."""
+    uz_enter(cython.address(p.gate))
+    pthread_mutex_lock(cython.address(p.lock))
+
+
+def pager_unlock(p):
+    pthread_mutex_unlock(cython.address(p.lock))
+    uz_leave(cython.address(p.gate))
+
+
 @cython.cclass
 class Memory:
     def __cinit__(self, engine: Engine, user_mode_only: cython.bint = False, old_kernel: cython.bint = False):
@@ -111,6 +124,8 @@ class Memory:
                 free(p)
         if error:
             raise OSError(-error, "userfaultfd")
+        with cython.nogil:
+            kin_pager(core, p)
         self.pager = p
         engine.memory = weakref.ref(self)
 
@@ -120,14 +135,14 @@ class Memory:
         pthread_cond_destroy(cython.address(self.passed))
 
     def forked(self):
-        """In a forked child: nothing is mapped where the arrays are in the parent, so what lies there is always its.
-
-        Else malloc might be given these addresses, and its memory would be taken for an array of the parent's, which is
-        neither freed nor reallocated here.  Where calls are trapped the kernel gives them to nobody by itself.
-        """
-        p = self.pager
-        if p != cython.NULL and p.trapped <= 0:
-            uz_keep_away(p.base, p.nr_pages * PAGE_BYTES)
+        """In a forked child: whether the memory came along.  Calls that were under way there are not here."""
+        pthread_mutex_init(cython.address(self.gate), cython.NULL)
+        pthread_cond_init(cython.address(self.passed), cython.NULL)
+        self.users = self.closing = 0
+        if self.pager != cython.NULL and self.pager.pid != getpid():
+            self.pager = cython.NULL
+            self.engine.memory = None
+        return self.pager != cython.NULL
 
     def close(self):
         """Unmap everything.  No array may be alive, and the engine must still be open.
@@ -152,6 +167,7 @@ class Memory:
             # Threads may hang in there for good: nothing of it can be freed.
             p.c.abandoned = 1
         with cython.nogil:
+            kin_pager(p.c, cython.NULL)
             if not broken:
                 pager_close(p)
             pthread_mutex_lock(cython.address(self.gate))
@@ -193,9 +209,9 @@ class Memory:
 
     def _work(self, p: cython.pointer(Pager)):
         with cython.nogil:
-            pthread_mutex_lock(cython.address(p.lock))
+            pager_lock(p)
             w = work_get(p)
-            pthread_mutex_unlock(cython.address(p.lock))
+            pager_unlock(p)
         if w == cython.NULL:
             raise MemoryError
         return w
@@ -213,7 +229,9 @@ class Memory:
         try:
             self.engine._memcg(memcg)
             with cython.nogil:
+                uz_enter(cython.address(p.gate))
                 a = area_new(p, nbytes, memcg, item)
+                uz_leave(cython.address(p.gate))
             if not a:
                 raise MemoryError(f"no address space for an array of {nbytes} bytes")
             return a, cython.cast(cython.size_t, p.base) + p.areas[a].first * PAGE_BYTES
@@ -225,7 +243,9 @@ class Memory:
         try:
             self._range(p, area, 0, 0)
             with cython.nogil:
+                uz_enter(cython.address(p.gate))
                 area_free(p, area)
+                uz_leave(cython.address(p.gate))
         finally:
             self._leave()
 
@@ -237,8 +257,11 @@ class Memory:
             w = self._work(p)
             flags: cython.int = KEEP if keep else 0
             with cython.nogil:
+                w.may_breathe = 1
+                uz_enter(cython.address(p.gate))
                 lost = bring_range(p, w, at, pages, flags)
                 work_done(p, w)
+                uz_leave(cython.address(p.gate))
             return lost
         finally:
             self._leave()
@@ -248,7 +271,9 @@ class Memory:
         try:
             at: uint64_t = self._range(p, area, first, pages)
             with cython.nogil:
+                uz_enter(cython.address(p.gate))
                 unkeep_range(p, at, pages)
+                uz_leave(cython.address(p.gate))
         finally:
             self._leave()
 
@@ -259,8 +284,11 @@ class Memory:
             at: uint64_t = self._range(p, area, first, pages)
             w = self._work(p)
             with cython.nogil:
+                w.may_breathe = 1
+                uz_enter(cython.address(p.gate))
                 gone = evict_range(p, w, at, pages)
                 work_done(p, w)
+                uz_leave(cython.address(p.gate))
             return gone
         finally:
             self._leave()
@@ -270,7 +298,9 @@ class Memory:
         try:
             at: uint64_t = self._range(p, area, first, pages)
             with cython.nogil:
+                uz_enter(cython.address(p.gate))
                 error = drop_range(p, at, pages, 0)
+                uz_leave(cython.address(p.gate))
             if error:
                 raise OSError(-error, "madvise")
         finally:
@@ -338,7 +368,9 @@ class Memory:
                     scatter(p, w, g)
                 else:
                     gather(p, w, g)
+                uz_enter(cython.address(p.gate))
                 work_done(p, w)
+                uz_leave(cython.address(p.gate))
             return g.error, g.failed - g.first if g.error else 0
         finally:
             uz_private_free(buffer, GATHER_BYTES)
@@ -353,8 +385,11 @@ class Memory:
             self.engine._memcg(memcg)
             w = self._work(p)
             with cython.nogil:
+                w.may_breathe = 1
+                uz_enter(cython.address(p.gate))
                 gone = evict_from(p, w, memcg, pages, 0)
                 work_done(p, w)
+                uz_leave(cython.address(p.gate))
             return gone
         finally:
             self._leave()
@@ -448,10 +483,10 @@ class Memory:
         try:
             self.engine._memcg(memcg)
             with cython.nogil:
-                pthread_mutex_lock(cython.address(p.lock))
+                pager_lock(p)
                 events = p.memcgs[memcg].events
                 p.memcgs[memcg].events = 0
-                pthread_mutex_unlock(cython.address(p.lock))
+                pager_unlock(p)
             return events
         finally:
             self._leave()
@@ -463,8 +498,11 @@ class Memory:
             self.engine._memcg(memcg)
             w = self._work(p)
             with cython.nogil:
+                w.may_breathe = 1
+                uz_enter(cython.address(p.gate))
                 gone = evict_own(p, w, memcg, pages)
                 work_done(p, w)
+                uz_leave(cython.address(p.gate))
             return gone
         finally:
             self._leave()
@@ -475,9 +513,9 @@ class Memory:
         try:
             self.engine._memcg(memcg)
             with cython.nogil:
-                pthread_mutex_lock(cython.address(p.lock))
+                pager_lock(p)
                 pages: int64_t = p.memcgs[memcg].inactive.length + p.memcgs[memcg].active.length
-                pthread_mutex_unlock(cython.address(p.lock))
+                pager_unlock(p)
             return pages
         finally:
             self._leave()
@@ -491,7 +529,7 @@ class Memory:
         try:
             self.engine._memcg(memcg)
             with cython.nogil:
-                pthread_mutex_lock(cython.address(p.lock))
+                pager_lock(p)
                 m = cython.address(p.memcgs[memcg])
                 stalls_until(p, memcg, uz_monotonic_ns())
                 m.over_high = m.over_high or m.nr_high != 0
@@ -508,7 +546,7 @@ class Memory:
                 if m.stalled:
                     # It goes on: somebody has to look again, though nothing may happen until then.
                     p.events |= E_STALL
-                pthread_mutex_unlock(cython.address(p.lock))
+                pager_unlock(p)
             return Counts(
                 met.nr_low,
                 met.nr_high,
@@ -530,7 +568,7 @@ class Memory:
         t = cython.address(p.c.t)
         try:
             with cython.nogil:
-                pthread_mutex_lock(cython.address(p.lock))
+                pager_lock(p)
                 pthread_mutex_lock(cython.address(p.c.lock))
                 if t.memcgs[memcg].state == MEMCG_ONLINE:
                     parent = t.memcgs[memcg].parent
@@ -538,7 +576,7 @@ class Memory:
                     pages_reparent(p, memcg, parent)
                     stalls_reparent(p, memcg, parent)
                 pthread_mutex_unlock(cython.address(p.c.lock))
-                pthread_mutex_unlock(cython.address(p.lock))
+                pager_unlock(p)
         finally:
             self._leave()
 
@@ -560,10 +598,10 @@ class Memory:
             self._range(p, area, 0, 0)
             copy = strndup(label, LABEL_BYTES)
             with cython.nogil:
-                pthread_mutex_lock(cython.address(p.lock))
+                pager_lock(p)
                 free(p.areas[area].label)
                 p.areas[area].label = copy
-                pthread_mutex_unlock(cython.address(p.lock))
+                pager_unlock(p)
         finally:
             self._leave()
 
@@ -574,10 +612,10 @@ class Memory:
             self.engine._memcg(memcg)
             copy = strndup(label, LABEL_BYTES)
             with cython.nogil:
-                pthread_mutex_lock(cython.address(p.lock))
+                pager_lock(p)
                 free(p.memcgs[memcg].label)
                 p.memcgs[memcg].label = copy
-                pthread_mutex_unlock(cython.address(p.lock))
+                pager_unlock(p)
         finally:
             self._leave()
 
@@ -587,7 +625,9 @@ class Memory:
         try:
             at: uint64_t = self._range(p, area, first, pages)
             with cython.nogil:
+                uz_enter(cython.address(p.gate))
                 cool_range(p, at, pages)
+                uz_leave(cython.address(p.gate))
         finally:
             self._leave()
 

@@ -74,7 +74,7 @@ class Memory:
     #: When one of its threads is killed all that is not resident is SIGBUS, and every method an OSError (EIO).
     def __init__(self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False) -> None: ...
     def close(self) -> None: ...  # no area may be in use; before Engine.close(); waits for calls that are under way
-    def forked(self) -> None: ...  # in a child: keeps the addresses of the parent's arrays free of anything else
+    def forked(self) -> bool: ...  # in a child: whether the arrays came along
     def alloc(self, nbytes: int, memcg: int, item: int = 0) -> tuple[int, int]: ...  # number, address (page-aligned);
     #   item: size of the array's numbers in bytes, for a byte shuffle before compression where a sample says it pays
     def free(self, area: int) -> None: ...  # access afterwards is SIGBUS; pages, pool and disk bytes go back at once

@@ -5,3 +5,4 @@ cdef class OrderedLock:
     cdef unsigned long owner        # thread, 0 for none
     cdef int depth
     cdef object lock
+    cdef object __weakref__

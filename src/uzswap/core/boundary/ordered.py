@@ -101,6 +101,12 @@ class OrderedLock:
     def __exit__(self, *exception):
         self.release()
 
+    def _at_fork_reinit(self):
+        """As of threading's: in a child, where the owner may not be."""
+        self.lock = threading.Lock()
+        self.owner = 0
+        self.depth = 0
+
     # What threading.Condition asks of its lock
 
     def _is_owned(self):

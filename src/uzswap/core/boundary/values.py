@@ -2,6 +2,8 @@
 
 Who calls has the GIL.  What may take long gives it up, and is to be called within the engine's lifetime
 (engine/lifetime.py); the rest keeps it, so that no engine is closed meanwhile.  A closed engine is EBADF.
+
+Who forks has the GIL from the first step to the last (forking.py): so only what gives it up goes through the gate.
 """
 
 import cython
@@ -10,6 +12,7 @@ from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.boundary.engine import Engine
+from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.store.codecs import codec_hold, codec_put
 from cython.cimports.uzswap.core.store.entries import C_RESIDENT, MEMCG_ONLINE, NO_MEMCG, ON_DISK, Delta, entry_at
@@ -70,12 +73,15 @@ class Batch:
         s.flags = flags | self.flags
         s.filter = self.filter
         s.small_bytes = self.small_bytes
+        c = engine.core
         with cython.nogil:
-            s.asked = codec_hold(engine.core, self.codec)
-            s.small = codec_hold(engine.core, self.small)
-            swap_out(engine.core, cython.address(s))
-            codec_put(engine.core, s.asked)
-            codec_put(engine.core, s.small)
+            uz_enter(cython.address(c.gate))
+            s.asked = codec_hold(c, self.codec)
+            s.small = codec_hold(c, self.small)
+            swap_out(c, cython.address(s))
+            codec_put(c, s.asked)
+            codec_put(c, s.small)
+            uz_leave(cython.address(c.gate))
         return StoreResult(s.next, s.reason, s.error)
 
     def free(self, engine: Engine):
@@ -150,8 +156,11 @@ def load_spans(engine, handles, n, spans, disk_ns):
     load.out = cython.NULL
     load.nbytes = load.page = 0
     load.consume = 0
+    c = engine.core
     with cython.nogil:
-        swap_in(engine.core, load)
+        uz_enter(cython.address(c.gate))
+        swap_in(c, load)
+        uz_leave(cython.address(c.gate))
     error = load.error
     disk_ns[0] = load.disk_ns
     free(load)

@@ -17,6 +17,11 @@ cdef enum:
     SEG_SEALED = 3
     SEG_CLEANING = 4
     SEG_TRIMMING = 5
+    SEG_LENT = 6            # nothing in it is ours, but a forked child may have something in it
+
+    # Where an entry is on disk: the upper 8 bits say in which file (Core.files), the others where in it.
+    FILE_SHIFT = 56
+    NR_FILES = 256
 
 # What stands on the device before the compressed bytes of each entry.  The checksum covers all that follows it, and its
 # seed is the engine's nonce: bytes of another place, another time or another engine are never taken for an entry's.
@@ -31,13 +36,31 @@ cdef struct Segment:
     uint32_t used           # where the next append goes: a multiple of BLOCK
     uint32_t next
     uint32_t stuck          # live bytes when cleaning it failed
+    uint32_t born           # Device.epoch when it was taken
+    uint32_t died           # and when it became SEG_LENT
     uint16_t pins           # flights under way
     uint8_t state
     uint8_t dirty           # the file system holds blocks for it
 
+# What children of one fork, or of several between which nothing moved, may read: see lending.py.
+cdef struct Lease:
+    uint32_t epoch          # of this lease: segments that were taken before it are lent
+    int ends[2]             # of a pipe; the second is -1 when no other child may have this lease
+    uint64_t identities[2][3]
+
 cdef struct Device:
     DeviceIO io
     uint64_t nonce
+    uint64_t file           # number of the file that it writes, shifted by FILE_SHIFT
+    char *directory         # where a child makes its own
+    uint32_t most           # segments that it may have
+    uint32_t epoch          # leases that were begun
+    uint32_t lent           # the first SEG_LENT
+    uint32_t nr_lent
+    Lease *leases
+    int nr_leases
+    int for_good            # a lease could not be had: what is lent stays so
+    int moved               # a segment was taken, or died, since the last lease began
     int can_punch
     uint32_t nr
     uint32_t free_head
@@ -50,18 +73,22 @@ cdef struct Device:
     int64_t cleaned
     int64_t punched
 
-cdef int device_init(Device *d, int fd, uint64_t nbytes, int direct, uint64_t nonce) noexcept nogil
+cdef uint64_t offset_of(uint64_t place) noexcept nogil
+cdef int device_init(Device *d, int fd, uint64_t nbytes, int direct, uint64_t nonce, char *directory) noexcept nogil
+cdef int segments_init(Device *d) noexcept nogil
+cdef int is_lent(const Device *d, uint32_t born) noexcept nogil
+cdef void segment_free(Device *d, uint32_t s) noexcept nogil
 cdef void device_destroy(Device *d) noexcept nogil
 cdef uint32_t record_bytes(uint32_t length) noexcept nogil
 cdef uint64_t record_checksum(const Record *r, uint64_t nonce) noexcept nogil
-cdef int record_valid(Device *d, const Record *r, uint64_t handle, uint32_t length, uint32_t size) noexcept nogil
+cdef int record_valid(uint64_t nonce, const Record *r, uint64_t handle, uint32_t length, uint32_t size) noexcept nogil
 cdef int record_begins(const char *bytes, size_t n, uint64_t nonce) noexcept nogil
 cdef uint32_t segment_take(Device *d, uint32_t room, int use_reserve) noexcept nogil
 cdef void unpark(Device *d, uint32_t s) noexcept nogil
 cdef void segment_put(Device *d, uint32_t s) noexcept nogil
 cdef void segment_unpin(Device *d, uint32_t s) noexcept nogil
 cdef void segment_maybe_free(Device *d, uint32_t s) noexcept nogil
-cdef void record_dead(Device *d, uint64_t offset, uint32_t length) noexcept nogil
+cdef void record_dead(Device *d, uint64_t place, uint32_t length) noexcept nogil
 cdef int wants_trim(const Device *d) noexcept nogil
 cdef uint32_t segment_to_trim(Device *d) noexcept nogil
 cdef void segment_trimmed(Device *d, uint32_t s, int error) noexcept nogil

@@ -24,31 +24,47 @@ TRIM_STOCK = cython.declare(uint32_t, 8)
 CLEAN_MOST_LIVE = cython.declare(uint32_t, SEGMENT_BYTES - SEGMENT_BYTES // 16)
 
 
-def device_init(d, fd, nbytes, direct, nonce):
-    """0 or -errno.  A nonce of 0 asks for one to be made."""
+def offset_of(place):
+    """Where in its file something is."""
+    return place & ((cython.cast(uint64_t, 1) << FILE_SHIFT) - 1)
+
+
+def device_init(d, fd, nbytes, direct, nonce, directory):
+    """0 or -errno.  A nonce of 0 asks for one to be made; the directory is the device's from then on."""
     memset(d, 0, cython.sizeof(Device))
     d.nonce = nonce if nonce else uz_random64()
-    d.can_punch = 1
-    d.nr = cython.cast(uint32_t, nbytes >> SEGMENT_SHIFT)
-    d.parked = NO_SEGMENT
-    d.segments = cython.cast(cython.pointer(Segment), calloc(d.nr, cython.sizeof(Segment)))
+    d.directory = directory
+    d.most = cython.cast(uint32_t, nbytes >> SEGMENT_SHIFT)
+    failed = segments_init(d)
+    if not failed:
+        failed = device_io_start(cython.address(d.io), fd, direct)
+    if failed:
+        free(d.segments)
+        free(d.directory)
+        memset(d, 0, cython.sizeof(Device))
+    return failed
+
+
+def segments_init(d):
+    """The map of a file in which nothing is.  0 or -errno."""
+    s: uint32_t
+    d.segments = cython.cast(cython.pointer(Segment), calloc(d.most, cython.sizeof(Segment)))
     if d.segments == cython.NULL:
         return -ENOMEM
-    s: uint32_t
+    d.can_punch = 1
+    d.nr = d.most
+    d.parked = d.lent = NO_SEGMENT
     for s in range(d.nr):
         d.segments[s].next = s + 1 if s + 1 < d.nr else NO_SEGMENT
     d.free_head = 0 if d.nr else NO_SEGMENT
     d.nr_free = d.nr
-    failed = device_io_start(cython.address(d.io), fd, direct)
-    if failed:
-        free(d.segments)
-        memset(d, 0, cython.sizeof(Device))
-    return failed
+    return 0
 
 
 def device_destroy(d):
     device_io_stop(cython.address(d.io))
     free(d.segments)
+    free(d.directory)
     memset(d, 0, cython.sizeof(Device))
 
 
@@ -61,10 +77,10 @@ def record_checksum(r, nonce):
     return XXH3_64bits_withSeed(covered, cython.sizeof(Record) - cython.sizeof(uint64_t) + r.length, nonce)
 
 
-def record_valid(d, r, handle, length, size):
+def record_valid(nonce, r, handle, length, size):
     if r.handle != handle or r.length != length or r.size != size:
         return 0
-    return r.checksum == record_checksum(r, d.nonce)
+    return r.checksum == record_checksum(r, nonce)
 
 
 def record_begins(bytes, n, nonce):
@@ -96,6 +112,8 @@ def segment_take(d, room, use_reserve):
     g.state = SEG_OPEN
     g.dirty = 1
     g.used = 0
+    g.born = d.epoch
+    d.moved = 1
     d.used_bytes += SEGMENT_BYTES
     return s
 
@@ -136,6 +154,28 @@ def segment_maybe_free(d, s):
         return
     if g.state == SEG_PARKED:
         unpark(d, s)
+    d.moved = 1
+    d.used_bytes -= SEGMENT_BYTES
+    if is_lent(d, g.born):
+        g.state = SEG_LENT
+        g.died = d.epoch
+        g.next = d.lent
+        d.lent = s
+        d.nr_lent += 1
+    else:
+        segment_free(d, s)
+
+
+def is_lent(d, born):
+    """Whether a child that lives may have something in a segment that was taken in an epoch."""
+    if d.for_good:
+        return born < d.epoch
+    return d.nr_leases and d.leases[d.nr_leases - 1].epoch > born
+
+
+def segment_free(d, s):
+    """Nobody has anything in a segment any more."""
+    g = cython.address(d.segments[s])
     g.state = SEG_FREE
     g.used = 0
     g.stuck = 0
@@ -143,11 +183,10 @@ def segment_maybe_free(d, s):
     d.free_head = s
     d.nr_free += 1
     d.nr_free_dirty += 1
-    d.used_bytes -= SEGMENT_BYTES
 
 
-def record_dead(d, offset, length):
-    s = cython.cast(uint32_t, offset >> SEGMENT_SHIFT)
+def record_dead(d, place, length):
+    s = cython.cast(uint32_t, offset_of(place) >> SEGMENT_SHIFT)
     n = record_bytes(length)
     d.segments[s].live -= n
     d.live_bytes -= n

@@ -32,6 +32,13 @@ cdef struct DeviceIO:
     int fd                  # in our table; in the program's, as long as that has not closed it
     uint64_t identity[3]
     int direct
+    int also                # another descriptor that the threads keep, or -1
+    uint64_t also_identity[3]
+    const char *directory   # the first thread makes a file without a name here, of nbytes; or NULL
+    uint64_t nbytes
+    int tid                 # of the first thread
+    int handed              # for a fork: fd, and `also`, in the table of who forks; or -1
+    int also_handed
     int own_table           # the threads' descriptors are theirs alone
     void *pin               # a page of it, so that no other file can get its identity; or NULL
     int pid
@@ -41,13 +48,18 @@ cdef struct DeviceIO:
     Request *first
     Request *last
     int closing
-    int started
+    int started             # 1, or the -errno with which it failed
     int idle
     int nr_threads
     pthread_t threads[MOST_IO_THREADS]
 
 cdef int device_io_start(DeviceIO *io, int fd, int direct) noexcept nogil
+cdef int device_io_begin(DeviceIO *io) noexcept nogil
+cdef int device_io_wait(DeviceIO *io) noexcept nogil
 cdef void device_io_stop(DeviceIO *io) noexcept nogil
+cdef int device_io_hand(DeviceIO *io) noexcept nogil
+cdef void device_io_handed(DeviceIO *io) noexcept nogil
+cdef int device_io_inherit(DeviceIO *io, int also) noexcept nogil
 cdef void device_ask(DeviceIO *io, Request *r) noexcept nogil
 cdef int device_wait(DeviceIO *io, Request *r) noexcept nogil
 cdef int device_ask_and_wait(DeviceIO *io, int op, char *buf, uint64_t offset, size_t n) noexcept nogil

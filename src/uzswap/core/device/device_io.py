@@ -16,8 +16,11 @@ is to free.
 import cython
 from cython.cimports.libc.errno import EBADF, ECHILD, EINTR, EIO, ENOSPC, errno
 from cython.cimports.libc.string import memset
-from cython.cimports.posix.unistd import getpid
+from cython.cimports.posix.unistd import close, getpid
 from cython.cimports.uzswap.core.libc_ext import (
+    O_DIRECT,
+    O_RDWR,
+    O_WRONLY,
     munmap,
     pread,
     pthread_mutex_destroy,
@@ -28,8 +31,10 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_identity,
     uz_io_write,
     uz_is_still,
+    uz_open_unnamed,
     uz_pin_file,
     uz_punch,
+    uz_reopen,
     uz_truncate,
     uz_write_out,
     uz_zero,
@@ -42,6 +47,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_wait,
     pthread_join,
     uz_own_descriptors,
+    uz_thread_id,
     uz_thread_start,
 )
 
@@ -50,25 +56,84 @@ def device_io_start(io, fd, direct):
     """0 or -errno.  The number may be closed afterwards."""
     memset(io, 0, cython.sizeof(DeviceIO))
     io.fd = fd
+    io.also = -1
     io.direct = direct
-    io.pid = getpid()
     failed = uz_identity(fd, io.identity)
     if failed:
         return failed
     io.pin = uz_pin_file(fd)
+    failed = device_io_begin(io)
+    return failed if failed else device_io_wait(io)
+
+
+def device_io_begin(io):
+    """Start the first thread, and no more.  0 or -errno."""
+    io.pid = getpid()
     pthread_mutex_init(cython.address(io.lock), cython.NULL)
     pthread_cond_init(cython.address(io.asked), cython.NULL)
     pthread_cond_init(cython.address(io.answered), cython.NULL)
+    io.first = io.last = cython.NULL
+    io.closing = io.started = io.idle = io.nr_threads = 0
     pthread_mutex_lock(cython.address(io.lock))
     failed = start_thread(io, begin)
-    while not failed and not io.started:
+    pthread_mutex_unlock(cython.address(io.lock))
+    if failed:
+        device_io_stop(io)
+    return failed
+
+
+def device_io_wait(io):
+    """Wait until the first thread has begun.  0 or -errno: then all is stopped."""
+    pthread_mutex_lock(cython.address(io.lock))
+    while not io.started:
         pthread_cond_wait(cython.address(io.answered), cython.address(io.lock))
+    failed: cython.int = io.started if io.started < 0 else 0
     pthread_mutex_unlock(cython.address(io.lock))
     if not failed and not io.own_table and io.pin == cython.NULL:
         failed = -EBADF
     if failed:
         device_io_stop(io)
     return failed
+
+
+def device_io_hand(io):
+    """Before a fork: have the descriptors in the caller's table, which is the one that a child inherits.
+
+    0 or -errno; device_io_handed() ends it.
+    """
+    io.also_handed = -1
+    io.handed = io.fd
+    if not still_ours(io):
+        io.handed = uz_reopen(io.tid, io.fd, O_RDWR | O_DIRECT if io.direct else O_RDWR)
+    if io.handed < 0 or io.also < 0:
+        return io.handed if io.handed < 0 else 0
+    io.also_handed = io.also
+    if not uz_is_still(io.also, io.also_identity):
+        io.also_handed = uz_reopen(io.tid, io.also, O_WRONLY)
+    return io.also_handed if io.also_handed < 0 else 0
+
+
+def device_io_handed(io):
+    """After the fork: what was opened for it is closed."""
+    if io.handed >= 0 and io.handed != io.fd:
+        close(io.handed)
+    if io.also_handed >= 0 and io.also_handed != io.also:
+        close(io.also_handed)
+
+
+def device_io_inherit(io, also):
+    """In a child, for what its parent handed over: begin again, with threads of its own.  0 or -errno."""
+    io.fd = io.handed
+    io.also = also
+    io.directory = cython.NULL
+    io.own_table = 0
+    failed = uz_identity(io.fd, io.identity)
+    if also >= 0 and not failed:
+        failed = uz_identity(also, io.also_identity)
+    if failed:
+        return failed
+    io.pin = uz_pin_file(io.fd)
+    return device_io_begin(io)
 
 
 def device_io_stop(io):
@@ -82,6 +147,7 @@ def device_io_stop(io):
     pthread_mutex_unlock(cython.address(io.lock))
     for i in range(io.nr_threads):
         pthread_join(io.threads[i], cython.NULL)
+    io.pid = 0
     if io.pin != cython.NULL:
         munmap(io.pin, 4096)
     pthread_cond_destroy(cython.address(io.asked))
@@ -100,11 +166,24 @@ def start_thread(io, run):
 def begin(arg):
     """The first thread: the others are started by it, or by one that it started, and so share its table."""
     io = cython.cast(cython.pointer(DeviceIO), arg)
+    keep: cython.int[2]
+    n: cython.int = 0
+    failed: cython.int = 0
+    if io.directory == cython.NULL:
+        keep[0] = io.fd if io.also < 0 or io.fd < io.also else io.also
+        keep[1] = io.also if io.fd < io.also else io.fd
+        n = 1 if io.also < 0 else 2
     # Refused by old kernels and by some filters: then nothing is done before a look whose the number is.
-    own: cython.int = uz_own_descriptors(cython.address(io.fd), 1) == 0
+    own: cython.int = uz_own_descriptors(keep, n) == 0
+    if io.directory != cython.NULL:
+        io.fd = uz_open_unnamed(io.directory, io.nbytes, cython.address(io.direct))
+        failed = io.fd if io.fd < 0 else uz_identity(io.fd, io.identity)
+        if not failed:
+            io.pin = uz_pin_file(io.fd)
     pthread_mutex_lock(cython.address(io.lock))
     io.own_table = own
-    io.started = 1
+    io.tid = uz_thread_id()
+    io.started = failed if failed else 1
     pthread_cond_broadcast(cython.address(io.answered))
     pthread_mutex_unlock(cython.address(io.lock))
     return serve(arg)

@@ -117,6 +117,8 @@ def area_new(p, nbytes, memcg, item):
     elif found:
         range_put(p, first, n + 1)
     if a:
+        if first + n + 1 > p.top:
+            p.top = first + n + 1
         area = cython.address(p.areas[a])
         memset(area, 0, cython.sizeof(Area))
         area.first = first

@@ -6,6 +6,10 @@ cdef enum:
     ALL_MOVED = 1
     SOME_COPIED = 2
 
+    # each_run(), in place of an advice
+    REGISTER = 0
+    FORBID = -1             # nobody may access it
+
 cdef void ask_for_holes(Pager *p, uint64_t page, uint64_t n) noexcept nogil
 cdef void events_pass(Pager *p) noexcept nogil
 cdef int take_message(Pager *p, uint64_t *address, uint64_t *nbytes) noexcept nogil
@@ -24,3 +28,5 @@ cdef void put_batch(Pager *p, int b, uint8_t n) noexcept nogil
 cdef char *staging_of(Pager *p, int b) noexcept nogil
 cdef int take_stock(Pager *p, uint64_t n, char **frames) noexcept nogil
 cdef void stock_used(Pager *p, int b, char *frames, uint64_t n, int how) noexcept nogil
+cdef int each_run(Pager *p, int advice, int fd) noexcept nogil
+cdef uint64_t run_from(Pager *p, uint64_t first, uint64_t *end) noexcept nogil

@@ -13,15 +13,17 @@ It is the innermost lock: Pager.lock may be held, and nothing is waited for with
 """
 
 import cython
-from cython.cimports.libc.errno import EAGAIN, EEXIST, EINVAL, ENOENT
+from cython.cimports.libc.errno import EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT
 from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.uzswap.core.libc_ext import (
+    madvise,
     pthread_mutex_lock,
     pthread_mutex_unlock,
     pthread_rwlock_unlock,
     uz_brief_lock,
     uz_discard,
     uz_discard_unlocked,
+    uz_forbid,
 )
 from cython.cimports.uzswap.core.paging.areas import any_gone, make_fresh
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -30,6 +32,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     B_STOCK,
     BATCH_PAGES,
     NR_BATCHES,
+    P_LOST,
     PAGE_BYTES,
     address_of,
 )
@@ -37,12 +40,14 @@ from cython.cimports.uzswap.core.paging.uffd import (
     UZ_NOTHING,
     UZ_TAKEN_AWAY,
     pthread_cond_wait,
+    uz_make_ours,
     uz_map_nothing,
     uz_pause,
     uz_uffd_copy,
     uz_uffd_move,
     uz_uffd_poison,
     uz_uffd_protect,
+    uz_uffd_register,
     uz_uffd_take,
     uz_uffd_wake,
     uz_uffd_zero,
@@ -135,7 +140,11 @@ def take_pages(p, to, page, n):
             n -= 1
         got: int64_t = -ENOENT
         if n:
-            got = uz_uffd_move(p.fd, to, p.base + page * PAGE_BYTES, n * PAGE_BYTES)
+            at = p.base + page * PAGE_BYTES
+            got = uz_uffd_move(p.fd, to, at, n * PAGE_BYTES)
+            if got == -EBUSY and p.forked:
+                uz_make_ours(at, n * PAGE_BYTES)
+                got = uz_uffd_move(p.fd, to, at, n * PAGE_BYTES)
         pthread_rwlock_unlock(cython.address(p.marks))
         if got != -EAGAIN:
             return got
@@ -283,3 +292,47 @@ def stock_used(p, b, frames, n, how):
         p.batches[b].first = p.batches[b].last
     p.batches[b].state = B_STOCK if stale or p.batches[b].first < p.batches[b].last else B_EMPTY
     pthread_mutex_unlock(cython.address(p.lock))
+
+
+def run_from(p, first, end):
+    """The next pages that are ours, from `first` on, and where they end; 0 when there are none.
+
+    Not those that the program has mapped itself, nor what stands for a lost page where the kernel has no poison.
+    """
+    if first >= p.nr_pages:
+        return 0
+    if not p.holes and p.can_poison:
+        end[0] = p.nr_pages
+        return first
+    while first < p.top and (p.pages[first].gone or (p.pages[first].state == P_LOST and not p.can_poison)):
+        first += 1
+    end[0] = first
+    while end[0] < p.top and not p.pages[end[0]].gone and (p.pages[end[0]].state != P_LOST or p.can_poison):
+        end[0] += 1
+    if end[0] >= p.top:
+        end[0] = p.nr_pages
+    return first if first < p.nr_pages else 0
+
+
+def each_run(p, advice, fd):
+    """Give an advice for all that is ours, REGISTER it with a userfaultfd, or FORBID it.  0 or -errno."""
+    first: uint64_t = 0
+    end: uint64_t = 0
+    failed: cython.int = 0
+    while end < p.nr_pages:
+        # Page 0 is nobody's, but mapped as the others are.
+        first = run_from(p, end if end else 1, cython.address(end))
+        if not first:
+            break
+        if first == 1:
+            first = 0
+        at = p.base + first * PAGE_BYTES
+        if advice == FORBID:
+            uz_forbid(at, (end - first) * PAGE_BYTES)
+        elif advice != REGISTER:
+            madvise(at, (end - first) * PAGE_BYTES, advice)
+        else:
+            failed = uz_uffd_register(fd, at, (end - first) * PAGE_BYTES, not p.can_move)
+            if failed:
+                break
+    return failed

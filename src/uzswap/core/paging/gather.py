@@ -6,13 +6,15 @@ the order in which they lie there.  A gather then gives them back as they were; 
 them anew and drops the old ones.  What cannot be had in this way (on its way in or out just now, or refused by the
 pool) is reached as the program reaches it, by a fault.
 
-While pages are claimed no memory of the program is touched: its faults could need what waits for these pages.
+While pages are claimed no memory of the program is touched: its faults could need what waits for these pages.  Nor is
+it touched within the gate, for which a fault waits when a fork has shut it.
 """
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, EBUSY, EIO, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy
+from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.page_out import has_gone, store_run
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -44,9 +46,11 @@ def gather(p, w, g):
     pieces = g.n * cython.cast(int64_t, (g.length + PIECE_BYTES - 1) // PIECE_BYTES)
     while g.piece < pieces and not g.error:
         choose(g)
+        uz_enter(cython.address(p.gate))
         claim_swapped(p, w, g)
         load_claimed(p, w, g)
         release_claimed(p, w, g, 0)
+        uz_leave(cython.address(p.gate))
         if not g.error:
             copy_pieces(p, w, g, FROM_ARRAY, ALL_PAGES)
         g.piece = g.end
@@ -60,6 +64,7 @@ def scatter(p, w, g):
     while g.piece < pieces and not g.error:
         choose(g)
         copy_pieces(p, w, g, INTO_BUFFER, ALL_PAGES)
+        uz_enter(cython.address(p.gate))
         claim_swapped(p, w, g)
         load_claimed(p, w, g)
         if g.error or not g.nr_loaded:
@@ -68,6 +73,7 @@ def scatter(p, w, g):
             copy_pieces(p, w, g, INTO_ARRAY, LOADED_PAGES)
             store_claimed(p, w, g)
             release_claimed(p, w, g, 1)
+        uz_leave(cython.address(p.gate))
         if not g.error:
             copy_pieces(p, w, g, INTO_ARRAY, OTHER_PAGES)
         g.piece = g.end

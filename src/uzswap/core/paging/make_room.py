@@ -7,7 +7,13 @@ memory.low protect.
 import cython
 from cython.cimports.libc.stdint import int64_t
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
-from cython.cimports.uzswap.core.paging.page_out import WRITE_BACK_BYTES, evict_picked, make_room_in_zswap, pick
+from cython.cimports.uzswap.core.paging.page_out import (
+    WRITE_BACK_BYTES,
+    breathe,
+    evict_picked,
+    make_room_in_zswap,
+    pick,
+)
 from cython.cimports.uzswap.core.paging.pagetable import BATCH_PAGES, E_LOW, PAGE_BYTES, tell
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, pthread_cond_signal, pthread_cond_wait
 from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, Round, active_coldest, active_turn
@@ -74,6 +80,8 @@ def evict_some(p, w, root, most, copies, take_low, said):
     round.began = 0
     pthread_mutex_lock(cython.address(p.lock))
     while gone < most:
+        if w.may_breathe:
+            breathe(p)
         memcg = turn(p, root, HAS_RESIDENT, cython.address(p.evicted_after), cython.address(round))
         if memcg == NO_MEMCG:
             break

@@ -25,3 +25,4 @@ cdef void store_pages(Pager *p, Work *w, int n, uint32_t memcg, char *staging) n
 cdef void store_run(Pager *p, Work *w, int first, int end, uint32_t memcg, char *staging) noexcept nogil
 cdef void note_refusals(Pager *p, const Store *s, int64_t begin) noexcept nogil
 cdef void score_copies(Pager *p, uint32_t area, int copies, int good) noexcept nogil
+cdef void breathe(Pager *p) noexcept nogil

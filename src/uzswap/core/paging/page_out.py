@@ -9,6 +9,7 @@ import cython
 from cython.cimports.libc.errno import EEXIST, ENOENT, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.uzswap.core.gate import uz_breathe, uz_is_shut
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import uncharge
 from cython.cimports.uzswap.core.paging.frames import (
@@ -483,3 +484,11 @@ def evict_picked(p, w, n):
     p.nr_evicting -= 1
     pthread_cond_broadcast(cython.address(p.changed))
     return gone
+
+
+def breathe(p):
+    """Between two batches: let a fork go first.  Called, and returns, with the lock."""
+    if uz_is_shut(cython.address(p.gate)):
+        pthread_mutex_unlock(cython.address(p.lock))
+        uz_breathe(cython.address(p.gate))
+        pthread_mutex_lock(cython.address(p.lock))

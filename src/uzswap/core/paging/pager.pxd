@@ -24,3 +24,7 @@ cdef int bring_left(Pager *p, Work *w) noexcept nogil
 cdef void help_ahead(Pager *p, Work *w, uint64_t page) noexcept nogil
 cdef int read_ahead(Pager *p, Work *w) noexcept nogil
 cdef int shrink(Pager *p, Work *w) noexcept nogil
+cdef int keeper_start(Pager *p) noexcept nogil
+cdef void own_table(Pager *p) noexcept nogil
+cdef void relent(Pager *p) noexcept nogil
+cdef void open_again(Pager *p) noexcept nogil

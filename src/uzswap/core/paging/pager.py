@@ -16,11 +16,29 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 
 import cython
 from cython.cimports.libc.errno import ENOMEM
-from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.device.device import NR_FILES
+from cython.cimports.uzswap.core.device.device_io import still_ours
+from cython.cimports.uzswap.core.gate import (
+    uz_enter,
+    uz_enter_anyway,
+    uz_gate_tell,
+    uz_is_shut,
+    uz_leave,
+    uz_open,
+    uz_try_enter,
+)
+from cython.cimports.uzswap.core.libc_ext import (
+    MADV_DONTFORK,
+    pthread_mutex_lock,
+    pthread_mutex_trylock,
+    pthread_mutex_unlock,
+    uz_is_still,
+    uz_monotonic_ns,
+)
 from cython.cimports.uzswap.core.paging.areas import touched
-from cython.cimports.uzswap.core.paging.frames import poison, protect, put_copy, put_zeros, take_message
+from cython.cimports.uzswap.core.paging.frames import each_run, poison, protect, put_copy, put_zeros, take_message
 from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_run, try_failed_again
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -54,16 +72,24 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_cond_wait_ms,
     uz_kill_self_with_sigbus,
     uz_own_descriptors,
+    uz_pause,
     uz_say_broken,
     uz_thread_id,
     uz_thread_lives,
     uz_thread_start,
     uz_uffd_poison,
     uz_uffd_wait,
+    uz_uffd_wait_ms,
     uz_uffd_wake,
 )
 from cython.cimports.uzswap.core.store.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK, entry_at
 from cython.cimports.uzswap.core.store.state import reserve_below, room_in
+
+# Longer than any fork takes.
+RELENT_NS = cython.declare(int64_t, 1_000_000_000)
+
+# Between two tries to start the first thread of a child.
+RETRY_MS = cython.declare(cython.int, 10)
 
 # How often the keeper looks whether all threads live: nothing tells it, and nobody should wait much longer than this.
 WATCH_MS = cython.declare(cython.int, 1000)
@@ -74,7 +100,7 @@ WATCH_MS = cython.declare(cython.int, 1000)
 
 def pager_start(p):
     """Start all threads.  0 or -errno."""
-    failed = uz_thread_start(cython.address(p.keeper), watch, p, -1)
+    failed = keeper_start(p)
     if failed:
         return failed
     pthread_mutex_lock(cython.address(p.lock))
@@ -85,6 +111,18 @@ def pager_start(p):
         pager_close(p)
         pager_stop(p)
         return p.started
+    return 0
+
+
+def keeper_start(p):
+    """Start the keeper; when it has a table of descriptors of its own the program may close its own.  0 or -errno."""
+    failed = uz_thread_start(cython.address(p.keeper), watch, p, -1)
+    if failed:
+        return failed
+    pthread_mutex_lock(cython.address(p.lock))
+    while not p.keeper_ready:
+        pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
+    pthread_mutex_unlock(cython.address(p.lock))
     return 0
 
 
@@ -99,6 +137,8 @@ def pager_close(p):
     pthread_cond_broadcast(cython.address(p.work))
     pthread_cond_broadcast(cython.address(p.changed))
     pthread_mutex_unlock(cython.address(p.lock))
+    if p.lazy and uz_is_still(p.stop_write, p.identities[2]):
+        write(p.stop_write, b"x", 1)
 
 
 def pager_stop(p):
@@ -106,19 +146,23 @@ def pager_stop(p):
     pthread_join(p.keeper, cython.NULL)
 
 
-def start_threads(p):
-    """Called in the keeper: what it starts shares its descriptors.  0 or -errno."""
-    cpus: cython.int[MOST_THREADS]
-    keep: cython.int[4]
+def own_table(p):
+    """Called in the keeper: what it starts shares its descriptors."""
+    keep: cython.int[260]  # as many as there are files, and four
     i: cython.int
     j: cython.int
     k: cython.int = 3
     keep[0] = p.fd
     keep[1] = p.stop_read
     keep[2] = p.stop_write
-    if p.c.has_device:
-        keep[3] = p.c.device.io.fd
-        k = 4
+    # So that those who serve faults need not ask for what they read; where the program has closed it they do.
+    if p.c.has_device and p.c.device.nr and still_ours(cython.address(p.c.device.io)):
+        keep[k] = p.c.device.io.fd
+        k += 1
+    for i in range(NR_FILES):
+        if p.c.files[i] != cython.NULL and still_ours(cython.address(p.c.files[i].io)):
+            keep[k] = p.c.files[i].io.fd
+            k += 1
     for i in range(1, k):
         j = i
         while j > 0 and keep[j - 1] > keep[j]:
@@ -128,6 +172,16 @@ def start_threads(p):
             j -= 1
     # Refused by old kernels and by some filters; then the descriptors are everybody's.
     uz_own_descriptors(keep, k)
+    pthread_mutex_lock(cython.address(p.lock))
+    p.keeper_ready = 1
+    pthread_cond_broadcast(cython.address(p.changed))
+    pthread_mutex_unlock(cython.address(p.lock))
+
+
+def start_threads(p):
+    """Called in the keeper.  0 or -errno."""
+    cpus: cython.int[MOST_THREADS]
+    i: cython.int
     allowed = uz_allowed_cpus(cpus, MOST_THREADS)
     n: cython.int = allowed if 0 < allowed <= MOST_THREADS else 1
     for i in range(n):
@@ -153,7 +207,7 @@ def start_threads(p):
 def work_ready(p):
     """Whether there is working memory for one more thread, which thread_begins() will find."""
     pthread_mutex_lock(cython.address(p.lock))
-    w = work_new()
+    w = work_new(p)
     if w != cython.NULL:
         work_put(p, w)
     pthread_mutex_unlock(cython.address(p.lock))
@@ -175,7 +229,17 @@ def watch(arg):
     """The keeper: starts the other threads, looks after them, and sees them end."""
     p = cython.cast(cython.pointer(Pager), arg)
     i: cython.int
-    failed = start_threads(p)
+    own_table(p)
+    # The parent's were many, and most children need none.
+    while p.lazy and not p.closing and uz_uffd_wait_ms(p.fd, p.stop_read, WATCH_MS) == 0:
+        relent(p)
+    failed: cython.int = 0
+    if not p.lazy or not p.closing:
+        failed = start_threads(p)
+    while failed and p.lazy and not p.closing:
+        # Somebody waits already, and a thread can be had again when others have ended.
+        uz_pause(RETRY_MS)
+        failed = start_threads(p)
     pthread_mutex_lock(cython.address(p.lock))
     # Until all have their working memory nobody else may ask for any.
     while p.nr_begun < p.nr_servers + p.nr_workers:
@@ -191,16 +255,41 @@ def watch(arg):
         pthread_mutex_unlock(cython.address(p.watching))
         if not p.closing and not all_live(p):
             give_up(p)
-        # Without waiting for it: who holds it may have been killed.
-        elif p.failed.length and pthread_mutex_trylock(cython.address(p.lock)) == 0:
-            try_failed_again(p)
-            pthread_mutex_unlock(cython.address(p.lock))
+            continue
+        relent(p)
+        if p.failed.length and uz_try_enter(cython.address(p.gate)):
+            # Without waiting for it: who holds it may have been killed.
+            if pthread_mutex_trylock(cython.address(p.lock)) == 0:
+                try_failed_again(p)
+                pthread_mutex_unlock(cython.address(p.lock))
+            uz_leave(cython.address(p.gate))
     # From here, where the descriptor is still what it was: the program may have closed its own.
     write(p.stop_write, b"x", 1)
     for i in range(p.nr_servers + p.nr_workers):
         if not p.broken:
             pthread_join(p.threads[i], cython.NULL)
     return cython.NULL
+
+
+def relent(p):
+    """Have a fork that does not come be waited for no longer: its child has nothing of this.
+
+    Libraries may end threads of theirs when a process forks (OpenBLAS), and wait for what these are at: a page.
+    """
+    if not uz_is_shut(cython.address(p.gate)) or not p.rested or uz_monotonic_ns() < p.rested + RELENT_NS:
+        return
+    # In this order: a child that has the memory has it at rest.
+    each_run(p, MADV_DONTFORK, 0)
+    p.relented = 1
+    open_again(p)
+
+
+def open_again(p):
+    """Let everybody go on, with what they would have begun."""
+    uz_open(cython.address(p.gate))
+    pthread_mutex_lock(cython.address(p.lock))
+    pthread_cond_broadcast(cython.address(p.work))
+    pthread_mutex_unlock(cython.address(p.lock))
 
 
 def all_live(p):
@@ -219,6 +308,9 @@ def give_up(p):
     a: uint32_t
     p.broken = 1
     uz_say_broken()
+    # Who forks waits for nobody here any more.
+    uz_gate_tell(cython.address(p.gate))
+    uz_gate_tell(cython.address(p.c.gate))
     pthread_cond_broadcast(cython.address(p.told))
     if not p.can_poison:
         uz_kill_self_with_sigbus()
@@ -255,9 +347,11 @@ def serve(arg):
         if kind < 0:
             break
         if kind != UZ_NOTHING:
+            uz_enter(cython.address(p.gate))
             at_work(p, 1)
             fault(p, w, address, kind, cython.cast(cython.int, nbytes))
             at_work(p, -1)
+            uz_leave(cython.address(p.gate))
     if not p.broken:
         pthread_mutex_lock(cython.address(p.lock))
         work_put(p, w)
@@ -430,9 +524,16 @@ def toil(arg):
     w = thread_begins(p)
     pthread_mutex_lock(cython.address(p.lock))
     while (not p.closing or p.first_run) and not p.broken:
+        if p.first_run:
+            # Others within wait for it.
+            uz_enter_anyway(cython.address(p.gate))
+        elif not uz_try_enter(cython.address(p.gate)):
+            pthread_cond_wait(cython.address(p.work), cython.address(p.lock))
+            continue
         p.busy += 1
         found: cython.bint = bring_left(p, w) or read_ahead(p, w) or shrink(p, w)
         p.busy -= 1
+        uz_leave(cython.address(p.gate))
         if p.settling:
             pthread_cond_broadcast(cython.address(p.changed))
         if not found:

@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from uzswap.core.gate cimport uz_gate
 from uzswap.core.libc_ext cimport pthread_mutex_t, pthread_rwlock_t
 from uzswap.core.store.state cimport Charge, Core
 from uzswap.core.store.swap_in cimport Load
@@ -147,6 +148,8 @@ cdef enum:
 # What one thread needs to bring pages in or evict them; never shared.
 cdef struct Work:
     Work *next
+    Work *other             # of all that there are
+    int may_breathe         # between two batches: nobody waits for what the caller has half done
     Load load
     Store store
     Charge charge
@@ -173,10 +176,18 @@ cdef struct Pager:
     pthread_cond_t told         # events
     pthread_cond_t work         # something for workers
     pthread_rwlock_t marks      # see frames.py
+    uz_gate gate                # of all that has pages on their way, or waits for those who have
+    int pid                     # the process whose this is
+    int away                    # a forked child could not have it
+    int forked                  # pages may be shared with children, or a parent
+    int relented                # a fork has been waited for too long: the child has none of it
+    int64_t rested              # when all was at rest for a fork
     pthread_mutex_t watching
     pthread_cond_t watch        # for the keeper, with `watching`
     char *base
     uint64_t nr_pages
+    uint64_t top                # pages from this one on were never an array's
+    int64_t nr_held             # Page.held in all
     Page *pages
     uint32_t *untouched         # leaf of the page table -> the area that all of it is, until one of its pages is touched
     Area *areas
@@ -198,7 +209,8 @@ cdef struct Pager:
     char *staging
     Batch batches[NR_BATCHES]
     char *zeros
-    Work *works
+    Work *works                 # that nobody has
+    Work *all_works
     Tracker trackers[NR_TRACKERS]
     uint64_t ticks
     int nr_queued               # trackers
@@ -218,6 +230,8 @@ cdef struct Pager:
     int nr_workers
     int nr_begun                # of both
     int started                 # 1, or the -errno with which it failed
+    int keeper_ready            # it has a table of descriptors of its own
+    int lazy                    # the others are started with the first fault: of a forked child
     int serving                 # servers that serve a fault
     uint32_t events
     int busy                    # threads of ours that are at work
@@ -232,6 +246,8 @@ cdef struct Pager:
 
 cdef int table_open(Pager *p, int want_user_only, int old_kernel, uz_serve serve) noexcept nogil
 cdef char *reserve(Pager *p, uint64_t nbytes) noexcept nogil
+cdef int staging_open(Pager *p) noexcept nogil
+cdef int pipe_open(Pager *p) noexcept nogil
 cdef void table_close(Pager *p) noexcept nogil
 cdef void failed_add(Pager *p, uint32_t page) noexcept nogil
 cdef void failed_del(Pager *p, uint32_t page) noexcept nogil
@@ -239,7 +255,8 @@ cdef void list_add(Pager *p, uint32_t page) noexcept nogil
 cdef void list_add_oldest(Pager *p, uint32_t page) noexcept nogil
 cdef void list_del(Pager *p, uint32_t page) noexcept nogil
 cdef void balance(Pager *p, MemcgPages *m) noexcept nogil
-cdef Work *work_new() noexcept nogil
+cdef Work *work_new(Pager *p) noexcept nogil
+cdef void locks_init(Pager *p) noexcept nogil
 cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil

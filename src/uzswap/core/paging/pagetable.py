@@ -13,6 +13,8 @@ from cython.cimports.libc.errno import ENOMEM
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
+from cython.cimports.posix.unistd import getpid
+from cython.cimports.uzswap.core.gate import uz_gate_destroy, uz_gate_init
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_DONTDUMP,
     MADV_DONTFORK,
@@ -68,7 +70,6 @@ def table_open(p, want_user_only, old_kernel, serve):
     features: uint64_t = 0
     n: uint64_t = RESERVE_TIMES * (uz_ram_bytes() // PAGE_BYTES)
     memory: cython.p_void = cython.NULL
-    ends: cython.int[2]
     p.fd = p.stop_read = p.stop_write = -1
     p.fd = uz_uffd_open(want_user_only, use, cython.address(p.user_only), cython.address(features))
     if p.fd < 0:
@@ -80,13 +81,9 @@ def table_open(p, want_user_only, old_kernel, serve):
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
     p.can_poison = (features & UZ_FEATURE_POISON) != 0
     p.is_told = (features & UFFD_FEATURE_EVENT_UNMAP) != 0
-    failed = uz_pipe(ends)
+    failed = pipe_open(p)
     if failed:
         return failed
-    p.stop_read = ends[0]
-    p.stop_write = ends[1]
-    uz_identity(p.stop_read, p.identities[1])
-    uz_identity(p.stop_write, p.identities[2])
     while True:
         p.base = reserve(p, n * PAGE_BYTES)
         if p.base != cython.NULL or n < 1 << 14:
@@ -98,27 +95,57 @@ def table_open(p, want_user_only, old_kernel, serve):
     p.areas = cython.cast(cython.pointer(Area), uz_reserve(MAX_AREAS * cython.sizeof(Area)))
     p.memcgs_bytes = p.c.t.max_memcgs * cython.sizeof(MemcgPages)
     p.memcgs = cython.cast(cython.pointer(MemcgPages), uz_reserve(p.memcgs_bytes))
-    p.staging = cython.cast(cython.p_char, uz_reserve(NR_BATCHES * BATCH_PAGES * PAGE_BYTES))
     if posix_memalign(cython.address(memory), PAGE_BYTES, BATCH_PAGES * PAGE_BYTES):
         return -ENOMEM
     p.zeros = cython.cast(cython.p_char, memory)
     memset(p.zeros, 0, BATCH_PAGES * PAGE_BYTES)
-    if not (p.base and p.pages and p.untouched and p.areas and p.memcgs and p.staging):
+    if not (p.base and p.pages and p.untouched and p.areas and p.memcgs):
         return -ENOMEM
     # A child would read zeros where pages are swapped out: not mapped at all there is a SIGSEGV, which is better.
+    # Where it has a userfaultfd of its own it is mapped (inheriting.py).
     madvise(p.base, n * PAGE_BYTES, MADV_DONTFORK)
     madvise(p.base, n * PAGE_BYTES, MADV_DONTDUMP)
     madvise(p.base, n * PAGE_BYTES, MADV_NOHUGEPAGE)
-    madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_DONTFORK)
-    madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_DONTDUMP)
-    madvise(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, MADV_NOHUGEPAGE)
     failed = uz_uffd_register(p.fd, p.base, n * PAGE_BYTES, not p.can_move)
-    if not failed and p.can_move:
-        failed = uz_uffd_register(p.fd, p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES, 0)
+    if not failed:
+        failed = staging_open(p)
     if failed:
         return failed
     p.max_areas = MAX_AREAS
     p.next_area = 1
+    p.pid = getpid()
+    locks_init(p)
+    p.initialised = 1
+    return 0
+
+
+def pipe_open(p):
+    """Who writes to it ends the threads that serve faults.  0 or -errno."""
+    ends: cython.int[2]
+    failed = uz_pipe(ends)
+    if failed:
+        return failed
+    p.stop_read = ends[0]
+    p.stop_write = ends[1]
+    uz_identity(p.stop_read, p.identities[1])
+    uz_identity(p.stop_write, p.identities[2])
+    return 0
+
+
+def staging_open(p):
+    """0 or -errno.  No child has it: its frames stay ours alone, and can be moved."""
+    nbytes: uint64_t = NR_BATCHES * BATCH_PAGES * PAGE_BYTES
+    p.staging = cython.cast(cython.p_char, uz_reserve(nbytes))
+    if p.staging == cython.NULL:
+        return -ENOMEM
+    madvise(p.staging, nbytes, MADV_DONTFORK)
+    madvise(p.staging, nbytes, MADV_DONTDUMP)
+    madvise(p.staging, nbytes, MADV_NOHUGEPAGE)
+    return uz_uffd_register(p.fd, p.staging, nbytes, 0) if p.can_move else 0
+
+
+def locks_init(p):
+    """Make all locks, or make them anew in a child: there only the thread that forked is left."""
     pthread_mutex_init(cython.address(p.lock), cython.NULL)
     pthread_mutex_init(cython.address(p.watching), cython.NULL)
     pthread_rwlock_init(cython.address(p.marks), cython.NULL)
@@ -126,8 +153,7 @@ def table_open(p, want_user_only, old_kernel, serve):
     pthread_cond_init(cython.address(p.told), cython.NULL)
     pthread_cond_init(cython.address(p.work), cython.NULL)
     uz_cond_init(cython.address(p.watch))
-    p.initialised = 1
-    return 0
+    uz_gate_init(cython.address(p.gate))
 
 
 def reserve(p, nbytes):
@@ -160,9 +186,9 @@ def table_close(p):
         munmap(p.memcgs, p.memcgs_bytes)
     free(p.zeros)
     free(p.ranges)
-    while p.works != cython.NULL:
-        w = p.works
-        p.works = w.next
+    while p.all_works != cython.NULL:
+        w = p.all_works
+        p.all_works = w.other
         uz_private_free(w.scratch, BATCH_PAGES * PAGE_BYTES)
         free(w)
     uz_close_ours(p.fd, p.identities[0])
@@ -176,6 +202,7 @@ def table_close(p):
         pthread_cond_destroy(cython.address(p.told))
         pthread_cond_destroy(cython.address(p.work))
         pthread_cond_destroy(cython.address(p.watch))
+        uz_gate_destroy(cython.address(p.gate))
 
 
 def address_of(p, page):
@@ -333,10 +360,11 @@ def work_get(p):
     if w != cython.NULL:
         p.works = w.next
         return w
-    return work_new()
+    return work_new(p)
 
 
-def work_new():
+def work_new(p):
+    """Called with the lock."""
     w = cython.cast(cython.pointer(Work), calloc(1, cython.sizeof(Work)))
     if w == cython.NULL:
         return cython.NULL
@@ -344,9 +372,12 @@ def work_new():
     if w.scratch == cython.NULL:
         free(w)
         return cython.NULL
+    w.other = p.all_works
+    p.all_works = w
     return w
 
 
 def work_put(p, w):
+    w.may_breathe = 0
     w.next = p.works
     p.works = w

@@ -3,6 +3,7 @@
 import cython
 from cython.cimports.libc.errno import EIO
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.uzswap.core.gate import uz_breathe
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
@@ -12,7 +13,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 from cython.cimports.uzswap.core.paging.areas import any_gone, area_put, leaf_end, leaves_put, touched, uncharge
 from cython.cimports.uzswap.core.paging.frames import discard, lift
 from cython.cimports.uzswap.core.paging.page_in import KEEP, again, bring_run
-from cython.cimports.uzswap.core.paging.page_out import evict_picked, pick
+from cython.cimports.uzswap.core.paging.page_out import breathe, evict_picked, pick
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     HOLD_PAGES,
@@ -65,8 +66,13 @@ def bring_range(p, w, first, n, flags):
     k: uint64_t
     lost: cython.int = 0
     thread: cython.int = uz_thread_id()
+    # Not while it evicts for a run that is on its way.
+    may_breathe: cython.bint = w.may_breathe
+    w.may_breathe = 0
     pthread_mutex_lock(cython.address(p.lock))
     while x < first + n:
+        if may_breathe:
+            breathe(p)
         touched(p, x, 1)
         if p.pages[x].state not in (P_RESIDENT, P_LOST):
             waits(p, thread, x)
@@ -150,6 +156,8 @@ def evict_range(p, w, first, n):
             x += 1
         if k:
             gone += evict_picked(p, w, k)
+        if w.may_breathe:
+            breathe(p)
         pthread_mutex_unlock(cython.address(p.lock))
     return gone
 
@@ -164,6 +172,8 @@ def evict_own(p, w, memcg, most):
         if n:
             n = evict_picked(p, w, n)
             gone += n
+        if w.may_breathe:
+            breathe(p)
     pthread_mutex_unlock(cython.address(p.lock))
     return gone
 
@@ -187,6 +197,8 @@ def drop_range(p, first, n, a):
             free_entries(p.c, d.handles, d.nr_handles, cython.address(ignored))
         if d.nr_copies:
             clean_forget(p.c, d.copies, d.owners, d.nr_copies)
+        # A child has the rest of it, which nobody there knows of.
+        uz_breathe(cython.address(p.gate))
     return error
 
 

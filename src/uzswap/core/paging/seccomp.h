@@ -298,20 +298,15 @@ static int uz_trap_locked(uz_serve serve) { (void)serve; return -ENOSYS; }
 
 #endif
 
-/* After fork(): nobody else is there to let go of the lock, and the arenas are the parent's and not mapped here. */
-static void uz_forked(void) {
-    pthread_mutex_init(&uz_arenas_lock, NULL);
-    memset(uz_arenas, 0, sizeof uz_arenas);
-}
-
 static int uz_trap(uz_serve serve) {
-    static int prepared;
     pthread_mutex_lock(&uz_arenas_lock);
-    if (!prepared) prepared = pthread_atfork(NULL, NULL, uz_forked) == 0;
-    int failed = prepared ? uz_trap_locked(serve) : -ENOMEM;
+    int failed = uz_trap_locked(serve);
     pthread_mutex_unlock(&uz_arenas_lock);
     return failed;
 }
+
+/* In a child: nobody else is there to let go of the lock. */
+static void uz_arenas_forked(void) { pthread_mutex_init(&uz_arenas_lock, NULL); }
 
 /* Address space for an arena where calls are trapped; NULL when there is none. */
 static void *uz_arena_open(uint64_t nbytes, void *pager) {

@@ -13,6 +13,7 @@ are held whole, over the limit when need be.
 import cython
 from cython.cimports.libc.errno import EEXIST
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
+from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import area_of, touched
 from cython.cimports.uzswap.core.paging.frames import put_copy
@@ -245,6 +246,7 @@ def hold(vector, n, inward):
 def hold_pages(p, first, n, inward):
     x: uint64_t
     missing: cython.int = 0
+    uz_enter(cython.address(p.gate))
     pthread_mutex_lock(cython.address(p.lock))
     touched(p, first, n)
     for x in range(first, first + n):
@@ -253,6 +255,7 @@ def hold_pages(p, first, n, inward):
             n = x - first  # behind the array
             break
         page.held += 1
+        p.nr_held += 1
         if page.state == P_RESIDENT:
             list_del(p, cython.cast(uint32_t, x))
         else:
@@ -265,6 +268,7 @@ def hold_pages(p, first, n, inward):
         pthread_mutex_lock(cython.address(p.lock))
         work_put(p, w)
         pthread_mutex_unlock(cython.address(p.lock))
+    uz_leave(cython.address(p.gate))
     put_what_is_missing(p, first, n)
     return missing
 
@@ -312,6 +316,7 @@ def release(vector, n):
 
 def release_pages(p, first, n):
     x: uint64_t
+    uz_enter(cython.address(p.gate))
     pthread_mutex_lock(cython.address(p.lock))
     for x in range(first, first + n):
         page = cython.address(p.pages[x])
@@ -320,6 +325,8 @@ def release_pages(p, first, n):
         if not page.held:
             continue  # another array's by now
         page.held -= 1
+        p.nr_held -= 1
         if not page.held and page.state == P_RESIDENT and not page.flags & (P_KEPT | P_LISTED):
             list_add(p, cython.cast(uint32_t, x))
     pthread_mutex_unlock(cython.address(p.lock))
+    uz_leave(cython.address(p.gate))

@@ -5,6 +5,7 @@ from uzswap.core.paging.calls cimport uz_call, uz_serve
 cdef int trap_open(uz_serve serve) noexcept nogil
 cdef void *arena_open(uint64_t nbytes, void *pager) noexcept nogil
 cdef void arena_close(void *pager) noexcept nogil
+cdef void arenas_forked() noexcept nogil
 cdef void *arena_at(uint64_t address) noexcept nogil
 cdef long make(const uz_call *call, int waited) noexcept nogil
 cdef int may_cut(int fd, int inward, int flags, int control) noexcept nogil

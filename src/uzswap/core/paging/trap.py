@@ -19,6 +19,7 @@ from cython.cimports.uzswap.core.paging.seccomp import (
     uz_arena_at,
     uz_arena_close,
     uz_arena_open,
+    uz_arenas_forked,
     uz_is_userfaultfd,
     uz_make,
     uz_may_cut,
@@ -40,6 +41,11 @@ def arena_open(nbytes, pager):
 
 def arena_close(pager):
     uz_arena_close(pager)
+
+
+def arenas_forked():
+    """First of all in a forked child, which has the arenas until they are closed."""
+    uz_arenas_forked()
 
 
 def arena_at(address):

@@ -111,6 +111,13 @@ cdef extern from *:
         if (ioctl(fd, UZ_IOC_MOVE, &m) == 0) return n;
         return m.done > 0 ? m.done : -errno;
     }
+    /* Memory that is shared with a child, or a parent, becomes the process's alone, whoever writes to it meanwhile: as a
+       write does it, which changes nothing.  By futex(), since that does not wait for a page that is not there. */
+    static inline void uz_make_ours(char *p, size_t n) {
+        static int none;
+        for (size_t i = 0; i < n; i += 4096)
+            syscall(SYS_futex, &none, 5 | 128 /* FUTEX_WAKE_OP, private */, 0, 0, p + i, 2u << 28 /* or 0 */);
+    }
     static inline int uz_uffd_wake(int fd, void *p, size_t n) {
         struct uffdio_range r = { (uint64_t)(uintptr_t)p, n };
         return ioctl(fd, UFFDIO_WAKE, &r) < 0 ? -errno : 0;
@@ -169,6 +176,12 @@ cdef extern from *:
     static inline int uz_uffd_wait(int fd, int stop_fd) {
         struct pollfd p[2] = { { fd, POLLIN, 0 }, { stop_fd, POLLIN, 0 } };
         return poll(p, 2, -1) > 0 && p[1].revents ? -ECANCELED : 0;
+    }
+    /* Waits for a while: 1 when there may be a message, -ECANCELED when stop_fd became readable. */
+    static inline int uz_uffd_wait_ms(int fd, int stop_fd, int ms) {
+        struct pollfd p[2] = { { fd, POLLIN, 0 }, { stop_fd, POLLIN, 0 } };
+        if (poll(p, 2, ms) <= 0) return 0;
+        return p[1].revents ? -ECANCELED : 1;
     }
     /* Inherited by nobody: whoever writes to the pipe ends the threads.  0 or -errno. */
     static inline int uz_pipe(int *ends) { return pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0; }
@@ -244,6 +257,13 @@ cdef extern from *:
                          again ? "cannot be read for now" : "are lost", why ? why : "error");
         if (write(STDERR_FILENO, line, n < (int)sizeof line ? n : (int)sizeof line - 1) < 0) return;
     }
+    static inline void uz_say_away(int error) {
+        char line[256];
+        int n = snprintf(line, sizeof line,
+                         "uzswap: a forked child (%d) cannot have its parent's arrays (%s): access to them is SIGSEGV\\n",
+                         (int)getpid(), strerrordesc_np(error) ? strerrordesc_np(error) : "error");
+        if (write(STDERR_FILENO, line, n) < 0) return;
+    }
     static inline void uz_say_broken(void) {
         static const char line[] = "uzswap: a thread that serves page faults was killed: "
                                    "what is not resident is lost, access to it is SIGBUS\\n";
@@ -265,6 +285,7 @@ cdef extern from *:
     int uz_as_reserved(void *p, size_t n) nogil
     int uz_pipe(int *ends) nogil
     void uz_pause(int ms) nogil
+    int close(int fd) nogil
     int uz_uffd_take(int fd, uint64_t *address, uint64_t *nbytes) nogil
     int uz_own_descriptors(const int *keep, int n) nogil
     int uz_thread_id() nogil
@@ -273,10 +294,13 @@ cdef extern from *:
     void uz_say_broken() nogil
     int64_t uz_uffd_copy(int fd, void *dst, const void *src, size_t n) nogil
     int64_t uz_uffd_zero(int fd, void *dst, size_t n) nogil
+    void uz_make_ours(char *p, size_t n) nogil
     int64_t uz_uffd_move(int fd, void *dst, void *src, size_t n) nogil
     int uz_uffd_wake(int fd, void *p, size_t n) nogil
     int64_t uz_uffd_poison(int fd, void *p, size_t n) nogil
     int uz_uffd_wait(int fd, int stop_fd) nogil
+    int uz_uffd_wait_ms(int fd, int stop_fd, int ms) nogil
+    void uz_say_away(int error) nogil
     int uz_thread_start(pthread_t *thread, void *(*run)(void *) noexcept nogil, void *arg, int cpu) nogil
     int uz_allowed_cpus(int *cpus, int most) nogil
     void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error, int again) nogil

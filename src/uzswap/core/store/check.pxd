@@ -1,4 +1,5 @@
 from libc.stdint cimport int64_t, uint32_t
+from uzswap.core.device.device cimport NR_FILES
 from uzswap.core.store.state cimport Core
 
 cdef enum:
@@ -27,6 +28,7 @@ cdef enum:
     W_NOT_ACTIVE = 19
     W_NR_ACTIVE = 20
     W_ACTIVE = 21
+    W_FILE = 22
 
 # Something that is not as it should be, as the numbers that its text names.
 cdef struct Finding:
@@ -45,6 +47,7 @@ cdef struct Recount:
     int64_t *on_clean
     int64_t *on_lru         # of each memcg and node
     int64_t *live           # of each segment
+    int64_t in_files[NR_FILES]
 
 cdef list check_core(Core *c)
 cdef void note(Findings *f, int what, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e) noexcept nogil

@@ -10,10 +10,13 @@ from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.device.device import (
+    FILE_SHIFT,
     NO_SEGMENT,
+    NR_FILES,
     SEG_FREE,
     SEG_TRIMMING,
     SEGMENT_SHIFT,
+    offset_of,
     record_bytes,
 )
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
@@ -74,6 +77,7 @@ TEXTS = (
     "memcg {0}: {1} does not belong on the list of active children",
     "memcg {0}: {1} active children, {2} counted",
     "memcg {0}: active is {1}",
+    "file {0} of a parent: {1} bytes live, {2} counted",
 )
 
 
@@ -185,8 +189,10 @@ def check_all(c, r, f):
                 r.on_lru[owner * NR_NODES + e.node] += 1
         elif e.state == ON_DISK:
             lengths[C_DISK] = length
-            s = cython.cast(uint32_t, e.data >> SEGMENT_SHIFT)
-            if s >= d.nr:
+            s = cython.cast(uint32_t, offset_of(e.data) >> SEGMENT_SHIFT)
+            if e.data >> FILE_SHIFT != d.file >> FILE_SHIFT:
+                r.in_files[e.data >> FILE_SHIFT] += record_bytes(length)
+            elif s >= d.nr:
                 note(f, W_OUTSIDE, i, e.data, 0, 0, 0)
             else:
                 r.live[s] += record_bytes(length)
@@ -302,6 +308,9 @@ def check_device(c, r, f):
         nr_free += d.segments[s].state == SEG_FREE
         if r.live[s] != d.segments[s].live:
             note(f, W_SEGMENT, s, r.live[s], d.segments[s].live, 0, 0)
+    for s in range(NR_FILES):
+        if c.files[s] != cython.NULL and r.in_files[s] != c.files[s].live:
+            note(f, W_FILE, s, c.files[s].live, r.in_files[s], 0, 0)
     if live != d.live_bytes or nr_free != d.nr_free:
         note(f, W_DEVICE, live, nr_free, d.live_bytes, d.nr_free, 0)
     chain: int64_t = 0

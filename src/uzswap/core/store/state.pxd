@@ -2,8 +2,10 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.store.codec cimport Codec, NR_CODECS, Worker
-from uzswap.core.device.device cimport Device
-from uzswap.core.device.device_io cimport Request
+from uzswap.core.device.device cimport Device, NR_FILES
+from uzswap.core.device.device_io cimport DeviceIO, Request
+from uzswap.core.device.lending cimport Inherited
+from uzswap.core.gate cimport uz_gate
 from uzswap.core.store.dictionary cimport Dictionary
 from uzswap.core.store.entries cimport Delta, Entry, Table
 from uzswap.core.store.histogram cimport NR_HISTOGRAMS, Histogram
@@ -43,7 +45,7 @@ cdef struct Flight:
 
 # One writeback request's way to the device.
 cdef struct Stream:
-    Stream *next
+    Stream *next            # of those that are idle, or of those in use
     Flight flights[NR_FLIGHTS]
     int current
     uint32_t segment        # OPEN and ours, or NO_SEGMENT
@@ -82,7 +84,13 @@ cdef struct Core:
     int trimming            # it is under way
     int has_aio             # a stream writes asynchronously
     Worker *workers
-    Stream *streams
+    Stream *streams         # idle
+    Stream *used            # those that somebody has
+    uz_gate gate            # of operations; those on pages have Pager.gate, which is shut after this one
+    Inherited *files[NR_FILES]  # that this process has from those above it, by number; the device's own is none of them
+    int file_unused         # one of these has nothing in it any more
+    int pid                 # the process whose this is
+    int lease               # for the child that is being forked: what it keeps of the device's own; or -1
     int nodes
     int enabled
     int same_as_value
@@ -117,11 +125,14 @@ cdef void clean_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcep
 cdef void codec_unref(Core *c, int slot) noexcept nogil
 cdef void retire(Core *c, int slot) noexcept nogil
 cdef void free_retired(Core *c) noexcept nogil
+cdef void on_disk_dead(Core *c, uint64_t place, uint32_t length) noexcept nogil
 cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
 cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
 cdef int64_t reserve_below(int64_t limit) noexcept nogil
 cdef int64_t room_in(Core *c, uint32_t memcg, int *resident) noexcept nogil
+cdef DeviceIO *file_at(Core *c, uint64_t place, uint64_t *nonce) noexcept nogil
 cdef void trim_device(Core *c) noexcept nogil
+cdef void close_unused(Core *c) noexcept nogil
 cdef void trim_all(void *arg) noexcept nogil
 cdef void give_back(Core *c) noexcept nogil
 cdef void stream_free(Stream *s) noexcept nogil

@@ -5,17 +5,23 @@ from cython.cimports.libc.errno import ENODEV
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free
 from cython.cimports.libc.string import memset
+from cython.cimports.posix.unistd import getpid
 from cython.cimports.uzswap.core.device.device import (
+    FILE_SHIFT,
     NO_SEGMENT,
+    NR_FILES,
     SEGMENT_BYTES,
     SEGMENT_SHIFT,
     device_destroy,
+    record_bytes,
     record_dead,
     segment_to_trim,
     segment_trimmed,
     wants_trim,
 )
-from cython.cimports.uzswap.core.device.device_io import ASK_CALL, device_ask, device_punch
+from cython.cimports.uzswap.core.device.device_io import ASK_CALL, device_ask, device_punch, still_ours
+from cython.cimports.uzswap.core.device.lending import inherited_close, leases_drop, leases_look
+from cython.cimports.uzswap.core.gate import uz_gate_destroy, uz_gate_init, uz_leave, uz_try_enter
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_destroy,
     pthread_mutex_init,
@@ -26,6 +32,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_private_free,
     uz_ram_bytes,
 )
+from cython.cimports.uzswap.core.paging.uffd import uz_pause
 from cython.cimports.uzswap.core.store.codec import ALG_LZ4, Worker, worker_free, worker_new
 from cython.cimports.uzswap.core.store.dictionary import dictionaries_free
 from cython.cimports.uzswap.core.store.entries import (
@@ -73,6 +80,9 @@ def core_init(c, nodes):
         return -1
     pthread_mutex_init(cython.address(c.lock), cython.NULL)
     pthread_mutex_init(cython.address(c.cleaning), cython.NULL)
+    uz_gate_init(cython.address(c.gate))
+    c.lease = -1
+    c.pid = getpid()
     c.nodes = nodes
     c.enabled = 1
     c.same_as_value = 1
@@ -84,7 +94,12 @@ def core_init(c, nodes):
 
 
 def core_destroy(c):
+    k: cython.int
+    for k in range(NR_FILES):
+        if c.files[k] != cython.NULL:
+            inherited_close(c.files[k])
     if c.has_device:
+        leases_drop(cython.address(c.device))
         device_destroy(cython.address(c.device))
     idle_free(c.workers, c.streams)
     i: cython.int
@@ -95,6 +110,7 @@ def core_destroy(c):
     table_destroy(cython.address(c.t))
     pthread_mutex_destroy(cython.address(c.lock))
     pthread_mutex_destroy(cython.address(c.cleaning))
+    uz_gate_destroy(cython.address(c.gate))
 
 
 def stream_free(s):
@@ -227,6 +243,29 @@ def free_retired(c):
     dictionaries_free(d)
 
 
+def file_at(c, place, nonce):
+    """The file in which something on disk is, and what its records are sealed with; NULL when it could not be had."""
+    if place >> FILE_SHIFT == c.device.file >> FILE_SHIFT:
+        nonce[0] = c.device.nonce
+        return cython.address(c.device.io)
+    file = c.files[place >> FILE_SHIFT]
+    if file == cython.NULL:
+        return cython.NULL
+    nonce[0] = file.nonce
+    return cython.address(file.io)
+
+
+def on_disk_dead(c, place, length):
+    if place >> FILE_SHIFT == c.device.file >> FILE_SHIFT:
+        record_dead(cython.address(c.device), place, length)
+        return
+    file = c.files[place >> FILE_SHIFT]
+    if file != cython.NULL:
+        file.live -= record_bytes(length)
+        if not file.live:
+            c.file_unused = 1
+
+
 def entry_drop(c, d, index):
     """Release all that an entry has, whatever its state, and the entry itself."""
     t = cython.address(c.t)
@@ -240,7 +279,7 @@ def entry_drop(c, d, index):
         leave_pool(c, d, index, owner)
         codec_unref(c, e.codec)
     elif e.state == ON_DISK:
-        record_dead(cython.address(c.device), e.data, cython.cast(uint32_t, e.length_1) + 1)
+        on_disk_dead(c, e.data, cython.cast(uint32_t, e.length_1) + 1)
         delta_add(t, d, owner, C_DISK, -(cython.cast(int64_t, e.length_1) + 1))
         codec_unref(c, e.codec)
     elif e.state == GOING_TO_DISK:
@@ -320,7 +359,15 @@ def trim_device(c):
 
     The device's threads do it: punching is I/O, and who frees an array holds the GIL.
     """
-    if not c.has_device or not wants_trim(cython.address(c.device)):
+    if not c.has_device:
+        return
+    if c.file_unused:
+        close_unused(c)
+    if c.device.nr_lent:
+        pthread_mutex_lock(cython.address(c.lock))
+        leases_look(cython.address(c.device))
+        pthread_mutex_unlock(cython.address(c.lock))
+    if not wants_trim(cython.address(c.device)):
         return
     pthread_mutex_lock(cython.address(c.lock))
     ask: cython.bint = not c.trimming
@@ -333,19 +380,45 @@ def trim_device(c):
         device_ask(cython.address(c.device.io), cython.address(c.trim))
 
 
+def close_unused(c):
+    """Close what this process has from those above it, where nothing of it is wanted any more.
+
+    Only in the program's table of descriptors they can be: who has another leaves it to others.
+    """
+    k: cython.int
+    for k in range(NR_FILES):
+        pthread_mutex_lock(cython.address(c.lock))
+        file = c.files[k]
+        take: cython.bint = file != cython.NULL and not file.live and still_ours(cython.address(file.io))
+        if take:
+            c.files[k] = cython.NULL
+            c.file_unused = 0
+        pthread_mutex_unlock(cython.address(c.lock))
+        if take:
+            inherited_close(file)
+
+
 def trim_all(arg):
+    """Called by a thread of the device, which may not wait at the gate: those within may wait for it."""
     c = cython.cast(cython.pointer(Core), arg)
     d = cython.address(c.device)
     failed: cython.int = 0
-    pthread_mutex_lock(cython.address(c.lock))
-    while not failed and not d.io.closing:
-        s = segment_to_trim(d)
-        if s == NO_SEGMENT:
-            break
-        pthread_mutex_unlock(cython.address(c.lock))
-        failed = device_punch(cython.address(d.io), cython.cast(uint64_t, s) << SEGMENT_SHIFT, SEGMENT_BYTES)
+    s: uint32_t = 0
+    while s != NO_SEGMENT:
+        if not uz_try_enter(cython.address(c.gate)):
+            # Later: a fork is under way.
+            uz_pause(1)
+            device_ask(cython.address(d.io), cython.address(c.trim))
+            return
         pthread_mutex_lock(cython.address(c.lock))
-        segment_trimmed(d, s, failed)
-    # Last, and in the same hold as the last look: what becomes free from now on asks anew.
-    c.trimming = 0
-    pthread_mutex_unlock(cython.address(c.lock))
+        s = NO_SEGMENT if failed or d.io.closing else segment_to_trim(d)
+        if s == NO_SEGMENT:
+            # In the same hold as the last look: what becomes free from now on asks anew.
+            c.trimming = 0
+        pthread_mutex_unlock(cython.address(c.lock))
+        if s != NO_SEGMENT:
+            failed = device_punch(cython.address(d.io), cython.cast(uint64_t, s) << SEGMENT_SHIFT, SEGMENT_BYTES)
+            pthread_mutex_lock(cython.address(c.lock))
+            segment_trimmed(d, s, failed)
+            pthread_mutex_unlock(cython.address(c.lock))
+        uz_leave(cython.address(c.gate))

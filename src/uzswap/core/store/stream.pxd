@@ -15,3 +15,6 @@ cdef void flight_settle(Core *c, Stream *s, Flight *f) noexcept nogil
 cdef void settle_written(Core *c, Stream *s, Flight *f) noexcept nogil
 cdef void settle_cleaned(Core *c, Stream *s, Flight *f) noexcept nogil
 cdef void fail_entry(Core *c, uint32_t index, uint32_t owner) noexcept nogil
+cdef int device_own(Core *c) noexcept nogil
+cdef void not_used(Core *c, Stream *s) noexcept nogil
+cdef void streams_inherit(Core *c) noexcept nogil

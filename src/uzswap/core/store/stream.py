@@ -14,10 +14,12 @@ from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.device.device import (
     BLOCK,
     NO_SEGMENT,
+    RESERVE,
     SEG_SEALED,
     SEGMENT_BYTES,
     SEGMENT_SHIFT,
     Record,
+    offset_of,
     record_bytes,
     record_checksum,
     record_dead,
@@ -27,16 +29,21 @@ from cython.cimports.uzswap.core.device.device import (
     segment_take,
     segment_to_clean,
     segment_unpin,
+    segments_init,
 )
 from cython.cimports.uzswap.core.device.device_io import (
     ASK_SUBMIT,
     ASK_WRITE,
     SUBMITTED,
+    DeviceIO,
     device_ask,
     device_ask_and_wait,
+    device_io_begin,
+    device_io_wait,
     device_read,
     device_wait,
 )
+from cython.cimports.uzswap.core.device.lending import leases_look
 from cython.cimports.uzswap.core.libc_ext import (
     io_event,
     prefetch,
@@ -47,6 +54,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_io_wait,
     uz_private,
     uz_private_free,
+    uz_random64,
 )
 from cython.cimports.uzswap.core.store.entries import (
     C_DISK,
@@ -78,6 +86,7 @@ from cython.cimports.uzswap.core.store.state import (
     born_units,
     core_now,
     entry_drop,
+    idle_free,
     leave_pool,
     stream_free,
     whole_pages,
@@ -88,6 +97,7 @@ from cython.cimports.uzswap.core.store.state import (
 
 def stream_get(c):
     """A stream for one request; NULL without memory."""
+    homeless: cython.bint = device_own(c) != 0
     pthread_mutex_lock(cython.address(c.lock))
     s = c.streams
     if s != cython.NULL:
@@ -119,12 +129,50 @@ def stream_get(c):
         s.flights[i].n = s.flights[i].fill = 0
         s.flights[i].segment = NO_SEGMENT
         s.flights[i].under_way = 0
+    s.no_space = homeless
+    pthread_mutex_lock(cython.address(c.lock))
+    s.next = c.used
+    c.used = s
+    pthread_mutex_unlock(cython.address(c.lock))
     return s
+
+
+def device_own(c):
+    """A forked child makes a file of its own when it first writes.  0 or -errno."""
+    d = cython.address(c.device)
+    if d.nr:
+        return 0
+    failed: cython.int = 0 if d.most else -ENOSPC
+    pthread_mutex_lock(cython.address(c.cleaning))
+    if not failed and not d.nr:
+        memset(cython.address(d.io), 0, cython.sizeof(DeviceIO))
+        d.io.fd = d.io.also = -1
+        d.io.directory = d.directory
+        d.io.nbytes = cython.cast(uint64_t, d.most) << SEGMENT_SHIFT
+        d.nonce = uz_random64()
+        failed = device_io_begin(cython.address(d.io))
+        if not failed:
+            failed = device_io_wait(cython.address(d.io))
+        if not failed:
+            pthread_mutex_lock(cython.address(c.lock))
+            failed = segments_init(d)
+            pthread_mutex_unlock(cython.address(c.lock))
+    pthread_mutex_unlock(cython.address(c.cleaning))
+    return failed
+
+
+def not_used(c, s):
+    """Take a stream off the list of those that somebody has.  Called with the lock."""
+    at = cython.address(c.used)
+    while at[0] != s:
+        at = cython.address(at[0].next)
+    at[0] = s.next
 
 
 def stream_put(c, s):
     """Hand a finished stream back."""
     pthread_mutex_lock(cython.address(c.lock))
+    not_used(c, s)
     if s.segment != NO_SEGMENT:
         segment_put(cython.address(c.device), s.segment)
         s.segment = NO_SEGMENT
@@ -291,7 +339,7 @@ def settle_written(c, s, f):
                 delta_add(t, cython.address(d), owner, C_PROACTIVE_B, length)
         e.flags &= ~(WRITING | REFERENCED | FAILED)
         e.state = ON_DISK
-        e.data = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + item.offset
+        e.data = c.device.file + (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + item.offset
         c.device.segments[f.segment].live += record_bytes(length)
         c.device.live_bytes += record_bytes(length)
         delta_add(t, cython.address(d), owner, C_PSWPOUT, pages)
@@ -312,7 +360,7 @@ def settle_cleaned(c, s, f):
         if e.gen != item.gen or e.state != ON_DISK or e.flags & HELD or e.data != s.old[item.position]:
             continue
         length = cython.cast(uint32_t, e.length_1) + 1
-        e.data = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + item.offset
+        e.data = c.device.file + (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + item.offset
         c.device.segments[f.segment].live += record_bytes(length)
         c.device.live_bytes += record_bytes(length)
         record_dead(cython.address(c.device), s.old[item.position], length)
@@ -344,6 +392,8 @@ def stream_advance(c, s, length):
     full: cython.bint = s.segment == NO_SEGMENT or start + need > SEGMENT_BYTES
     while full:
         pthread_mutex_lock(cython.address(c.lock))
+        if d.nr_lent and d.nr_free <= RESERVE:
+            leases_look(d)
         fresh = segment_take(d, need, s.for_cleaning)
         if fresh != NO_SEGMENT and s.segment != NO_SEGMENT:
             segment_put(d, s.segment)
@@ -400,7 +450,7 @@ def clean_one(c):
         pthread_mutex_unlock(cython.address(c.cleaning))
         return ENOSPC
     error: cython.int = 0
-    base = cython.cast(uint64_t, victim) << SEGMENT_SHIFT
+    base = d.file + (cython.cast(uint64_t, victim) << SEGMENT_SHIFT)
     s = stream_get(c)
     buf = cython.cast(cython.p_char, uz_private(SEGMENT_BYTES))
     if s == cython.NULL or buf == cython.NULL:
@@ -410,7 +460,7 @@ def clean_one(c):
         if s.old == cython.NULL:
             error = ENOMEM
     if not error:
-        error = -device_read(cython.address(d.io), buf, base, used)
+        error = -device_read(cython.address(d.io), buf, offset_of(base), used)
     at: uint32_t = 0
     wanted: uint32_t = 0
     if not error:
@@ -431,7 +481,7 @@ def clean_one(c):
         e = entry_at(t, r.handle)
         wanted = e != cython.NULL and e.state == ON_DISK and e.data == base + at and not e.flags & HELD
         if wanted and not record_valid(
-            d, r, r.handle, cython.cast(uint32_t, e.length_1) + 1, cython.cast(uint32_t, e.size_1) + 1
+            d.nonce, r, r.handle, cython.cast(uint32_t, e.length_1) + 1, cython.cast(uint32_t, e.size_1) + 1
         ):
             # The header names an entry, but the bytes are not its bytes.  It stays here, and every access says so.
             wanted = 0
@@ -467,3 +517,38 @@ def clean_one(c):
     pthread_mutex_unlock(cython.address(c.lock))
     pthread_mutex_unlock(cython.address(c.cleaning))
     return error
+
+
+# Forks
+
+
+def streams_inherit(c):
+    """In a child: what its parent's threads were about to write is as it was, and the streams are as new.
+
+    Who forked may have one itself, and goes on with it.
+    """
+    t = cython.address(c.t)
+    k: cython.int
+    i: uint32_t
+    s = c.used
+    while s != cython.NULL:
+        for k in range(NR_FLIGHTS):
+            f = cython.address(s.flights[k])
+            for i in range(f.n):
+                e = cython.address(t.entries[f.items[i].index])
+                if e.gen == f.items[i].gen and e.flags & WRITING:
+                    e.flags &= ~WRITING
+                    lru_add_tail(t, f.items[i].index, owner_of(t, e))
+            f.n = f.fill = 0
+            f.segment = NO_SEGMENT
+            f.under_way = 0
+        s.segment = NO_SEGMENT
+        s.has_aio = s.no_space = s.error = 0
+        s = s.next
+    s = c.streams
+    while s != cython.NULL:
+        s.has_aio = 0  # the context is the parent's
+        s = s.next
+    idle_free(cython.NULL, c.streams)
+    c.streams = cython.NULL
+    c.has_aio = c.trimming = 0

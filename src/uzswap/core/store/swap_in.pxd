@@ -1,5 +1,5 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from uzswap.core.device.device_io cimport Request
+from uzswap.core.device.device_io cimport DeviceIO, Request
 from uzswap.core.store.codec cimport Worker
 from uzswap.core.store.entries cimport Delta, Entry
 from uzswap.core.store.spans cimport Span
@@ -28,6 +28,8 @@ cdef struct Found:
 cdef struct Reading:
     int first                   # the first of them, and how many: indices into Load.on_disk
     int n
+    DeviceIO *io                # of its file, whose records are sealed with the nonce
+    uint64_t nonce
     uint64_t start
     size_t nbytes
     char *buf

@@ -6,10 +6,10 @@ thread is loading, is EBUSY: handles have one owner.
 """
 
 import cython
-from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, ENOMEM, ESTALE
+from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, EIO, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.uzswap.core.device.device import BLOCK, Record, record_bytes, record_valid
+from cython.cimports.uzswap.core.device.device import BLOCK, Record, offset_of, record_bytes, record_valid
 from cython.cimports.uzswap.core.device.device_io import ASK_READ, device_ask, device_read, device_wait
 from cython.cimports.uzswap.core.libc_ext import (
     prefetch,
@@ -47,7 +47,7 @@ from cython.cimports.uzswap.core.store.histogram import (
     observe,
 )
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
-from cython.cimports.uzswap.core.store.state import entry_drop, give_back, whole_pages, worker_get, worker_put
+from cython.cimports.uzswap.core.store.state import entry_drop, file_at, give_back, whole_pages, worker_get, worker_put
 
 
 def fits(load, i, size):
@@ -129,7 +129,10 @@ def sort_by_place(load, n):
 
 
 def next_reading(load, first, n, r):
-    """Plan a read of entries that stand close together, the first of them given; the index of the first behind it."""
+    """Plan a read of entries that stand close together, the first of them given; the index of the first behind it.
+
+    Places in two files are never close.
+    """
     begin = load.found[load.on_disk[first]].data
     r.start = begin & ~cython.cast(uint64_t, BLOCK - 1)
     end = begin + record_bytes(load.found[load.on_disk[first]].length)
@@ -164,6 +167,10 @@ def read_entries(c, load, n):
             following = next_reading(load, i, n, r)
             if planned and total + r.nbytes > READINGS_BYTES:
                 break
+            r.io = file_at(c, r.start, cython.address(r.nonce))
+            if r.io == cython.NULL:
+                load.failed = load.found[load.on_disk[r.first]].position
+                return EIO
             i = following
             total += r.nbytes
             planned += 1
@@ -180,14 +187,14 @@ def read_entries(c, load, n):
                 memset(cython.address(r.ask), 0, cython.sizeof(Request))
                 r.ask.op = ASK_READ
                 r.ask.buf = r.buf
-                r.ask.offset = r.start
+                r.ask.offset = offset_of(r.start)
                 r.ask.n = r.nbytes
-                device_ask(cython.address(c.device.io), cython.address(r.ask))
+                device_ask(r.io, cython.address(r.ask))
         last = cython.address(load.readings[planned - 1])
-        last.ask.error = device_read(cython.address(c.device.io), last.buf, last.start, last.nbytes)
+        last.ask.error = device_read(last.io, last.buf, offset_of(last.start), last.nbytes)
         for k in range(planned - 1):
             # All of them, whatever fails: they are written to until they are answered.
-            device_wait(cython.address(c.device.io), cython.address(load.readings[k].ask))
+            device_wait(load.readings[k].io, cython.address(load.readings[k].ask))
         load.disk_ns += uz_monotonic_ns() - asked
         for k in range(planned):
             error = unpack_all(c, load, cython.address(load.readings[k]))
@@ -206,7 +213,7 @@ def unpack_all(c, load, r):
         f = cython.address(load.found[load.on_disk[i]])
         record = cython.cast(cython.pointer(Record), r.buf + (f.data - r.start))
         load.failed = f.position
-        if not record_valid(cython.address(c.device), record, f.handle, f.length, f.size):
+        if not record_valid(r.nonce, record, f.handle, f.length, f.size):
             return EBADMSG
         error = unpack(c, load, f, r.buf + (f.data - r.start) + cython.sizeof(Record))
         if error:
