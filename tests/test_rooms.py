@@ -35,8 +35,8 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),
-    # The relay is the descriptor table of a mount's own.
-    "serve": frozenset({"cgroup", "client", "core.boundary.relay", "engine", "files"}),
+    # The descriptor table of a mount's own, and what Python has of the threads of libfuse.
+    "serve": frozenset({"cgroup", "client", "core.boundary.relay", "core.boundary.thread_state", "engine", "files"}),
     "client": frozenset(),
     # A client alone: it works on the kernel's cgroups as on an engine's.
     "agent": frozenset({"client"}),

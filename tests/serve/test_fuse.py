@@ -492,3 +492,48 @@ def test_mount_types_are_read_without_touching_the_mount(private: Path) -> None:
     assert mounted_type(private) is None
     assert not is_stale(private)
     assert not is_stale(private / "nothing")
+
+
+def test_a_directory_tells_at_once_what_was_made_and_removed_by_other_ways(z: Zswap, g: MemCgroup, m: Path) -> None:
+    directory = m / "cgroup" / "g"
+    for _ in range(20):
+        links = directory.stat().st_nlink
+        child = z.cgroup("/g/child")
+        assert directory.stat().st_nlink == links + 1
+        child.remove()
+        assert directory.stat().st_nlink == links
+        assert not (directory / "child").exists()
+
+
+def test_the_threads_of_a_mount_leave_no_states(private: Path) -> None:
+    code = """
+        import ctypes, sys, threading, uzswap
+        api = ctypes.pythonapi
+        for function in (api.PyInterpreterState_Get, api.PyInterpreterState_ThreadHead, api.PyThreadState_Next):
+            function.restype = ctypes.c_void_p
+
+        def nr_states():
+            state, n = api.PyInterpreterState_ThreadHead(ctypes.c_void_p(api.PyInterpreterState_Get())), 0
+            while state:
+                state, n = api.PyThreadState_Next(ctypes.c_void_p(state)), n + 1
+            return n
+
+        def read():
+            for _ in range(20):
+                open(sys.argv[1] + "/vmstat").read()
+
+        with uzswap.Zswap(swap=None) as z:
+            before = nr_states()
+            for _ in range(3):
+                with z.mount(sys.argv[1]):
+                    readers = [threading.Thread(target=read) for _ in range(30)]
+                    for reader in readers:
+                        reader.start()
+                    for reader in readers:
+                        reader.join()
+                    kept = nr_states() - before
+                print(kept > 1, nr_states() - before)
+    """
+    done = run(code, [str(private / "m")]).check()
+    assert done.stdout == "True 0\n" * 3
+    assert not done.stderr

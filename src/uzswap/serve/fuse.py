@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from uzswap.client.mounts import attach, is_stale, mounted_on, prepare, take_away
 from uzswap.core.boundary.relay import Relay
+from uzswap.core.boundary.thread_state import keep_thread_state
 from uzswap.engine.lifetime import on_fork
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_condition, make_lock
@@ -90,7 +91,10 @@ class _Open(NamedTuple):
 
 
 class _Operations(mfusepy.Operations):  # type: ignore[misc]
-    """What libfuse calls, in many threads; ``fh`` numbers what is open, and with it ``path`` is None."""
+    """What libfuse calls, in many threads; ``fh`` numbers what is open, and with it ``path`` is None.
+
+    What is called most keeps the state that Python has of libfuse's thread: every thread does it sooner or later.
+    """
 
     use_ns = True
     # The path of an open file means nothing: its cgroup may be gone, and another may have its name.
@@ -122,6 +126,7 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
     # Names
 
     def getattr(self, path: str | None, fh: int | None = None) -> dict[str, int]:
+        keep_thread_state()
         node: Node
         if path is not None:
             node = self._tree.lookup(path)
@@ -219,6 +224,7 @@ class _Operations(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
+        keep_thread_state()
         return self.open_files[fh].file.read(size, offset)
 
     def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
