@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 #: Words of the usual length, drawn as in a text: few are frequent (a Zipf law).
-_WORDS: Final = [f"{a}{b}{c}" for a in ("re", "in", "con", "so", "ma") for b in ("te", "ni", "ra", "lo") for c in "xsd"]
+_WORDS: Final = [f"{a}{b}{c}" for a in ("re", "in", "con", "so", "ma") for b in ("tu", "ni", "ra", "lo") for c in "xsd"]
 _WEIGHTS: Final = [1 / rank for rank in range(1, len(_WORDS) + 1)]
 
 
