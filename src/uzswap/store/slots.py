@@ -941,7 +941,8 @@ class Slots:
         if self._loads.get(slot) is load:
             del self._loads[slot]
         load.done = True
-        if load.over is not None:
+        # Unlocked: in a forked child, the lock of a waiter that was about to take it.
+        if load.over is not None and load.over.locked():
             load.over.release()
 
     # Going out

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.core.paging.rig import MIB, counting, in_each_mode, job, noise, out_of_memory, to_disk
+from tests.core.paging.rig import BY_CHANCE, MIB, Mode, counting, in_each_mode, job, noise, out_of_memory, to_disk
 from tests.support.leaks import Snapshot
 from tests.support.soak import longer
 
@@ -723,7 +723,7 @@ def test_rows_are_taken_and_put_in_a_child(z: Zswap) -> None:
     assert ended(pid) == 0
 
 
-@in_each_mode()
+@in_each_mode(known={Mode.FULL: BY_CHANCE + "in one whole run of some thirty a child ended wrongly, on a busy machine"})
 def test_forks_while_threads_take_and_put(z: Zswap) -> None:
     """Into arrays that are paged themselves, so that copying waits for faults: a fork must not wait for these."""
     group, x = filled(z)
