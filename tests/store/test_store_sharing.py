@@ -152,3 +152,21 @@ def test_an_array_of_the_engines_own_is_not_charged_a_second_time(engine: Engine
         store.check()
         assert (store["view"][0] == 1).all()
     del array
+
+
+def test_a_value_that_cannot_be_charged_anew_leaves_the_charge_as_it_was(engine: EngineFactory) -> None:
+    """Whatever ends the charge: no room, or what the handler of a signal raises out of it."""
+    cgroup = engine().cgroup("/a")
+    with Store[int, Any](cgroup) as store:
+        held = store[0] = [b"x" * 1000]
+        before = store.resident_bytes
+        cgroup.write("memory.max", "8K")
+        held.append(b"y" * 100_000)
+        with pytest.raises(MemoryError):
+            store.reweigh()
+        assert store.resident_bytes == before
+        assert int(cgroup.read("memory.current")) == whole_pages(before)
+        store.check()
+        cgroup.write("memory.max", "max")
+        assert store.reweigh() > 100_000
+        store.check()

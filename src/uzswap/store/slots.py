@@ -476,15 +476,7 @@ class Slots:
                         form = RESIDENT  # the loader finds its chunks replaced, and frees them
                     break
         finally:
-            if part is not None:
-                # It did not become the store's; others may have come to share the memory that it was charged for.
-                kept = more - self._buffers.leave(part)
-                self.resident_bytes += kept
-                charged -= kept
-            if charged < 0:
-                self._charge(-charged, True)
-            else:
-                self._release(charged)
+            self._give_back(charged, more, part)
             self._free(form, at)
         if self.closed:
             self.clear()  # it came behind the back of close()
@@ -561,25 +553,29 @@ class Slots:
             more, part = self._buffers.join(blocks)
             weight += more
         # This variable is an outside reference: a reclaim for the charge leaves the value alone.
-        charged: int64_t = weight - before if weight > before else 0
+        charged: int64_t = 0
         try:
-            self._charge(charged, False)
+            if weight > before:
+                self._charge(weight - before, False)
+                charged = weight - before
             if r.slot != cython.NULL and r.value is value and r.weight == before:
                 charged -= weight - before + self._leave(r)
                 self._set_weight(r, weight)
                 r.more, r.part, part = more, part, None
-        except MemoryError:
-            charged = 0
-            raise
         finally:
-            if part is not None:
-                kept = more - self._buffers.leave(part)
-                self.resident_bytes += kept
-                charged -= kept
-            if charged < 0:
-                self._charge(-charged, True)
-            else:
-                self._release(charged)
+            self._give_back(charged, more, part)
+
+    def _give_back(self, charged, more, part):
+        """Release what was charged for a value and is not needed; of a part that did not become a value's, all of it."""
+        if part is not None:
+            # Others may have come to share the memory that it was charged for.
+            kept: int64_t = more - self._buffers.leave(part)
+            self.resident_bytes += kept
+            charged -= kept
+        if charged < 0:
+            self._charge(-charged, True)
+        else:
+            self._release(charged)
 
     def _weigh(self, once, blocks):
         """Bytes of the one value in a list, which is emptied, without the blocks that others may have a part of."""
