@@ -566,7 +566,7 @@ class Slots:
             self._give_back(charged, more, part)
 
     def _give_back(self, charged, more, part):
-        """Release what was charged for a value and is not needed; of a part that did not become a value's, all of it."""
+        """Release what was charged for a value and is not needed; with it a part that did not become a value's."""
         if part is not None:
             # Others may have come to share the memory that it was charged for.
             kept: int64_t = more - self._buffers.leave(part)
