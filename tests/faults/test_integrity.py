@@ -23,8 +23,7 @@ from tests.support.pages import PAGE_SIZE, page_of_length, random_page
 from uzswap import IntegrityError, ReclaimError, ReclaimIncomplete, Store, Zswap
 
 if TYPE_CHECKING:
-    from tests.conftest import EngineFactory
-    from tests.conftest import Tally
+    from tests.conftest import EngineFactory, Tally
 
     from uzswap.core.boundary.engine import Handles
 
@@ -56,7 +55,7 @@ def write_back(z: Zswap) -> None:
 
 def is_eio(z: Zswap, handle: int) -> None:
     for load in (z.fault_in, lambda h: z.fault_in_many(np.array([h], np.uint64))):
-        with pytest.raises(IntegrityError, match="/a.*checksum") as info:
+        with pytest.raises(IntegrityError, match=r"/a.*checksum") as info:
             load(int(handle))
         assert info.value.errno == errno.EIO
 
