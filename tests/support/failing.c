@@ -38,7 +38,7 @@ static struct {
     atomic_long met, after, count, error, least, mode, struck;
 } plans[KINDS];
 static atomic_long ahead;
-static atomic_int ours_only;
+static atomic_int ours_only, never_direct;
 
 /* Where the engine's own code is, so that Python's calls can be told from it. */
 enum { MOST_RANGES = 256 };
@@ -80,6 +80,7 @@ void failing_plan(int kind, long after, long count, long error, long least, long
 }
 long failing_met(int kind) { return plans[kind].met; }
 long failing_struck(int kind) { return plans[kind].struck; }
+void failing_direct(int never) { never_direct = never; }
 void failing_clock(long seconds) { ahead = seconds; }
 
 static int fails_from(const void *from, int kind, size_t bytes) {
@@ -160,8 +161,9 @@ int open64(const char *path, int flags, ...) {
     int mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(list, int) : 0;
     va_end(list);
     if (!real) real = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64");
-    if (!fails(OPEN, 0)) return real(path, flags, mode);
-    errno = plans[OPEN].error;
+    if (flags & O_DIRECT && never_direct) errno = EINVAL;
+    else if (fails(OPEN, 0)) errno = plans[OPEN].error;
+    else return real(path, flags, mode);
     return -1;
 }
 

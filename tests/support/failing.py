@@ -113,3 +113,8 @@ def struck(kind: str) -> int:
 def set_clock(ahead: int) -> None:
     """Have the wall clock be so many seconds ahead."""
     ctypes.CDLL(None).failing_clock(ctypes.c_long(ahead))
+
+
+def refuse_direct() -> None:
+    """From now on no file system knows O_DIRECT, whoever asks."""
+    ctypes.CDLL(None).failing_direct(1)
