@@ -1,6 +1,6 @@
 """One run for each position at which a call can fail: a child each, until a run meets no fault.
 
-    python -m tests.faults.positions DIRECTORY SEED STEPS STRIDE OFFSET KIND:MODE:ERRNO...
+    python -m tests.faults.positions DIRECTORY SEED STEPS KIND:MODE:ERRNO:STRIDE...
 
 A program that has support/failing.c preloaded.  Everything is imported once; a run is a fork of that, with an engine of
 its own, whose history (world.py) meets the fault at the n-th call of a kind.  It ends with a comparison of everything,
@@ -106,12 +106,12 @@ def run(*what: Any) -> dict[str, Any]:
         return {"wrong": f"{how}\n{log.read().decode(errors='replace')}"}
 
 
-def every(directory: str, seed: int, steps: int, stride: int, offset: int, what: str) -> dict[str, Any]:
-    """Every stride-th position of one kind of fault."""
-    kind, mode, name = what.split(":")
+def every(directory: str, seed: int, steps: int, what: str) -> dict[str, Any]:
+    """Every stride-th position of one kind of fault, from another one on for each seed."""
+    kind, mode, name, stride = what.split(":")
     number = getattr(errno, name) if name else 0
     total: dict[str, Any] = {"positions": 0, "struck": 0, "compared": 0, "damaged": 0, "errors": {}, "wrong": []}
-    after = offset
+    after = seed % int(stride)
     while True:
         told = run(seed, steps, kind, mode, number, after)
         total["positions"] += 1
@@ -119,7 +119,7 @@ def every(directory: str, seed: int, steps: int, stride: int, offset: int, what:
             total["wrong"].append(f"{what} at {after} of seed {seed}, {steps} steps: {told['wrong']}")
             if len(total["wrong"]) > 3:
                 return total
-            after += stride
+            after += int(stride)
             continue
         for key in ("struck", "compared", "damaged"):
             total[key] += told[key]
@@ -130,15 +130,15 @@ def every(directory: str, seed: int, steps: int, stride: int, offset: int, what:
             total["wrong"].append(f"{what} at {after}: files were left: {left}")
         if not told["struck"]:
             return total
-        after += stride
+        after += int(stride)
 
 
 def main() -> None:
-    directory, seed, steps, stride, offset, *kinds = sys.argv[1:]
+    directory, seed, steps, *kinds = sys.argv[1:]
     os.environ["TMPDIR"] = tempfile.tempdir = directory
     failing.only("/uzswap/")
     for what in kinds:
-        print(json.dumps({what: every(directory, int(seed), int(steps), int(stride), int(offset), what)}), flush=True)
+        print(json.dumps(every(directory, int(seed), int(steps), what)), flush=True)
 
 
 if __name__ == "__main__":
