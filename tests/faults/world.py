@@ -85,6 +85,10 @@ class World:
         Of the history.
     lies
         The device may lose and damage what it was given, which is no error but has to be found.
+    z
+        An engine that is shared with others; by default one is made.
+    prefix
+        Of the cgroups' paths.
     options
         Of the engine.
 
@@ -96,7 +100,7 @@ class World:
         How many it has made fail.
     """
 
-    def __init__(self, seed: int, lies: bool = False, **options: Any) -> None:
+    def __init__(self, seed: int, lies: bool = False, z: Zswap | None = None, prefix: str = "", **options: Any) -> None:
         self.rng = random.Random(seed)
         self.lies = lies
         self.compared = 0
@@ -107,11 +111,18 @@ class World:
         self.struck: Callable[[], int] = lambda: 0
         small = {"swap_size": self.rng.choice(("4M", "8M", "16M")), "max_pool": self.rng.choice(("96K", "384K", "1M"))}
         options = {"swap": "auto", **small, **options}
-        self.z = Zswap(**options)
+        self.prefix = prefix
+        self.peers = [prefix]
+        self.z = Zswap(**options) if z is None else z
         for name, limit in (("/n", "256K"), ("/s", "128K")):
-            self.z.cgroup(name).write("memory.high", limit)
+            self.group(name).write("memory.high", limit)
+        #: Of them some may be gone: who freed them was interrupted.
+        self.doubtful: set[int] = set()
+        #: Of an array: what an interrupted write would have put where.
+        self.pending: tuple[Any, int, int, Any] | None = None
         self.pages: dict[int, bytes] = {}
         self.store: uzswap.Store[int, Any] | None = None
+        self.closing = False
         self.values: dict[int, list[Any]] = {}
         self.arrays: list[tuple[Any, Any]] = []
         self.steps: list[Callable[[], None]] = [
@@ -139,7 +150,11 @@ class World:
     # Small things
 
     def group(self, name: str | None = None) -> MemCgroup:
-        return self.z.cgroup(name or self.rng.choice(("/a", "/a/b", "/c")))
+        return self.z.cgroup(self.prefix + (name or self.rng.choice(("/a", "/a/b", "/c"))))
+
+    def anyones(self, *names: str) -> MemCgroup:
+        """A cgroup, not only of its own."""
+        return self.z.cgroup(self.rng.choice(self.peers) + self.rng.choice(names))
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Do it, or have it fail in a way that is documented."""
@@ -150,7 +165,16 @@ class World:
             if not self.lies:
                 raise
             self.damaged += 1
-        except (uzswap.InvalidArgumentError, uzswap.StaleHandleError):
+        except uzswap.StaleHandleError:
+            assert self.doubtful
+            for handle in sorted(self.doubtful):
+                try:
+                    self.z.fault_in_many(np.array([handle], np.uint64), consume=False)
+                except uzswap.StaleHandleError:
+                    self.forget([handle])
+                except OSError:
+                    pass
+        except uzswap.InvalidArgumentError:
             raise
         except (OSError, MemoryError) as error:
             name = type(error).__name__
@@ -189,21 +213,30 @@ class World:
         if not chosen:
             return
         consume = self.rng.random() < 0.5
+        if consume:
+            self.doubtful.update(chosen)
         data = self.z.fault_in_many(np.array(chosen, np.uint64), consume=consume).tobytes()
         self.equal(data, b"".join(self.pages[handle] for handle in chosen), "a page")
         if consume:
-            for handle in chosen:
-                del self.pages[handle]
+            self.forget(chosen)
 
     def drop(self) -> None:
         chosen = self.some_pages(10)
+        self.doubtful.update(chosen)
         self.z.free_many(np.array(chosen, np.uint64))
+        self.forget(chosen)
+
+    def forget(self, chosen: list[int]) -> None:
         for handle in chosen:
-            del self.pages[handle]
+            self.pages.pop(handle, None)
+        self.doubtful.difference_update(chosen)
 
     # Values
 
     def opened(self) -> uzswap.Store[int, Any]:
+        if self.closing and self.store is not None:
+            self.store.close()
+            self.store, self.closing = None, False
         if self.store is None:
             self.store = uzswap.Store(self.group("/s"))
         return self.store
@@ -242,9 +275,10 @@ class World:
     def reopen(self) -> None:
         """Seldom: all of it goes."""
         if self.rng.random() < 0.2 and self.store is not None:
-            self.store.close()
-            self.store = None
             self.values.clear()
+            self.closing = True
+            self.store.close()
+            self.store, self.closing = None, False
 
     # Arrays
 
@@ -273,8 +307,10 @@ class World:
         last = min(len(mine), first + self.rng.randrange(1, 12 * PAGE // 8))
         new = np.frombuffer(some_bytes(self.rng, (last - first) * 8), np.uint64)
         with self.brought_in(x[first:last], pair):
+            self.pending = mine, first, last, new
             x[first:last] = new
             mine[first:last] = new
+            self.pending = None
 
     def read_array(self) -> None:
         pair = x, mine = self.one_array()
@@ -296,8 +332,7 @@ class World:
         self.z.root.reclaim(self.rng.randrange(1, 400) << 10, source="zswap")
 
     def reclaim(self) -> None:
-        where = self.group(self.rng.choice(("/a", "/s", "/n", "/")))
-        where.reclaim(self.rng.randrange(1, 200) << 10)
+        self.anyones("/a", "/s", "/n").reclaim(self.rng.randrange(1, 200) << 10)
 
     def limit(self) -> None:
         name, texts = self.rng.choice(
@@ -307,11 +342,11 @@ class World:
                 ("memory.high", ("max", "128K", "1M")),
             )
         )
-        self.group(self.rng.choice(("/a", "/s", "/n"))).write(name, self.rng.choice(texts))
+        self.anyones("/a", "/s", "/n").write(name, self.rng.choice(texts))
 
     def remove(self) -> None:
-        """Its pages are its parent's."""
-        self.group("/a/b").remove()
+        """Its pages are its parent's, and its arrays; a store keeps it."""
+        self.anyones("/a/b", "/a/b", "/n", "/s").remove()
 
     def codec(self) -> None:
         self.z.parameters.set("compressor", self.rng.choice(("lz4", "zstd", "zstd:1")))
@@ -364,31 +399,11 @@ class World:
 
         MemoryError and the like are no excuse now.
         """
-        self.doing = "settling"
         self.z.flush_work()
-        for name in ("/s", "/n", "/a"):
-            for limit in ("memory.max", "memory.high"):
-                self.z.cgroup(name).write(limit, "max")
         self.z.check()
-        for handle, data in sorted(self.pages.items()):
-            with self.unless_damaged():
-                self.equal(self.z.fault_in_many(np.array([handle], np.uint64), consume=False).tobytes(), data, handle)
-        if self.store is not None:
-            self.store.check()
-            for key in range(30):
-                with self.unless_damaged():
-                    self.saw(key, self.store.get(key, NOTHING))
-        for pair in list(self.arrays):
-            x, mine = pair
-            with self.unless_damaged(), self.brought_in(x, pair):
-                self.equal(x.copy(), mine, "an array")
-        x = mine = pair = None
+        self.compare()
         self.z.check()
-        self.z.free_many(np.array(sorted(self.pages), np.uint64))
-        if self.store is not None:
-            self.store.close()
-        self.arrays.clear()
-        gc.collect()
+        self.empty()
         self.z.flush_work()
         self.z.check()
         left = {
@@ -398,6 +413,54 @@ class World:
         }
         assert not left, left
         self.z.close()
+
+    def compare(self) -> None:
+        """All that there should be, with the limits off."""
+        self.doing = "comparing"
+        for name in ("/s", "/n", "/a"):
+            for limit in ("memory.max", "memory.high"):
+                self.group(name).write(limit, "max")
+        for handle, data in sorted(self.pages.items()):
+            with self.unless_damaged():
+                try:
+                    found = self.z.fault_in_many(np.array([handle], np.uint64), consume=False).tobytes()
+                except uzswap.StaleHandleError:
+                    assert handle in self.doubtful, handle
+                    self.forget([handle])
+                    continue
+                self.equal(found, data, handle)
+        if self.store is not None and not self.closing:
+            self.store.check()
+            for key in range(30):
+                with self.unless_damaged():
+                    self.saw(key, self.store.get(key, NOTHING))
+        for pair in list(self.arrays):
+            with self.unless_damaged(), self.brought_in(pair[0], pair):
+                self.equal(pair[0].copy(), pair[1], "an array")
+
+    def interrupted(self) -> None:
+        """A write to an array, if that is what was interrupted, was done or not."""
+        if self.pending is None:
+            return
+        mine, first, last, new = self.pending
+        for pair in self.arrays:
+            if pair[1] is mine:
+                with self.brought_in(pair[0][first:last], pair):
+                    found = pair[0][first:last].copy()
+                assert np.array_equal(found, new) or np.array_equal(found, mine[first:last]), "half written"
+                mine[first:last] = found
+        self.pending = None
+
+    def empty(self) -> None:
+        self.doing = "emptying"
+        self.z.free_many(np.array(sorted(self.pages), np.uint64))
+        self.pages.clear()
+        if self.store is not None:
+            self.store.close()
+            self.store = None
+        self.values.clear()
+        self.arrays.clear()
+        gc.collect()
 
     @contextlib.contextmanager
     def unless_damaged(self) -> Any:
