@@ -1,4 +1,4 @@
-"""Histories (world.py) one after the other in one process, which is as it was afterwards; and processes that are killed.
+"""Histories (world.py), one after the other in one process, as it was after them, and killed processes.
 
     python -m tests.faults.soak stay DIRECTORY SEED BYTES
     python -m tests.faults.soak kill DIRECTORY SEED KILLS
