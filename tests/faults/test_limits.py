@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support import failing
 from tests.support.child import run
 from tests.support.small_disk import small_tmpfs
 from tests.support.soak import longer
@@ -86,7 +87,7 @@ def tell(tally: Tally, stdout: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", longer([1, 2], list(range(1, 30))))
+@pytest.mark.parametrize("seed", longer([1, 2], list(range(1, 11))))
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_MEMLOCK", "vm.max_map_count"])
 def test_nothing_is_lost_at_a_limit_of_the_process(tmp_path: Path, tally: Tally, limit: str, seed: int) -> None:
     done = run(LIMITED, [limit, str(seed), str(longer(60, 300))], env={"TMPDIR": str(tmp_path)})
@@ -96,10 +97,32 @@ def test_nothing_is_lost_at_a_limit_of_the_process(tmp_path: Path, tally: Tally,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", longer([1], list(range(1, 30))))
+@pytest.mark.parametrize("seed", longer([1], list(range(1, 11))))
 @pytest.mark.parametrize("nbytes", [0, 1 << 20, 3 << 20])
 def test_nothing_is_lost_when_the_file_system_is_full(tally: Tally, nbytes: int, seed: int) -> None:
     """The swap file may have 4 to 16 MiB, and there are less."""
     with small_tmpfs(nbytes + 4096) as where:
         done = run(LIMITED, ["", str(seed), str(longer(80, 300))], env={"TMPDIR": str(where)})
         tell(tally, done.check().stdout)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_the_clock_jumps(tmp_path: Path, tally: Tally) -> None:
+    """The wall clock, by years, in both directions."""
+    code = LIMITED.replace(
+        "LIMITS = {",
+        """
+from tests.support import failing
+
+@contextlib.contextmanager
+def clock():
+    failing.set_clock(10**8)
+    world.run(steps)
+    failing.set_clock(-(10**8))
+    yield
+    failing.set_clock(0)
+
+LIMITS = {"clock": clock, """,
+    )
+    env = {"TMPDIR": str(tmp_path), **failing.preloaded()}
+    tell(tally, run(code, ["clock", "1", str(longer(40, 300))], env=env).check().stdout)
