@@ -1,0 +1,14 @@
+"""uzswap in Dask: a compressed tier in the memory of each worker, and the cluster as one tree.
+
+>>> from distributed import LocalCluster
+>>> LocalCluster(data=(WorkerMemory, {}))                           # doctest: +SKIP
+
+or, without a line of Python, ``dask worker --preload uzswap.dask``.
+"""
+
+from __future__ import annotations
+
+from uzswap.dask.memory import WorkerMemory
+from uzswap.dask.preload import dask_setup, dask_teardown
+
+__all__ = ["WorkerMemory", "dask_setup", "dask_teardown"]
