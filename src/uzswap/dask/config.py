@@ -39,7 +39,7 @@ def setting(name: str, given: Any = None) -> Any:
 
 
 def share(name: str, value: Any, limit: int | None) -> int | None:
-    """Return bytes: of text, of a number, or of a share of the memory limit; None when that is not known.
+    """Return bytes: of text, of a number, or of a share of the memory limit, a float; None when that is not known.
 
     Raises
     ------
@@ -49,13 +49,9 @@ def share(name: str, value: Any, limit: int | None) -> int | None:
     >>> share("pool", 0.25, 1 << 30) == 1 << 28, share("pool", "64 MiB", None), share("pool", 0.25, None)
     (True, 67108864, None)
     """
-    if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
-        nbytes = parse_bytes(value)
-    else:
-        number = float(value)
-        if 0 < number <= 1:
-            return None if limit is None else int(number * limit)
-        nbytes = int(number)
+    if isinstance(value, float) and 0 < value <= 1:
+        return None if limit is None else int(value * limit)
+    nbytes = int(parse_bytes(value))
     if nbytes < 0:
         raise ValueError(f"uzswap.{name}: {value!r} is less than nothing: give bytes, or a share of the memory limit")
     return nbytes

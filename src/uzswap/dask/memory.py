@@ -88,6 +88,13 @@ class WorkerMemory(MutableMapping[Hashable, object]):
         chosen = str(setting("compressor", compressor))
         self._tiers: Final = Tiers(where, limits, chosen, _disk_limit(disk), count)
         self._close: Final = weakref.finalize(self, self._tiers.close)
+        #: What is resident.  True as long as anything in memory can go, in the pool as well.
+        self.fast: Final = Fast(self._tiers)
+        #: What is in the pool or on the disk.
+        self.slow: Final = Slow(self._tiers)
+        #: the same, by the names that SpillBuffer has for them
+        self.memory: Final = self.fast
+        self.disk: Final = self.slow
 
     def attach(self, worker: Worker) -> None:
         """Have the memory limit of a worker, and look at its process from now on.  Calling it again does nothing.
@@ -145,26 +152,6 @@ class WorkerMemory(MutableMapping[Hashable, object]):
         return f"<WorkerMemory: {len(self)} values, {self._tiers.stats()}>"
 
     # What Dask asks for
-
-    @property
-    def fast(self) -> Fast:
-        """What is resident.  True as long as anything in memory can go, in the pool as well."""
-        return Fast(self._tiers)
-
-    @property
-    def slow(self) -> Slow:
-        """What is in the pool or on the disk."""
-        return Slow(self._tiers, self)
-
-    @property
-    def memory(self) -> Fast:
-        """The same as :attr:`fast`."""
-        return self.fast
-
-    @property
-    def disk(self) -> Slow:
-        """The same as :attr:`slow`."""
-        return self.slow
 
     def evict(self) -> int:
         """Have the coldest value go to the next tier: out of memory into the pool, or when none is resident, what the
@@ -269,14 +256,13 @@ class Fast(Mapping[Hashable, object]):
 class Slow(Mapping[Hashable, object]):
     """What is in the pool or on the disk, for inspection; reading a value brings it back."""
 
-    def __init__(self, tiers: Tiers, memory: WorkerMemory) -> None:
+    def __init__(self, tiers: Tiers) -> None:
         self._tiers = tiers
-        self._memory = memory
 
     def __getitem__(self, key: Hashable) -> object:
         if key not in self:
             raise KeyError(key)
-        return self._memory[key]
+        return self._tiers.get(key)
 
     def __contains__(self, key: object) -> bool:
         return key in self._tiers.weights and not self._tiers.is_resident(key)
