@@ -42,6 +42,8 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "agent": frozenset({"client"}),
     # It has an engine of its own for the agent to work on, and a front-end in it.
     "replay": frozenset({"agent", "cgroup.surroundings", "client", "core.boundary.engine", "uzswap"}),
+    # A store, an engine and a client of their public names; what is told of a worker's engine is read from its tree.
+    "dask": frozenset({"cgroup.reclaim", "client", "engine.worker", "serve.virtual_tree", "store.kinds", "uzswap"}),
     # The grammar of memory.reclaim is text, as the tables of files are.
     "cli": frozenset({"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "uzswap"}),
 }

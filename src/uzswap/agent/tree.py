@@ -1,7 +1,7 @@
 """A root: its cgroups, found anew each time, and what the machine below it says.
 
-What a root can be: the kernel's cgroup2 file system, a mount of an engine's tree, or an engine's socket.  The rest is
-the same for all of them.
+What a root can be: the kernel's cgroup2 file system, a mount of an engine's tree, an engine's socket, or a cluster of
+Dask's.  The rest is the same for all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from uzswap.client.deadlines import Deadlines
 from uzswap.client.directory import DirectoryRoot
 from uzswap.client.over_socket import SocketRoot
 from uzswap.client.root import Cgroup, Root
+from uzswap.client.schemes import is_url, open_url
 from uzswap.errors import os_error
 
 __all__ = ["KERNEL", "Machine", "Tree", "glob", "open_tree"]
@@ -154,13 +155,15 @@ def glob(pattern: str) -> re.Pattern[str]:
 
 
 def open_tree(path: str, deadlines: Deadlines | None = None) -> Tree:
-    """Return the tree at a path: a directory with cgroups, a mount of an engine, or its socket.
+    """Return the tree at a path: a directory with cgroups, a mount of an engine, its socket, or a cluster's URL.
 
     Raises
     ------
     OSError
         ENOENT there is nothing; EINVAL it has no cgroups; EOPNOTSUPP they are of version 1.
     """
+    if is_url(path):
+        return Tree(open_url(path), "/cgroup", path, "", "/zswap/parameters", engine=True)
     where = os.path.abspath(path)
     try:
         mode = os.stat(where).st_mode

@@ -8,7 +8,9 @@ or, without a line of Python, ``dask worker --preload uzswap.dask``.
 
 from __future__ import annotations
 
+from uzswap.dask.cluster import Cluster, ClusterStat
 from uzswap.dask.memory import WorkerMemory
+from uzswap.dask.plugin import ClusterPlugin
 from uzswap.dask.preload import dask_setup, dask_teardown
 
-__all__ = ["WorkerMemory", "dask_setup", "dask_teardown"]
+__all__ = ["Cluster", "ClusterPlugin", "ClusterStat", "WorkerMemory", "dask_setup", "dask_teardown"]

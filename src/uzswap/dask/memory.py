@@ -71,7 +71,8 @@ class WorkerMemory(MutableMapping[Hashable, object]):
         compressor: str | None = None,
         disk: str | float | None = None,
     ) -> None:
-        self._given: Final = {"target": target, "headroom": headroom, "pool": pool}
+        self._given: Final[tuple[Any, ...]] = (target, headroom, pool)
+        self._worker: weakref.ref[Worker] | None = None
         limit = None if memory_limit is None else int(parse_bytes(memory_limit))
         limits = limits_of(limit, target, headroom, pool, watch=False)
         #: Dask's: (label, unit) -> ever-increasing value
@@ -101,11 +102,11 @@ class WorkerMemory(MutableMapping[Hashable, object]):
 
         Dask's first heartbeat calls it, before there is any value.
         """
-        if getattr(self, "_worker", None) is not None and self._worker() is worker:
+        if self._worker is not None and self._worker() is worker:
             return
         self._worker = weakref.ref(worker)
         manager = worker.memory_manager
-        limits = limits_of(manager.memory_limit, **self._given)
+        limits = limits_of(manager.memory_limit, *self._given)
         self._tiers.watch(limits, _process_of(weakref.ref(worker)))
         _log.info("%s: %s", worker.address, _told(limits))
 
@@ -195,9 +196,10 @@ class WorkerMemory(MutableMapping[Hashable, object]):
         """Return bytes by tier, and pages that came and went."""
         return self._tiers.stats()
 
-    def ages(self) -> list[tuple[float, int]]:
-        """Return (seconds since it went out, compressed bytes) of each value in the pool."""
-        return self._tiers.ages()
+    def ages(self, source: str | None = "zswap") -> list[tuple[float, int]]:
+        """Return (seconds since it went out, compressed bytes) of each value in the pool; with None, of each resident
+        one (seconds since it was used last, bytes)."""
+        return self._tiers.ages(source)
 
     def settle(self) -> None:
         """Wait until no room is being made in the background."""

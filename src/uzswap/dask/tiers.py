@@ -111,8 +111,9 @@ class Tiers:
         self._alive: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
         #: keys of what can't be serialized
         self._stuck: set[Hashable] = set()
-        #: when each went out, time.monotonic()
+        #: when each went out, and when each was used last: time.monotonic()
         self._left: dict[Hashable, float] = {}
+        self._used: dict[Hashable, float] = {}
         self._thread = Worker("uzswap-dask", self._make_room_behind)
 
     def watch(self, limits: Limits, process: Callable[[], int]) -> None:
@@ -162,6 +163,7 @@ class Tiers:
             self._order.pop(key, None)
             self._order[key] = weakref.ref(held)
             self._left.pop(key, None)
+            self._used[key] = time.monotonic()
             self._stuck.discard(key)
         with contextlib.suppress(TypeError):  # of a type that takes no weak references
             self._alive[key] = value
@@ -174,7 +176,8 @@ class Tiers:
             reference = self._order.pop(key, None)
             if reference is not None:
                 self._order[key] = reference
-        weight = self.weights[key]
+            weight = self.weights[key]
+            self._used[key] = time.monotonic()
         held = None if reference is None else reference()
         if held is not None:
             context_meter.digest_metric("memory-read", 1, "count")
@@ -220,6 +223,7 @@ class Tiers:
             self.total -= self.weights.pop(key)
             self._order.pop(key, None)
             self._left.pop(key, None)
+            self._used.pop(key, None)
             self._stuck.discard(key)
         self._alive.pop(key, None)
         self.store.discard(key)
@@ -409,12 +413,15 @@ class Tiers:
         assert self.total == sum(self.weights.values()), (self.total, self.weights)
         assert self.store.resident_bytes == sum(held.weight for held in resident.values())
 
-    def ages(self) -> list[tuple[float, int]]:
-        """Return (seconds since it went out, compressed bytes) of each value in the pool.
+    def ages(self, source: str | None) -> list[tuple[float, int]]:
+        """Return (seconds since it went out, compressed bytes) of each value in the pool, or without a source, of each
+        resident one (seconds since it was used, bytes).
 
         Looks at each of them.
         """
         now = time.monotonic()
+        if source is None:
+            return [(now - self._used.get(key, now), held.weight) for key, held in self.resident()]
         found = []
         for key in list(self.weights):
             if self.is_resident(key):
