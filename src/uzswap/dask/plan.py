@@ -38,8 +38,8 @@ def cut(budget: int, workers: Mapping[str, Ages]) -> dict[str, int]:
 
     The oldest class of all goes first; of the class in which the budget ends each gives in proportion to what it has.
 
-    >>> cut(10, {"a": {5: 4, 1: 100}, "b": {7: 3}, "c": {1: 50, 5: 2}})
-    {'a': 5, 'b': 3, 'c': 2}
+    >>> cut(12, {"a": {5: 4, 1: 100}, "b": {7: 3}, "c": {1: 50, 5: 2}})
+    {'a': 6, 'b': 3, 'c': 3}
     """
     shares = dict.fromkeys(workers, 0)
     left = budget

@@ -161,7 +161,7 @@ class Tiers:
             self.total += weight - self.weights.get(key, 0)
             self.weights[key] = weight
             self._order.pop(key, None)
-            self._order[key] = weakref.ref(held)
+            self._order[key] = self._refer(held)
             self._left.pop(key, None)
             self._used[key] = time.monotonic()
             self._stuck.discard(key)
@@ -169,6 +169,16 @@ class Tiers:
             self._alive[key] = value
             return
         self._alive.pop(key, None)
+
+    def _refer(self, held: Held) -> weakref.ref[Held]:
+        """Return what tells whether a value is resident, and notes when it goes, whoever has it go."""
+        key = held.key
+
+        def gone(_: object) -> None:  # no lock: it is called wherever the last reference is dropped
+            if key in self.weights:
+                self._left.setdefault(key, time.monotonic())
+
+        return weakref.ref(held, gone)
 
     def get(self, key: Hashable) -> object:
         """Return a value; KeyError without the key."""
@@ -211,7 +221,7 @@ class Tiers:
         with self._lock:
             if key in self.weights:
                 self._order.pop(key, None)
-                self._order[key] = weakref.ref(held)
+                self._order[key] = self._refer(held)
                 self._left.pop(key, None)
         with contextlib.suppress(TypeError):
             self._alive[key] = value
@@ -326,7 +336,6 @@ class Tiers:
                     break
             for key in gone:
                 del self._order[key]
-                self._left.setdefault(key, time.monotonic())
             if chosen is not None:
                 del self._order[chosen]
         return chosen
@@ -353,17 +362,14 @@ class Tiers:
             tier = "disk-write" if "disk" in info.place else "zswap-write"
             context_meter.digest_metric(tier, 1, "count")
             context_meter.digest_metric(tier, info.stored_bytes, "bytes")
-        with self._lock:
-            if key in self.weights and key not in self._order:
-                self._left[key] = time.monotonic()
+        self._note_gone(key)
         if instead and tier == "zswap-write" and info.stored_bytes > _BAD * info.weight and info.stored_bytes >= _PAGE:
             self.write_back(info.stored_bytes)
         return None
 
     def _failure(self, key: Hashable) -> Exception | None:
-        if self.store.where(key) != "resident":
-            with self._lock:
-                self._left.setdefault(key, time.monotonic())  # reclaim of the engine's own took it
+        if self.store.where(key) != "resident":  # reclaim of the engine's own took it
+            self._note_gone(key)
             return None
         failure = self.store[key].failure
         if failure is not None:
@@ -372,10 +378,15 @@ class Tiers:
                 self._stuck.add(key)
         return failure
 
+    def _note_gone(self, key: Hashable) -> None:
+        with self._lock:
+            if key in self.weights and key not in self._order:
+                self._left.setdefault(key, time.monotonic())
+
     def _put_back(self, key: Hashable) -> None:
         """At the hot end, as the kernel does with what can't go."""
         try:
-            reference = weakref.ref(self.store[key])
+            reference = self._refer(self.store[key])
         except KeyError:
             return
         with self._lock:
