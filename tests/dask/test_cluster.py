@@ -53,7 +53,7 @@ def test_a_cluster_as_one_tree() -> None:
         body(
             """
             import time, urllib.request
-            with cluster(dashboard_address="127.0.0.1:0") as local, Client(local) as client:
+            with cluster(dashboard_address="127.0.0.1:0", **together) as local, Client(local) as client:
                 first, second = sorted(client.scheduler_info()["workers"])
                 old = client.map(lambda i: np.arange(1 << 17) * i, range(20), workers=[first], pure=False)
                 wait(old)
@@ -86,7 +86,7 @@ def test_a_cluster_as_one_tree() -> None:
                 client.wait_for_workers(3)
                 while len(high := one.read("memory.high")) < 3 or set(high.values()) != {"209715200\\n"}:
                     pass
-                base = local.dashboard_link.replace("/status", "")
+                base = f"http://127.0.0.1:{local.scheduler.http_server.port}"
                 assert "uzswap" in urllib.request.urlopen(base + "/uzswap").read().decode()
                 assert 'uzswap' in urllib.request.urlopen(base + "/status").read().decode()
 
@@ -126,7 +126,7 @@ def test_the_agent_takes_a_cluster_for_its_root(tmp_path: Path) -> None:
         body(
             """
             import subprocess
-            with cluster() as local, Client(local) as client:
+            with cluster(**together) as local, Client(local) as client:
                 kept = client.map(lambda i: np.arange(1 << 17) * i, range(40), pure=False)
                 wait(kept)
                 url = "dask://" + local.scheduler_address.partition("://")[2]

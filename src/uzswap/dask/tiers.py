@@ -93,7 +93,8 @@ class Tiers:
         status = os.statvfs(directory)
         size = max(_SMALLEST_DISK, status.f_bavail * status.f_frsize if disk is None else disk)
         path = os.path.join(directory, f"uzswap-{os.getpid()}-{id(self):x}")
-        self.zswap: Final = Zswap(swap=path, swap_size=size, compressor=compressor)
+        # What bounds the pool is the share of the worker's memory limit.
+        self.zswap: Final = Zswap(swap=path, swap_size=size, max_pool="90%", compressor=compressor)
         os.unlink(path)  # whatever ends the process, nothing is left
         self.cgroup: Final = self.zswap.cgroup("/dask")
         # Dask's serialization makes a copy, whatever a task still holds of the value.
@@ -104,6 +105,7 @@ class Tiers:
         self.weights: Final[dict[Hashable, int]] = {}
         self.total = 0
         self._count = count
+        self._closing = False
         self._lock = threading.Lock()
         #: the resident ones, least recently used first
         self._order: dict[Hashable, weakref.ref[Held]] = {}
@@ -127,6 +129,7 @@ class Tiers:
 
     def close(self) -> None:
         """Drop everything.  Calling it again does nothing."""
+        self._closing = True
         self._thread.close()
         self.zswap.close()
 
@@ -252,11 +255,6 @@ class Tiers:
             reference = self._order.get(key)
         return reference is not None and reference() is not None
 
-    @property
-    def pool_bytes(self) -> int:
-        """Compressed bytes in the pool."""
-        return self.cgroup.usage() - self.store.resident_bytes
-
     def can_go(self) -> bool:
         """Whether there is anything in memory: resident, or in the pool."""
         return self.cgroup.usage() > 0
@@ -274,7 +272,7 @@ class Tiers:
 
     def _make_room_behind(self) -> None:
         """Make room, in a thread of our own."""
-        while not self.zswap.closing and self.pressure.excess() > 0:
+        while not self._closing and self.pressure.excess() > 0:
             if self.push_out() <= 0 and not (self.pressure.process_excess() and self.write_back() > 0):
                 return
 
@@ -352,7 +350,7 @@ class Tiers:
             self._order.pop(key, None)
         with self._counted(), self.zswap.heap:
             try:
-                with context_meter.meter("zswap-write"):
+                with context_meter.meter("disk-write" if self.pressure.limits.pool == 0 else "zswap-write"):
                     freed = self.store.evict(key)
                 if not freed:
                     return self._failure(key)
