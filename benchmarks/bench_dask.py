@@ -123,6 +123,11 @@ def seen(dask_worker: Any) -> dict[str, float]:
         "paused": 0.0 if state is None else state["paused"] / (time.monotonic() - state["begun"]),
         "peak": int(peak[1]) << 10,
         "written": int(written[1]),
+        "evicted": sum(
+            value
+            for (label, unit), value in getattr(dask_worker.data, "cumulative_metrics", {}).items()
+            if unit == "count" and label.endswith("-write")
+        ),
     }
 
 
@@ -157,6 +162,7 @@ def run(kind: str, partitions: int, limit: int, workers: int, sums: Any) -> dict
     return {
         "wall": wall,
         "written": sum(one["written"] for one in found.values()),
+        "evicted": sum(one["evicted"] for one in found.values()),
         "restarts": restarts + len(before - pids),
         "paused": max(one["paused"] for one in found.values()),
         "peak": max(one["peak"] for one in found.values()) / limit,
