@@ -137,7 +137,7 @@ def run(kind: str, partitions: int, limit: int, workers: int, sums: Any) -> dict
 
     from uzswap.dask import WorkerMemory
 
-    data = {"data": (WorkerMemory, {})} if kind == OURS else {}
+    data: dict[str, Any] = {"data": (WorkerMemory, {})} if kind == OURS else {}
     with (
         tempfile.TemporaryDirectory(prefix="uzswap-bench-") as scratch,
         dask.config.set({"dataframe.shuffle.method": "tasks"}),
