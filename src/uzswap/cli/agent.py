@@ -71,7 +71,12 @@ def agent() -> None:
 
 
 @agent.command()
-@click.option("--root", default=KERNEL, show_default=True, help="A cgroup2 mount, or a mount or socket of an engine.")
+@click.option(
+    "--root",
+    default=KERNEL,
+    show_default=True,
+    help="A cgroup2 mount, a mount or socket of an engine, or dask://SCHEDULER.",
+)
 @click.option("--config", "config_path", type=click.Path(), help="TOML file: see docs/agent.md.")
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="A setting for all cgroups.")
 @_STATE
