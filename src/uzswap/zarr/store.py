@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
 from concurrent.futures import Executor
@@ -13,7 +14,8 @@ from zarr.abc.store import Store as _ZarrStore
 from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from uzswap.caches.asynchronous import Async
-from uzswap.zarr.contents import Contents, contents_of, recall
+from uzswap.caches.contents import Contents, contents_of, recall
+from uzswap.errors import os_error
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -91,7 +93,7 @@ class Store(_ZarrStore):
         read_only: bool = False,
         executor: Executor | None = None,
     ) -> None:
-        self._begin(contents_of(where), read_only, executor)
+        self._begin(contents_of("zarr", where), read_only, executor)
 
     def _begin(self, contents: Contents, read_only: bool, executor: Executor | None) -> None:
         super().__init__(read_only=read_only)
@@ -123,11 +125,11 @@ class Store(_ZarrStore):
         """Call what may block in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
-    async def _listed(self, function: Callable[[str], list[str]], where: str) -> list[str]:
+    async def _listed(self, function: Callable[[Contents, str], list[str]], where: str) -> list[str]:
         await self._ensure_open()
         if len(self.mapping) <= _AT_ONCE:
-            return function(where)
-        return await self._apart(function, where)
+            return function(self._contents, where)
+        return await self._apart(function, self._contents, where)
 
     # Reading
 
@@ -187,7 +189,7 @@ class Store(_ZarrStore):
         """Set a value unless there is one; of several at the same time the first wins.  Raises as :meth:`set`."""
         self._check_writable()
         await self._ensure_open()
-        await self._apart(self._contents.set_new, key, _bytes(value))
+        await self._apart(_set_new, self.mapping, key, _bytes(value))
 
     async def delete(self, key: str) -> None:
         """Delete a value, if there is one, without loading it.  ValueError: the store is read-only."""
@@ -211,15 +213,15 @@ class Store(_ZarrStore):
     # Listing: the keys that there are at the beginning
 
     async def list(self) -> AsyncIterator[str]:
-        for key in await self._listed(self._contents.keys, ""):
+        for key in await self._listed(Contents.keys, ""):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        for key in await self._listed(self._contents.keys, prefix):
+        for key in await self._listed(Contents.keys, prefix):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        for name in await self._listed(self._contents.names, prefix):
+        for name in await self._listed(_names, prefix):
             yield name
 
     # Without an event loop
@@ -251,7 +253,31 @@ def _made(cls: type[Store], contents: Contents, read_only: bool, executor: Execu
 
 
 def _unpickled(cls: type[Store], process: int, token: str, read_only: bool) -> Store:
-    return _made(cls, recall(process, token), read_only)
+    contents = recall(process, token)
+    if contents is not None:
+        return _made(cls, contents, read_only)
+    if process != os.getpid():
+        raise os_error(
+            errno.ESRCH,
+            f"a pickled uzswap.zarr.Store stands for chunks in the memory of process {process}, and this is "
+            f"{os.getpid()}: let threads share it, or give other processes a zarr.storage.LocalStore",
+        )
+    raise os_error(
+        errno.ENOENT,
+        "the chunks that this pickled uzswap.zarr.Store stands for are gone: a store, group or array has to hold them "
+        "until it is loaded",
+    )
+
+
+def _names(contents: Contents, directory: str) -> list[str]:
+    """Return what is directly in a directory: names of keys, and of directories that keys are in."""
+    prefix = f"{directory}/" if (directory := directory.rstrip("/")) else ""
+    return list(dict.fromkeys(key[len(prefix) :].partition("/")[0] for key in contents.keys(prefix)))
+
+
+def _set_new(mapping: MutableMapping[str, Any], key: str, value: bytes) -> None:
+    if key not in mapping:  # a value that is there is not loaded
+        mapping.setdefault(key, value)
 
 
 def _bytes(value: Buffer) -> bytes:
