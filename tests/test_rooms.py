@@ -35,7 +35,7 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     # For other libraries, in their own words.
     "zarr": frozenset({"caches", "cgroup.memcg", "store"}),
     "joblib": frozenset({"arrays", "caches", "cgroup.memcg", "devices.place", "engine.default", "store"}),
-    "notebook": frozenset({"uzswap"}),
+    "notebook": frozenset({"agent.settings", "uzswap"}),
     "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),
