@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
+import gc
 import pickle
 import threading
 import warnings
@@ -194,12 +196,22 @@ def test_arguments_of_memory(group: uzswap.MemCgroup) -> None:
         joblib.Memory("here", backend="uzswap")
 
 
+def test_copies_and_pickles_have_the_same_results(group: uzswap.MemCgroup) -> None:
+    here = joblib.Memory(uzswap.joblib.StoreBackend(group), verbose=0)
+    squares, calls = counted(here)
+    squares(10)
+    for again in (copy.deepcopy(here), pickle.loads(pickle.dumps(here))):
+        assert len(again.store_backend.get_items()) == 1
+        assert again.store_backend.location == "joblib"
+        again.reduce_size(items_limit=0)
+        squares(10)
+    assert calls == [10, 10, 10]
+
+
 def test_results_go_with_the_last_that_has_them(group: uzswap.MemCgroup) -> None:
     squares, calls = counted(memory(group))
     squares(100_000)
     del squares
-    import gc
-
     gc.collect()
     assert not group.members
     assert calls == [100_000]

@@ -63,11 +63,15 @@ with client.setup_kernel():
     cell("import asyncio\\nawait asyncio.sleep(0)\\ny = np.ones((1024, 512))\\nassert uzswap.info(y)")
     cell("store = uzswap.Store(uzswap.default_engine().cgroup('/store'))\\nstore[0] = ['<b>'] * 1000")
 
+    cell("import pandas as pd\\nframe = pd.DataFrame({'a': np.arange(1 << 18), 'b': np.ones(1 << 18), 's': 'x'})")
+    cell("part = x[5:]")
+
     (shown,) = cell("%uzswap")
     lines = shown["data"]["text/plain"].splitlines()
     assert lines[0].split() == ["name", "what", "bytes", "resident", "zswap", "disk", "cgroup"], lines
     assert lines[1].split() == "x int64 (1048576,) 8.0 MiB 8.0 MiB 0 B 0 B /notebook".split(), lines
-    assert [line.split()[0] for line in lines[1:4]] == ["x", "y", "store"], lines
+    assert [line.split()[0] for line in lines[1:6]] == ["x", "part", "y", "frame", "store"], lines
+    assert "int64 (1048571,), a view of" in lines[2] and "DataFrame (262144, 3)" in lines[4], lines
     assert "<td>x</td><td>int64 (1048576,)</td><td>8.0 MiB</td>" in shown["data"]["text/html"]
 
     # Idle: what is told comes by a pipe, since a cell that waited for it would not be idle.

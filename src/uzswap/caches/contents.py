@@ -15,7 +15,7 @@ from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap.cgroup.memcg import require_cgroup
-from uzswap.locks import Order, make_lock
+from uzswap.locks import Order, make_rlock
 from uzswap.store.store import Store
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _close(store: Store[str, bytes]) -> None:
         store.close()
 
 
-_lock: Final = make_lock(Order.NEIGHBOUR)
+_lock: Final = make_rlock(Order.NEIGHBOUR)
 #: by who uses them, and what they are in: as long as somebody has them, that lives, and so its id is its own
 _known: Final[weakref.WeakValueDictionary[tuple[str, int], Contents]] = weakref.WeakValueDictionary()
 _by_token: Final[weakref.WeakValueDictionary[str, Contents]] = weakref.WeakValueDictionary()
@@ -96,8 +96,8 @@ def contents_of(user: str, where: MemCgroup | MutableMapping[str, Any]) -> Conte
     with _lock:
         found = _known.get((user, id(where)))
         if found is None:
-            found = Contents(where)
-            _known[user, id(where)] = found
+            # A signal handler may have made some meanwhile.
+            found = _known.setdefault((user, id(where)), Contents(where))
             _by_token[found.token] = found
         return found
 

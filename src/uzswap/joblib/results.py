@@ -62,6 +62,13 @@ class StoreBackend(StoreBackendBase, StoreBackendMixin):  # type: ignore[misc]
     A result is kept as joblib pickles it, so each call returns an object of its own, as with files.  What is cold is
     compressed, and goes to the disk; ``compress`` and ``mmap_mode`` are ignored, with a warning.
 
+    Parameters
+    ----------
+    where
+        A cgroup, or what ``store`` is above, for a backend that is given to ``Memory`` as its location.
+    location
+        The location then.
+
     Notes
     -----
     *One process.*  All ``Memory`` objects of one location, in the same cgroup, have the same results, and what one
@@ -71,6 +78,10 @@ class StoreBackend(StoreBackendBase, StoreBackendMixin):  # type: ignore[misc]
     *Other processes* have none of them: a function that is sent to a worker computes there each time, and keeps
     nothing; what ``call_and_shelve`` returns there is a KeyError when it is asked for.  Let workers compute, and keep
     what they return: cache the function that calls ``Parallel``, or use threads.
+
+    *Copies and pickles* of a ``Memory`` have the same results in the same process.  A cgroup in ``backend_options`` has
+    neither, but its path has; or give the backend itself, as scikit-learn's pipelines want it:
+    ``joblib.Memory(uzswap.joblib.StoreBackend(group))``.
 
     *No room*: a result that a limit leaves no room for, or that can't be pickled, is returned and not kept, with a
     ``joblib.memory.CacheWarning`` that says why.
@@ -98,12 +109,29 @@ class StoreBackend(StoreBackendBase, StoreBackendMixin):  # type: ignore[misc]
     compress = False
     mmap_mode = None
 
-    def __init__(self) -> None:
+    def __init__(self, where: MemCgroup | MutableMapping[str, Any] | None = None, location: str = "joblib") -> None:
         self._contents: Contents | None = None
         #: paths of results -> when they were last read or written
         self._used: dict[str, datetime.datetime] = {}
+        if where is not None:
+            self._begin(where, location, 0)
+
+    def _begin(self, where: MemCgroup | MutableMapping[str, Any], location: str, verbose: int) -> None:
+        self._contents = contents_of("joblib", where)
+        self._used = _used_of(self._contents)
+        self.location = location
+        self.verbose = verbose
 
     def configure(self, location: str, verbose: int = 0, backend_options: dict[str, Any] | None = None) -> None:
+        """Make it what the arguments of ``Memory`` ask for; joblib calls this.
+
+        Raises
+        ------
+        InvalidArgumentError, TypeError
+            ``backend_options`` that are unknown, or do not go together.
+        OSError
+            ENODEV there is no default engine, or the cgroup was removed; EBADF the engine was closed.
+        """
         options = dict(backend_options or {})
         for name in _OF_FILES:
             if options.pop(name, None):
@@ -115,10 +143,7 @@ class StoreBackend(StoreBackendBase, StoreBackendMixin):  # type: ignore[misc]
             raise TypeError("store= has a cgroup already: give cgroup= or store=, not both")
         if store is not None and not isinstance(store, MutableMapping):
             raise TypeError(f"store= is a uzswap.Store or a cache over one, not {type(store).__name__}")
-        self._contents = contents_of("joblib", _where(cgroup) if store is None else store)
-        self._used = _used_of(self._contents)
-        self.location = location
-        self.verbose = verbose
+        self._begin(_where(cgroup) if store is None else store, location, verbose)
 
     # In a pickle there is no result: it stands for those of this process.
 

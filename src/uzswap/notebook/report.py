@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 from collections.abc import Mapping
@@ -39,28 +40,54 @@ class Row:
 
 
 def rows_of(names: Mapping[str, object]) -> list[Row]:
-    """Return a row for each variable with an array in paged memory, or a store; what is largest first.
+    """Return a row for each variable with arrays in paged memory, or a store; what is largest first.
 
-    Names that begin with an underscore are left out: they are IPython's own.  Nothing is loaded.
+    Of frames and series of pandas the arrays that they are made of are counted.  Names that begin with an underscore
+    are left out: they are IPython's own.  Nothing is loaded.
     """
     rows = []
     for name, value in list(names.items()):
         if name.startswith("_"):
             continue
-        if isinstance(value, np.ndarray):
-            rows += _row_of_array(name, value)
-        elif isinstance(value, Store):
+        if isinstance(value, Store):
             rows += _row_of_store(name, value)
+        elif arrays := _arrays_of(value):
+            rows += _row_of_arrays(name, value, arrays)
     return sorted(rows, key=lambda row: -row.bytes)
 
 
-def _row_of_array(name: str, value: np.ndarray[Any, Any]) -> list[Row]:
-    try:
-        found = info(value)
-    except InvalidArgumentError:  # not in paged memory
+def _arrays_of(value: object) -> list[np.ndarray[Any, Any]]:
+    """Return the arrays that own the memory of a value, each once."""
+    blocks = getattr(getattr(value, "_mgr", None), "arrays", ()) if type(value).__module__.startswith("pandas") else ()
+    owners = {}
+    for array in (value, *(getattr(block, "_ndarray", block) for block in blocks)):
+        if isinstance(array, np.ndarray):
+            while isinstance(array.base, np.ndarray):
+                array = array.base
+            owners[id(array)] = array
+    return list(owners.values())
+
+
+def _row_of_arrays(name: str, value: object, arrays: list[np.ndarray[Any, Any]]) -> list[Row]:
+    found = []
+    for array in arrays:
+        with contextlib.suppress(InvalidArgumentError):  # not in paged memory
+            found.append(info(array))
+    if not found:
         return []
-    what = f"{value.dtype} {value.shape}{'' if value.flags.owndata else ', a view of'}"
-    return [Row(name, what, found.bytes, found.resident, found.zswap, found.disk, found.cgroup)]
+    kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+    view = ", a view of" if isinstance(value, np.ndarray) and value.base is not None else ""
+    return [
+        Row(
+            name,
+            f"{kind} {getattr(value, 'shape', '')}{view}",
+            bytes=sum(part.bytes for part in found),
+            resident=sum(part.resident for part in found),
+            zswap=sum(part.zswap for part in found),
+            disk=sum(part.disk for part in found),
+            cgroup=found[0].cgroup,
+        )
+    ]
 
 
 def _row_of_store(name: str, value: Store[Any, Any]) -> list[Row]:
