@@ -154,16 +154,18 @@ def test_workers_map_what_they_are_sent_and_nothing_is_left(tmp_path: Path) -> N
             return how, part.sum(), whole[3, 7], small.sum(), part[:, :2], other.sum()
 
         other = np.ones(10)
-        with joblib.parallel_config(backend="uzswap", n_jobs=2):
+        with joblib.Parallel(backend="uzswap", n_jobs=2) as parallel:
             for change in (0, 1):
-                x[3] += change  # between calls that is seen
+                x[3] += change  # between calls: that is seen
                 tasks = (joblib.delayed(look)(x[i : i + 16], x, x[i], other) for i in range(0, 64, 16))
-                found = joblib.Parallel()(tasks)
+                found = parallel(tasks)
                 for i, (how, total, item, small, back, ten) in zip(range(0, 64, 16), found):
                     assert how == (True, True, False, []), how
                     assert total == x[i : i + 16].sum() and item == x[3, 7] and small == x[i].sum() and ten == 10
                     assert back.flags.writeable and (back == x[i : i + 16, :2]).all()
         assert int(group.read("memory.peak")) <= 17 << 20
+        later = joblib.Parallel(backend="uzswap", n_jobs=2, return_as="generator")
+        assert list(later(joblib.delayed(np.max)(x[i:]) for i in range(20))) == [x.max()] * 20
 
         def fails(part, i):
             raise KeyError(i)

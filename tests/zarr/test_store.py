@@ -313,6 +313,7 @@ def test_caches_of_any_number_of_groups_have_one_budget(engine: EngineFactory, t
     assert budget.usage() < 1 << 20
 
 
+@pytest.mark.slow
 def test_xarray_writes_and_reads_through_it() -> None:
     """In a process of its own, since pandas, which it takes, starts threads that never end."""
     if importlib.util.find_spec("xarray") is None:
