@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
+
+pytest.importorskip("IPython", reason="IPython is not installed: pip install 'uzswap[notebook]'")
 from uzswap.notebook.idle import Idle, Stage
 
 
@@ -97,6 +100,22 @@ def test_a_cell_that_begins_ends_what_is_under_way_and_it_is_done_again_later() 
     idle.step()
     assert given.stages == [Stage.ZSWAP, Stage.ZSWAP]
     assert told == [Stage.ZSWAP]
+
+
+def test_what_goes_wrong_is_logged_and_the_next_stage_comes_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    idle, clock, given = make()
+
+    def fails() -> None:
+        raise OSError("the disk is gone")
+
+    given.meanwhile = fails
+    clock.now = 1200
+    assert idle.step() is None
+    assert given.stages == [Stage.ZSWAP, Stage.DISK]
+    assert [record.getMessage() for record in caplog.records] == [
+        "an idle kernel could not give its memory to zswap",
+        "an idle kernel could not give its memory to disk",
+    ]
 
 
 def test_the_time_can_be_changed_and_turned_off() -> None:

@@ -100,10 +100,11 @@ class Notebook:
                 root.reclaim(root.stats()["zswap"], source="zswap", cancel=cancelled)
         except ReclaimError:
             pass  # as much as could go: the rest is held, or the disk is full
-        except OSError:
-            if not self.zswap.closing:
+        except OSError as error:
+            if self.zswap.closing:
+                self.idle.close()
+            elif error.errno != errno.EINVAL:  # that: there is no disk, or nothing may go there
                 raise
-            self.idle.close()
 
     # The magic
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +12,8 @@ from uzswap.locks import Order, make_condition
 from uzswap.threads import start_thread
 
 __all__ = ["Idle", "Stage"]
+
+_log = logging.getLogger("uzswap.notebook")
 
 #: Seconds: those of a coffee, or of a talk with a colleague; half of what JupyterHub's culler gives by default, 2026.
 AFTER: Final = 600.0
@@ -34,7 +37,7 @@ class Idle:
     ----------
     reclaim
         Called as ``reclaim(stage, cancelled)`` in a thread, under no lock; it should end when ``cancelled()`` is true,
-        which it is when a cell begins.
+        which it is when a cell begins.  What it raises is logged by ``uzswap.notebook``, and the stage counts as done.
     after
         Seconds without a cell until the first stage; the second comes when twice as many are over.  None: never.
     clock
@@ -107,7 +110,10 @@ class Idle:
                 if due is None or due[1] > 0:
                     return None if due is None else due[1]
                 turn = self._turn
-            self._reclaim(due[0], lambda turn=turn: self._turn != turn)  # type: ignore[misc]
+            try:
+                self._reclaim(due[0], lambda turn=turn: self._turn != turn)  # type: ignore[misc]
+            except Exception:
+                _log.exception("an idle kernel could not give its memory to %s", due[0].value)
             with self._changed:
                 finished = self._turn == turn
                 if finished:
