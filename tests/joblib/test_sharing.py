@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.support.child import run
+from tests.support.child import run, run_as_nobody
 from tests.support.small_disk import small_tmpfs
 
 import uzswap
@@ -130,6 +130,30 @@ def test_a_full_disk_is_told(group: uzswap.MemCgroup, files: Files, monkeypatch:
         with pytest.raises(OSError, match=r"can't be shared with workers: No space left.*JOBLIB_TEMP_FOLDER"):
             files.part(x, x)
         files.close()
+
+
+def test_an_ordinary_user_maps_it_too() -> None:
+    """Also where the kernel does not wait for pages, so that no system call may be made on the array."""
+    run_as_nobody(
+        """
+        import os, uzswap
+        from uzswap.joblib.sharing import Files, mapped
+
+        z = uzswap.Zswap(swap_size="64M")
+        group = z.cgroup("/a")
+        group.write("memory.max", "2M")
+        x = uzswap.zeros(8 << 20, "u1", cgroup=group)
+        for i in range(8):
+            x[i << 20 : (i + 1) << 20] = i
+        files = Files()
+        part = files.part(x, x)
+        pid = os.fork()
+        if not pid:
+            found = mapped(part)
+            os._exit(0 if found[-1] == 7 and found.sum() == 28 << 20 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        """
+    ).check()
 
 
 @pytest.mark.slow
