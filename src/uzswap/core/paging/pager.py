@@ -24,7 +24,6 @@ from cython.cimports.uzswap.core.gate import (
     uz_enter,
     uz_enter_anyway,
     uz_gate_tell,
-    uz_is_shut,
     uz_leave,
     uz_open,
     uz_try_enter,
@@ -76,6 +75,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_say_broken,
     uz_thread_id,
     uz_thread_lives,
+    uz_thread_runs,
     uz_thread_start,
     uz_uffd_poison,
     uz_uffd_wait,
@@ -85,8 +85,12 @@ from cython.cimports.uzswap.core.paging.uffd import (
 from cython.cimports.uzswap.core.store.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK, entry_at
 from cython.cimports.uzswap.core.store.state import reserve_below, room_in
 
-# Longer than any fork takes.
+# Longer than a fork takes where there is a CPU for it.
 RELENT_NS = cython.declare(int64_t, 1_000_000_000)
+
+# Who forks sleeps for a moment now and then, for a lock: it waits for somebody when it is met asleep so often.
+LOOKS = cython.declare(cython.int, 5)
+LOOK_MS = cython.declare(cython.int, 10)
 
 # Between two tries to start the first thread of a child.
 RETRY_MS = cython.declare(cython.int, 10)
@@ -276,12 +280,24 @@ def relent(p):
 
     Libraries may end threads of theirs when a process forks (OpenBLAS), and wait for what these are at: a page.
     """
-    if not uz_is_shut(cython.address(p.gate)) or not p.rested or uz_monotonic_ns() < p.rested + RELENT_NS:
-        return
-    # In this order: a child that has the memory has it at rest.
-    each_run(p, MADV_DONTFORK, 0)
-    p.relented = 1
-    open_again(p)
+    pthread_mutex_lock(cython.address(p.watching))
+    if p.rested and uz_monotonic_ns() >= p.rested + RELENT_NS and waits_for_somebody(p.forker):
+        # In this order: a child that has the memory has it at rest.
+        each_run(p, MADV_DONTFORK, 0)
+        p.relented = 1
+        p.rested = 0
+        open_again(p)
+    pthread_mutex_unlock(cython.address(p.watching))
+
+
+def waits_for_somebody(thread):
+    """A thread that is only slow is met running: on a busy machine, or where all was stopped for a while."""
+    look: cython.int
+    for look in range(LOOKS):
+        if uz_thread_runs(thread):
+            return 0
+        uz_pause(LOOK_MS)
+    return 1
 
 
 def open_again(p):
