@@ -281,3 +281,17 @@ def test_a_fork_that_is_slow_waits_for_nobody() -> None:
     assert helper.wait() == 0
     """
     run(code, timeout=60).check()
+
+
+def test_no_first_call_on_an_array_loads_a_module() -> None:
+    """In a child that was forked while another thread did, the same call would wait for its lock for ever."""
+    code = """
+    import sys
+    import uzswap
+    uzswap.Zswap
+    loaded = set(sys.modules)
+    for name in ("zeros", "from_file", "managed", "advise", "resident", "info", "take", "put"):
+        getattr(uzswap, name)
+    assert set(sys.modules) == loaded, set(sys.modules) - loaded
+    """
+    run(code).check()
