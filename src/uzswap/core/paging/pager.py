@@ -133,14 +133,14 @@ def keeper_start(p):
 def pager_close(p):
     """Send away all who wait for what the pager does."""
     pthread_mutex_lock(cython.address(p.watching))
-    p.closing = 1
-    pthread_cond_broadcast(cython.address(p.watch))
-    pthread_mutex_unlock(cython.address(p.watching))
     pthread_mutex_lock(cython.address(p.lock))
+    p.closing = 1
     pthread_cond_broadcast(cython.address(p.told))
     pthread_cond_broadcast(cython.address(p.work))
     pthread_cond_broadcast(cython.address(p.changed))
     pthread_mutex_unlock(cython.address(p.lock))
+    pthread_cond_broadcast(cython.address(p.watch))
+    pthread_mutex_unlock(cython.address(p.watching))
     if p.lazy and uz_is_still(p.stop_write, p.identities[2]):
         write(p.stop_write, b"x", 1)
 
