@@ -434,7 +434,11 @@ def fault(p, w, address, kind, thread):
     w.charge.over_high = NO_MEMCG
     bring_or_leave(p, w, first, n, TO_WRITE if kind == UZ_WRITE else 0)
     behind = w.charge.over_high
-    far: cython.bint = behind != NO_MEMCG and w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high)
+    far: cython.bint = False
+    if behind != NO_MEMCG:
+        pthread_mutex_lock(cython.address(p.c.lock))
+        far = w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high)
+        pthread_mutex_unlock(cython.address(p.c.lock))
     pthread_mutex_unlock(cython.address(p.lock))
     if far or (behind != NO_MEMCG and not p.nr_workers):
         # The faulter runs again already, but the workers do not keep up with it.
