@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
 
-.PHONY: venv demo test quick soak compat lint bench replay wheel wheel-test pythons clean
+.PHONY: venv demo test quick soak sanitize compat lint bench replay wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -54,6 +54,11 @@ quick: lint
 # Random tests and storms as long as it takes to meet what is seldom wrong: half an hour.
 soak: $(VENV)/.compat
 	UZSWAP_SOAK=1 $(BIN)/python -m pytest $(PARALLEL)
+
+# The data plane under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer: see scripts/sanitize.
+sanitize: venv
+	$(BIN)/python scripts/sanitize address
+	$(BIN)/python scripts/sanitize thread
 
 # The test suites of numpy, and of a module each of pandas and scikit-learn, in 16 MiB: an hour.  `make test` has a part.
 compat: $(VENV)/.compat

@@ -102,11 +102,18 @@ _WHERE: Final = {
     "zeros": "uzswap.arrays.array",
 }
 
+#: These come together.  A thread that loads a module while another one forks leaves the child a lock of CPython's that
+#: nobody opens there: so it must not be the first take() of some thread that does.
+_TOGETHER: Final = ("uzswap.engine.zswap", *sorted({one for one in _WHERE.values() if ".arrays." in one}))
+
 
 def __getattr__(name: str) -> object:
     module = _WHERE.get(name)
     if module is None:
         raise AttributeError(f"module 'uzswap' has no attribute {name!r}")
+    if module in _TOGETHER:
+        for one in _TOGETHER:
+            importlib.import_module(one)
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value  # the next time it is found without this
     return value

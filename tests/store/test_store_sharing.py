@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.store.values import counters, evict
+from tests.store.values import Acting, counters, evict
 
 import uzswap
 from uzswap import Store
@@ -155,7 +156,7 @@ def test_an_array_of_the_engines_own_is_not_charged_a_second_time(engine: Engine
 
 
 def test_a_value_that_cannot_be_charged_anew_leaves_the_charge_as_it_was(engine: EngineFactory) -> None:
-    """Whatever ends the charge: no room, or what the handler of a signal raises out of it."""
+    """There is no room for what it weighs now."""
     cgroup = engine().cgroup("/a")
     with Store[int, Any](cgroup) as store:
         held = store[0] = [b"x" * 1000]
@@ -170,3 +171,39 @@ def test_a_value_that_cannot_be_charged_anew_leaves_the_charge_as_it_was(engine:
         cgroup.write("memory.max", "max")
         assert store.reweigh() > 100_000
         store.check()
+
+
+def test_a_handler_that_raises_out_of_charging_a_value_anew_leaves_the_charge_as_it_was(engine: EngineFactory) -> None:
+    """It runs when the reclaim ends that the charge has begun: a value that goes out for it has sent the signal."""
+
+    class Interrupt(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Interrupt
+
+    cgroup = engine().cgroup("/a")
+    frame = np.arange(1 << 14)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with Store[str, Any](cgroup) as store:
+            held = store["held"] = [frame[:10]]
+            store["goes"] = Acting(lambda: signal.raise_signal(signal.SIGUSR1))
+            current = cgroup.usage()
+            cgroup.write("memory.max", current + 4096)
+            held.extend((frame[10:], bytearray(8000)))
+            with pytest.raises(Interrupt):
+                store.reweigh()
+            assert store.where("goes") != "resident"
+            assert cgroup.usage() - counters(cgroup)["zswap"] == store.resident_bytes < current
+            store.check()
+            cgroup.write("memory.max", current - 4096)
+            with pytest.raises(MemoryError):
+                store.reweigh()
+            assert cgroup.usage() - counters(cgroup)["zswap"] == store.resident_bytes < current
+            store.check()
+            cgroup.write("memory.max", "max")
+            assert store.reweigh() > current - 4096
+            store.check()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -97,7 +97,9 @@ cdef class Slots:
     cdef void _take_off(self, Resident r) noexcept
     cdef int64_t _weigh(self, list once, list blocks) except -1
     cdef int64_t _leave(self, Resident r) except? -1
-    cdef object _give_back(self, int64_t charged, int64_t more, object part)
+    cdef int64_t _own_weight(self, Resident r) except? -1
+    cdef object _came(self, Resident r, object coming)
+    cdef object _give_back(self, int64_t charged, object coming)
     cdef void _set_weight(self, Resident r, int64_t weight) noexcept
     cdef void _settle(self, Slot slot, Resident r, object value, int64_t weight) noexcept
     cdef object _load(self, object key, Slot slot, bint pop)

@@ -292,6 +292,10 @@ class Slots:
         for thread in list(self._waiting):
             if thread != me:
                 del self._waiting[thread]
+        for coming in self._buffers.abandoned():
+            kept: int64_t = self._buffers.does_not_come(coming)
+            self.resident_bytes += kept
+            self._release(coming.charged - kept)
         self._prefetcher.forked()
         self._compression.forked()
 
@@ -409,13 +413,12 @@ class Slots:
         slot: Slot
         if self.closed or self.forked or self._engine.core == cython.NULL:
             self.require_open()
-        more: int64_t = 0
-        part = None
+        coming = None
         blocks = []
         weight: int64_t = self._weigh([value], blocks)
         if blocks:
-            more, part = self._buffers.join(blocks)
-            weight += more
+            coming = self._buffers.join(blocks)
+            weight += coming.more
         charged: int64_t = 0
         had: int64_t
         stays: cython.bint
@@ -430,11 +433,13 @@ class Slots:
                     break
                 slot = cython.cast(Slot, found)
                 # What it replaces is given back, unless a reclaim has just taken it.
-                had = resident_in(slot).weight if found is not None and form_in(slot) == RESIDENT else 0
+                had = self._own_weight(resident_in(slot)) if found is not None and form_in(slot) == RESIDENT else 0
                 if weight - had > charged:
                     lacking: int64_t = weight - had - charged
                     self._charge(lacking, False)
                     charged += lacking
+                    if coming is not None:
+                        coming.charged = charged
                 elif found is None:
                     r = Resident.__new__(Resident)
                     slot = Slot.__new__(Slot)
@@ -442,7 +447,7 @@ class Slots:
                     r.weight = weight
                     own(slot, r)
                     if self.by_key.setdefault(key, slot) is slot:
-                        r.more, r.part, part = more, part, None
+                        coming = self._came(r, coming)
                         self._put_on(r, INACTIVE)
                         self.resident_bytes += weight
                         charged -= weight
@@ -456,7 +461,7 @@ class Slots:
                     kept = self._leave(r)
                     charged -= weight - r.weight + kept
                     self._set_weight(r, weight)
-                    r.more, r.part, part = more, part, None
+                    coming = self._came(r, coming)
                     self._touch(r)
                     break
                 else:
@@ -467,7 +472,7 @@ class Slots:
                         Py_DECREF(_previous)
                     r.value = value
                     r.weight = weight
-                    r.more, r.part, part = more, part, None
+                    coming = self._came(r, coming)
                     own(slot, r)
                     self._put_on(r, INACTIVE)
                     self.resident_bytes += weight
@@ -476,7 +481,7 @@ class Slots:
                         form = RESIDENT  # the loader finds its chunks replaced, and frees them
                     break
         finally:
-            self._give_back(charged, more, part)
+            self._give_back(charged, coming)
             self._free(form, at)
         if self.closed:
             self.clear()  # it came behind the back of close()
@@ -545,35 +550,44 @@ class Slots:
             return
         value = r.value
         before = r.weight
-        more: int64_t = 0
-        part = None
+        coming = None
         blocks = []
         weight: int64_t = self._weigh([value], blocks)
         if blocks:
-            more, part = self._buffers.join(blocks)
-            weight += more
+            coming = self._buffers.join(blocks)
+            weight += coming.more
         # This variable is an outside reference: a reclaim for the charge leaves the value alone.
         charged: int64_t = 0
         try:
-            if weight > before:
-                self._charge(weight - before, False)
-                charged = weight - before
-            if r.slot != cython.NULL and r.value is value and r.weight == before:
-                charged -= weight - before + self._leave(r)
-                self._set_weight(r, weight)
-                r.more, r.part, part = more, part, None
+            while r.slot != cython.NULL and r.value is value and r.weight == before:
+                lacking: int64_t = weight - self._own_weight(r) - charged
+                if lacking <= 0:
+                    charged -= weight - before + self._leave(r)
+                    self._set_weight(r, weight)
+                    coming = self._came(r, coming)
+                    break
+                self._charge(lacking, False)
+                charged += lacking
+                if coming is not None:
+                    coming.charged = charged
         finally:
-            self._give_back(charged, more, part)
+            self._give_back(charged, coming)
 
-    def _give_back(self, charged, more, part):
+    def _came(self, r, coming):
+        """A value is the store's, and with it its part of memory that others may have a part of.  Returns None."""
+        if coming is not None:
+            r.more, r.part = coming.more, coming.part
+            self._buffers.came(coming)
+
+    def _give_back(self, charged, coming):
         """Release what was charged for a value and is not needed; with it a part that did not become a value's."""
-        if part is not None:
-            # Others may have come to share the memory that it was charged for.
-            kept: int64_t = more - self._buffers.leave(part)
+        if coming is not None:
+            kept: int64_t = self._buffers.does_not_come(coming)
             self.resident_bytes += kept
             charged -= kept
         if charged < 0:
-            self._charge(-charged, True)
+            with hold_back_signals():
+                self._charge(-charged, True)
         else:
             self._release(charged)
 
@@ -595,6 +609,10 @@ class Slots:
         r.more = 0
         self.resident_bytes += kept
         return kept
+
+    def _own_weight(self, r):
+        """Bytes of a value's weight that are no longer charged once it has gone."""
+        return r.weight if r.part is None else r.weight - r.more + self._buffers.alone(r.part)
 
     # Lists
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import queue
 import signal
 import threading
@@ -23,9 +24,11 @@ from tests.core.paging.rig import (
     job,
     noise,
     out_of_memory,
+    skip,
     to_disk,
 )
 from tests.support.faulty import FaultySwap
+from tests.support.soak import longer
 
 import uzswap
 
@@ -99,6 +102,35 @@ def test_threads_that_write_to_the_same_pages(z: Zswap) -> None:
         assert (x[mine::512] == count[: MIB // 2048]).all()
 
     together(*(lambda mine=mine: write(mine) for mine in range(4)))
+
+
+@in_each_mode()
+def test_threads_that_write_while_memory_is_compacted(z: Zswap) -> None:
+    """The kernel gives pages other frames meanwhile, whether they are in their places or on their way."""
+    compact = Path("/proc/sys/vm/compact_memory")
+    if not os.access(compact, os.W_OK):
+        skip("only root may have memory compacted")
+    x = uzswap.zeros(MIB // 4, np.int64, cgroup=job(z, "512K"))
+    ended = threading.Event()
+
+    def write(mine: int) -> None:
+        rng = np.random.default_rng(mine)
+        count = np.zeros(MIB // 2048, np.int64)
+        while not ended.is_set():
+            for page in rng.integers(0, MIB // 2048, 200):
+                x[512 * page + mine] += 1
+                count[page] += 1
+                assert x[512 * page + mine] == count[page]
+        assert (x[mine::512] == count).all()
+
+    def compacts() -> None:
+        try:
+            for _ in range(longer(3, 200)):
+                compact.write_text("1")
+        finally:
+            ended.set()
+
+    together(compacts, *(lambda mine=mine: write(mine) for mine in range(3)))
 
 
 @in_each_mode()

@@ -306,29 +306,7 @@ class Memory:
         finally:
             self._leave()
 
-    def gather(
-        self,
-        area: uint32_t,
-        begins: cython.const[uint64_t][::1],
-        places: cython.const[uint64_t][::1],
-        length: uint64_t,
-        memory: cython.size_t,
-    ):
-        """0, or the errno and page with which bytes cannot be read.  See memory.pyi."""
-        return self._exchange(area, begins, places, length, memory, False)
-
-    def scatter(
-        self,
-        area: uint32_t,
-        begins: cython.const[uint64_t][::1],
-        places: cython.const[uint64_t][::1],
-        length: uint64_t,
-        memory: cython.size_t,
-    ):
-        """Likewise.  See memory.pyi."""
-        return self._exchange(area, begins, places, length, memory, True)
-
-    def _exchange(
+    def exchange(
         self,
         area: uint32_t,
         begins: cython.const[uint64_t][::1],
@@ -337,6 +315,7 @@ class Memory:
         memory: cython.size_t,
         into: cython.bint,
     ):
+        """0, or the errno and page with which bytes cannot be read.  See memory.pyi."""
         i: cython.Py_ssize_t
         n = begins.shape[0]
         if not n or not length or places.shape[0] != n:

@@ -83,14 +83,11 @@ class Memory:
     def unkeep(self, area: int, first: int, pages: int) -> None: ...
     def evict(self, area: int, first: int, pages: int) -> int: ...  # pages that went
     def drop(self, area: int, first: int, pages: int) -> None: ...  # they read as zero; OSError: as they were
-    #: copies spans of `length` bytes that begin at these bytes of an area to memory + places, each; without faults, and
-    #: without displacing anything.  (errno, page of the area) when bytes cannot be read, else (0, 0).
-    def gather(
-        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int
-    ) -> tuple[int, int]: ...
-    #: the other way, in order; after an error some spans were written
-    def scatter(
-        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int
+    #: copies spans of `length` bytes that begin at these bytes of an area to memory + places, each, or with `into` from
+    #: there, in order; without faults, and without displacing anything.  (errno, page of the area) when bytes cannot be
+    #: read, and some spans may have been written; else (0, 0).
+    def exchange(
+        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int, into: bool
     ) -> tuple[int, int]: ...
     def reclaim(self, memcg: int, pages: int) -> int: ...  # oldest of the subtree; pages that went
     def place(self, area: int) -> Place: ...  # as long as it takes to ask

@@ -36,6 +36,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     PAGE_BYTES,
     address_of,
 )
+from cython.cimports.uzswap.core.paging.trap import which_are_there
 from cython.cimports.uzswap.core.paging.uffd import (
     UZ_NOTHING,
     UZ_TAKEN_AWAY,
@@ -133,7 +134,12 @@ def put_frames(p, to, frames, nbytes):
 
 
 def take_pages(p, to, page, n):
-    """Move up to n pages to frames of staging: bytes, or -errno when none were; -ENOENT when the first is not there."""
+    """Move up to n pages to frames of staging: bytes, or -errno when none were; -ENOENT when the first is not there.
+
+    Linux 6.18 answers EEXIST now and then when it has moved pages, of a page that was being migrated (compaction): it
+    tries a second time what it has done.  Nothing else was where they went, so it is by whether the first one is still
+    in its place that one can tell.
+    """
     while True:
         uz_brief_lock(cython.address(p.marks), 1)
         while n and any_gone(p, page, n):
@@ -145,6 +151,11 @@ def take_pages(p, to, page, n):
             if got == -EBUSY and p.forked:
                 uz_make_ours(at, n * PAGE_BYTES)
                 got = uz_uffd_move(p.fd, to, at, n * PAGE_BYTES)
+            if got == -EEXIST:
+                present: cython.uchar = 0
+                which_are_there(address_of(p, page), 1, cython.address(present))
+                if not present & 1:
+                    got = PAGE_BYTES
         pthread_rwlock_unlock(cython.address(p.marks))
         if got != -EAGAIN:
             return got

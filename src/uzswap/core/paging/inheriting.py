@@ -48,6 +48,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_broadcast,
     uz_pause,
     uz_say_away,
+    uz_thread_id,
     uz_uffd_open,
 )
 
@@ -72,16 +73,22 @@ def pager_shut(p):
 
 def pager_lend(p):
     """All is at rest: have the child inherit it."""
+    pthread_mutex_lock(cython.address(p.watching))
     p.forked = 1
-    p.rested = uz_monotonic_ns()
     each_run(p, MADV_DOFORK, 0)
+    # Last: from here on it may be taken back.
+    p.forker = uz_thread_id()
+    p.rested = uz_monotonic_ns()
+    pthread_mutex_unlock(cython.address(p.watching))
 
 
 def pager_keep(p):
     """After the fork."""
+    pthread_mutex_lock(cython.address(p.watching))
     each_run(p, MADV_DONTFORK, 0)
     p.rested = 0
     p.relented = 0
+    pthread_mutex_unlock(cython.address(p.watching))
     open_again(p)
 
 

@@ -93,7 +93,9 @@ def charge_run(p, w, area, first, n, flags):
         if met.over_max == NO_MEMCG:
             break
         limited = cython.address(p.c.t.memcgs[met.over_max])
+        pthread_mutex_lock(cython.address(p.c.lock))
         fits: cython.bint = nbytes <= (limited.resident_max if met.resident else limited.memory_max)
+        pthread_mutex_unlock(cython.address(p.c.lock))
         if flags & AHEAD and not fits:
             return NO_MEMCG
         pthread_mutex_lock(cython.address(p.lock))
@@ -154,11 +156,13 @@ def keep_copies(p, w, area, flags):
     if flags & TO_WRITE or (w.charge.near != NO_MEMCG and not w.charge.resident) or w.charge.over_high != NO_MEMCG:
         return 0
     x = cython.address(p.areas[area])
+    pthread_mutex_lock(cython.address(p.lock))
     x.unkept += 1
-    if x.clean_score <= 0 and x.unkept < KEEP_SAMPLE:
-        return 0
-    x.unkept = 0
-    return 1
+    keep: cython.bint = x.clean_score > 0 or x.unkept >= KEEP_SAMPLE
+    if keep:
+        x.unkept = 0
+    pthread_mutex_unlock(cython.address(p.lock))
+    return keep
 
 
 def bring_run(p, w, first, n, flags):

@@ -352,12 +352,14 @@ def note_refusals(p, s, begin):
         p.memcgs[s.memcg].nr_swap_fail += none + over
         tell(p, s.memcg, E_SWAP)
     m = s.memcg
+    pthread_mutex_lock(cython.address(p.c.lock))
     while m != ROOT:
         g = cython.address(p.c.t.memcgs[m])
         if g.counters[C_SWAP] > g.swap_high:
             p.memcgs[m].nr_swap_high += 1
             tell(p, m, E_SWAP)
         m = g.parent
+    pthread_mutex_unlock(cython.address(p.c.lock))
     pthread_mutex_unlock(cython.address(p.lock))
 
 

@@ -24,7 +24,6 @@ from cython.cimports.uzswap.core.gate import (
     uz_enter,
     uz_enter_anyway,
     uz_gate_tell,
-    uz_is_shut,
     uz_leave,
     uz_open,
     uz_try_enter,
@@ -76,6 +75,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_say_broken,
     uz_thread_id,
     uz_thread_lives,
+    uz_thread_runs,
     uz_thread_start,
     uz_uffd_poison,
     uz_uffd_wait,
@@ -85,8 +85,12 @@ from cython.cimports.uzswap.core.paging.uffd import (
 from cython.cimports.uzswap.core.store.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK, entry_at
 from cython.cimports.uzswap.core.store.state import reserve_below, room_in
 
-# Longer than any fork takes.
+# Longer than a fork takes where there is a CPU for it.
 RELENT_NS = cython.declare(int64_t, 1_000_000_000)
+
+# Who forks sleeps for a moment now and then, for a lock: it waits for somebody when it is met asleep so often.
+LOOKS = cython.declare(cython.int, 5)
+LOOK_MS = cython.declare(cython.int, 10)
 
 # Between two tries to start the first thread of a child.
 RETRY_MS = cython.declare(cython.int, 10)
@@ -129,14 +133,14 @@ def keeper_start(p):
 def pager_close(p):
     """Send away all who wait for what the pager does."""
     pthread_mutex_lock(cython.address(p.watching))
-    p.closing = 1
-    pthread_cond_broadcast(cython.address(p.watch))
-    pthread_mutex_unlock(cython.address(p.watching))
     pthread_mutex_lock(cython.address(p.lock))
+    p.closing = 1
     pthread_cond_broadcast(cython.address(p.told))
     pthread_cond_broadcast(cython.address(p.work))
     pthread_cond_broadcast(cython.address(p.changed))
     pthread_mutex_unlock(cython.address(p.lock))
+    pthread_cond_broadcast(cython.address(p.watch))
+    pthread_mutex_unlock(cython.address(p.watching))
     if p.lazy and uz_is_still(p.stop_write, p.identities[2]):
         write(p.stop_write, b"x", 1)
 
@@ -276,12 +280,24 @@ def relent(p):
 
     Libraries may end threads of theirs when a process forks (OpenBLAS), and wait for what these are at: a page.
     """
-    if not uz_is_shut(cython.address(p.gate)) or not p.rested or uz_monotonic_ns() < p.rested + RELENT_NS:
-        return
-    # In this order: a child that has the memory has it at rest.
-    each_run(p, MADV_DONTFORK, 0)
-    p.relented = 1
-    open_again(p)
+    pthread_mutex_lock(cython.address(p.watching))
+    if p.rested and uz_monotonic_ns() >= p.rested + RELENT_NS and waits_for_somebody(p.forker):
+        # In this order: a child that has the memory has it at rest.
+        each_run(p, MADV_DONTFORK, 0)
+        p.relented = 1
+        p.rested = 0
+        open_again(p)
+    pthread_mutex_unlock(cython.address(p.watching))
+
+
+def waits_for_somebody(thread):
+    """A thread that is only slow is met running: on a busy machine, or where all was stopped for a while."""
+    look: cython.int
+    for look in range(LOOKS):
+        if uz_thread_runs(thread):
+            return 0
+        uz_pause(LOOK_MS)
+    return 1
 
 
 def open_again(p):
@@ -418,7 +434,11 @@ def fault(p, w, address, kind, thread):
     w.charge.over_high = NO_MEMCG
     bring_or_leave(p, w, first, n, TO_WRITE if kind == UZ_WRITE else 0)
     behind = w.charge.over_high
-    far: cython.bint = behind != NO_MEMCG and w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high)
+    far: cython.bint = False
+    if behind != NO_MEMCG:
+        pthread_mutex_lock(cython.address(p.c.lock))
+        far = w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high)
+        pthread_mutex_unlock(cython.address(p.c.lock))
     pthread_mutex_unlock(cython.address(p.lock))
     if far or (behind != NO_MEMCG and not p.nr_workers):
         # The faulter runs again already, but the workers do not keep up with it.

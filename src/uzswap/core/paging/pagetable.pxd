@@ -182,7 +182,8 @@ cdef struct Pager:
     int forked                  # pages may be shared with children, or a parent
     int relented                # a fork has been waited for too long: the child has none of it
     int64_t rested              # when all was at rest for a fork
-    pthread_mutex_t watching
+    int forker                  # who forks
+    pthread_mutex_t watching    # what the keeper looks at: closing; of a fork, whether it relents
     pthread_cond_t watch        # for the keeper, with `watching`
     char *base
     uint64_t nr_pages
