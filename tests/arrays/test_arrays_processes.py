@@ -229,3 +229,29 @@ def test_a_fork_that_waits_for_a_thread_that_waits_for_a_page_goes_on() -> None:
     assert os.waitpid(os.fork() or os._exit(not x.all()), 0)[1] == 0
     """
     assert "cannot have its parent's arrays" in run(code, timeout=60).check().stderr
+
+
+def test_a_fork_waits_for_a_name_that_another_thread_uses_for_the_first_time() -> None:
+    """A name comes with its module: half imported at the fork, that would be locked for ever in the child."""
+    code = """
+    import os, pathlib, signal, sys, tempfile, threading, warnings
+    import uzswap
+    warnings.simplefilter("ignore", DeprecationWarning)
+    begun, go = threading.Event(), threading.Event()
+    sys.begun, sys.go = begun, go
+    with tempfile.TemporaryDirectory() as directory:
+        pathlib.Path(directory, "slow.py").write_text("import sys; sys.begun.set(); sys.go.wait(); name = 7")
+        sys.path.insert(0, directory)
+        uzswap._WHERE["name"] = "slow"
+        first = threading.Thread(target=lambda: uzswap.name)
+        first.start()
+        begun.wait()
+        threading.Timer(0.2, go.set).start()  # without the wait the child is forked before this
+        pid = os.fork()
+        if not pid:
+            signal.alarm(20)
+            os._exit(uzswap.name)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        first.join()
+    """
+    run(code).check()
