@@ -283,15 +283,27 @@ def test_a_fork_that_is_slow_waits_for_nobody() -> None:
     run(code, timeout=60).check()
 
 
-def test_no_first_call_on_an_array_loads_a_module() -> None:
-    """In a child that was forked while another thread did, the same call would wait for its lock for ever."""
+def test_a_fork_waits_for_a_name_that_another_thread_uses_for_the_first_time() -> None:
+    """A name comes with its module: half imported at the fork, that would be locked for ever in the child."""
     code = """
-    import sys
+    import os, pathlib, signal, sys, tempfile, threading, warnings
     import uzswap
-    uzswap.Zswap
-    loaded = set(sys.modules)
-    for name in ("zeros", "from_file", "managed", "advise", "resident", "info", "take", "put"):
-        getattr(uzswap, name)
-    assert set(sys.modules) == loaded, set(sys.modules) - loaded
+    warnings.simplefilter("ignore", DeprecationWarning)
+    begun, go = threading.Event(), threading.Event()
+    sys.begun, sys.go = begun, go
+    with tempfile.TemporaryDirectory() as directory:
+        pathlib.Path(directory, "slow.py").write_text("import sys; sys.begun.set(); sys.go.wait(); name = 7")
+        sys.path.insert(0, directory)
+        uzswap._WHERE["name"] = "slow"
+        first = threading.Thread(target=lambda: uzswap.name)
+        first.start()
+        begun.wait()
+        threading.Timer(0.2, go.set).start()  # without the wait the child is forked before this
+        pid = os.fork()
+        if not pid:
+            signal.alarm(20)
+            os._exit(uzswap.name)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        first.join()
     """
     run(code).check()

@@ -144,7 +144,7 @@ STATS: Final = (
     _level(
         "uzswap.metadata_bytes",
         "uzswap.metadata_bytes",
-        "the engine's tables: 48 a page or value that is swapped out, 32 a page of an array; in no limit",
+        "the engine's tables: 48 a page or value that is swapped out (pages of one value share), 24 a page of an array",
     ),
     _pages("uzswap.same_filled", "uzswap.same_filled", "pages stored as one repeated word, all zero ones not counted"),
 )

@@ -71,7 +71,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_init,
     pthread_cond_wait,
 )
-from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at
+from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK
 from cython.cimports.uzswap.core.store.memcgs import memcg_offline
 
 HIGH, MAX, OOM, POOL_FULL, LOW, SWAP, STALL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL, E_LOW, E_SWAP, E_STALL
@@ -634,7 +634,7 @@ def count_some(p, a, first, found):
         first = end
     for i in range(area.first + first, area.first + end):
         page = cython.address(p.pages[i])
-        e = entry_at(t, page.handle) if page.handle else cython.NULL
+        e = cython.address(t.entries[page.entry]) if page.entry else cython.NULL
         if page.state == P_RESIDENT or page.state == P_COMING or page.state == P_GOING:
             found.resident += 1
             if e != cython.NULL and e.flags & CLEAN and e.stamp == address_of(p, i):

@@ -262,12 +262,26 @@ def take_batch(p):
 
 
 def put_batch(p, b, n):
-    """Give back a batch of which the first n frames can be used, the others having nothing.  With the lock."""
+    """Give back a batch of which the first n frames can be used, the others having nothing.  With the lock.
+
+    No budget has what is in stock.  Where nobody uses it, as what comes in was never there before, all but this batch
+    goes, two at a time.
+    """
+    i: cython.int
+    going: cython.int = 0
     p.batches[b].first = 0
     p.batches[b].last = n
     p.batches[b].state = B_STOCK
     if not n and uz_discard(staging_of(p, b), BATCH_PAGES * PAGE_BYTES) == 0:
         p.batches[b].state = B_EMPTY
+    p.unused += 1
+    if p.unused <= NR_BATCHES:
+        return
+    for i in range(NR_BATCHES):
+        if i != b and p.batches[i].state == B_STOCK and going < 2:
+            going += 1
+            if uz_discard(staging_of(p, i), BATCH_PAGES * PAGE_BYTES) == 0:
+                p.batches[i].state = B_EMPTY
 
 
 def staging_of(p, b):
@@ -286,6 +300,7 @@ def take_stock(p, n, frames):
             found = b
             frames[0] = p.staging + (b * BATCH_PAGES + p.batches[b].first) * PAGE_BYTES
             p.batches[b].state = B_BUSY
+            p.unused = 0
             break
     pthread_mutex_unlock(cython.address(p.lock))
     return found

@@ -37,6 +37,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     address_of,
     failed_add,
     failed_del,
+    handle_at,
     list_add,
     memcg_of,
     tell,
@@ -144,7 +145,7 @@ def leave_run(p, first, n):
     i: uint64_t
     for i in range(first, first + n):
         page = cython.address(p.pages[i])
-        page.state = P_SWAPPED if page.handle else P_NONE
+        page.state = P_SWAPPED if page.entry else P_NONE
         page.flags &= ~(P_SQUEEZED | P_WANTED)
     uz_uffd_wake(p.fd, p.base + first * PAGE_BYTES, n * PAGE_BYTES)
     arrived(p, first, n)
@@ -185,9 +186,9 @@ def bring_run(p, w, first, n, flags):
     i = 0
     while i < n:
         k = 1
-        while i + k < n and (p.pages[first + i + k].handle == 0) == (p.pages[first + i].handle == 0):
+        while i + k < n and (p.pages[first + i + k].entry == 0) == (p.pages[first + i].entry == 0):
             k += 1
-        if p.pages[first + i].handle:
+        if p.pages[first + i].entry:
             load_swapped(p, w, first, i, k, keep, 1)
         else:
             fill_empty(p, w, first, i, k, flags & TO_WRITE)
@@ -204,11 +205,11 @@ def bring_run(p, w, first, n, flags):
             page.state = P_RESIDENT
             page.flags &= ~(P_ACTIVE | P_STUCK)
             page.stuck = 0
-            if page.handle:
+            if page.entry:
                 # mm/workingset.c: evicted less than a list's length ago means that it was evicted too early.
-                if m.evictions - page.shadow <= m.active.length + m.inactive.length and not flags & AHEAD:
+                if m.evictions - page.prev <= m.active.length + m.inactive.length and not flags & AHEAD:
                     page.flags |= P_ACTIVE
-                page.handle = w.kept[i]
+                page.entry = cython.cast(uint32_t, w.kept[i])
                 area.loads += 1
             area.resident += 1
             p.resident += 1
@@ -218,7 +219,7 @@ def bring_run(p, w, first, n, flags):
                 list_add(p, cython.cast(uint32_t, first + i))
             continue
         missing += 1
-        page.state = P_SWAPPED if page.handle else P_NONE
+        page.state = P_SWAPPED if page.entry else P_NONE
         if w.result[i] > 0:
             lose(p, first + i, w.result[i])
         uz_uffd_wake(p.fd, p.base + (first + i) * PAGE_BYTES, PAGE_BYTES)
@@ -268,7 +269,7 @@ def load_swapped(p, w, first, at, n, keep, tries):
     frames: cython.p_char = w.scratch
     stock: cython.int = take_stock(p, n, cython.address(frames)) if n >= LEAST_MOVED else -1
     for i in range(n):
-        w.handles[i] = p.pages[first + at + i].handle
+        w.handles[i] = handle_at(p, first + at + i)
     load = cython.address(w.load)
     load.handles = w.handles
     load.n = n

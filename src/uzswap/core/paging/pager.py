@@ -16,7 +16,7 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 
 import cython
 from cython.cimports.libc.errno import ENOMEM
-from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.device.device import NR_FILES
 from cython.cimports.uzswap.core.device.device_io import still_ours
@@ -82,7 +82,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_uffd_wait_ms,
     uz_uffd_wake,
 )
-from cython.cimports.uzswap.core.store.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK, entry_at
+from cython.cimports.uzswap.core.store.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK
 from cython.cimports.uzswap.core.store.state import reserve_below, room_in
 
 # Longer than a fork takes where there is a CPU for it.
@@ -451,8 +451,7 @@ def on_disk(p, first, n):
     found: cython.bint = False
     pthread_mutex_lock(cython.address(p.c.lock))
     for x in range(first, first + n):
-        e = entry_at(cython.address(p.c.t), p.pages[x].handle) if p.pages[x].handle else cython.NULL
-        found = found or (e != cython.NULL and e.state == ON_DISK)
+        found = found or (p.pages[x].entry != 0 and p.c.t.entries[p.pages[x].entry].state == ON_DISK)
     pthread_mutex_unlock(cython.address(p.c.lock))
     return found
 
@@ -471,8 +470,7 @@ def bring_or_leave(p, w, first, n, flags):
 def leave(p, first, n, flags):
     """Leave a run to the workers.
 
-    The queue is linked by the first pages of runs, whose neighbours on lists and back-off mean nothing while they are
-    P_COMING.
+    The queue is linked by the first pages of runs, whose successor and back-off mean nothing while they are P_COMING.
     """
     x: uint64_t
     touched(p, first, n)
@@ -480,7 +478,7 @@ def leave(p, first, n, flags):
         p.pages[x].state = P_COMING
     page = cython.address(p.pages[first])
     page.next = 0
-    page.prev = cython.cast(uint32_t, n)
+    page.stuck = cython.cast(uint16_t, n)
     page.backoff = cython.cast(uint8_t, flags)
     if p.first_run:
         p.pages[p.last_run].next = cython.cast(uint32_t, first)
@@ -498,8 +496,10 @@ def bring_left(p, w):
     page = cython.address(p.pages[first])
     p.first_run = page.next
     flags: cython.int = page.backoff
+    n: uint64_t = page.stuck
     page.backoff = 0
-    bring_run(p, w, first, page.prev, flags)
+    page.stuck = 0
+    bring_run(p, w, first, n, flags)
     return 1
 
 

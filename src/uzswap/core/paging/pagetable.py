@@ -47,9 +47,10 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_uffd_register,
     uz_uffd_unregister,
 )
+from cython.cimports.uzswap.core.store.entries import handle_of
 
 # Address space for arrays, in times the machine's memory: an array may be much larger than memory, and address space is
-# free (32 bytes of page table a page, touched only where pages of arrays are).
+# free (24 bytes of page table a page, touched only where pages of arrays are).
 RESERVE_TIMES = cython.declare(uint64_t, 16)
 MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 
@@ -209,6 +210,15 @@ def address_of(p, page):
     return cython.cast(uint64_t, cython.cast(cython.size_t, p.base)) + page * PAGE_BYTES
 
 
+def handle_at(p, page):
+    """The handle of a page's own entry, 0 when it has none; not of its clean copy, which may be gone.
+
+    What a page has in common with others, or for itself, nobody else gives up: its generation stays what it is.
+    """
+    index = p.pages[page].entry
+    return handle_of(cython.address(p.c.t), index) if index else 0
+
+
 def memcg_of(p, a):
     """The online memcg that an area belongs to now: pages_reparent() sees to that."""
     return p.areas[a].memcg
@@ -296,6 +306,7 @@ def failed_del(p, page):
         p.failed.tail = x.prev
     p.failed.length -= 1
     x.flags &= ~P_AGAIN
+    x.prev = 0  # nobody knows any more when it was evicted
 
 
 def balance(p, m):

@@ -54,6 +54,7 @@ from cython.cimports.uzswap.core.store.entries import (
     NO_MEMCG,
     ON_DISK,
     ROOT,
+    SHARED,
     WRITING,
     Delta,
     Entry,
@@ -267,10 +268,15 @@ def on_disk_dead(c, place, length):
 
 
 def entry_drop(c, d, index):
-    """Release all that an entry has, whatever its state, and the entry itself."""
+    """Release all that an entry has, whatever its state, and the entry itself; of a shared one, one share."""
     t = cython.address(c.t)
     e = cython.address(t.entries[index])
     owner = owner_of(t, e)
+    pages = whole_pages(cython.cast(uint32_t, e.size_1) + 1)
+    if e.flags & SHARED and e.stamp:
+        e.stamp -= 1
+        delta_add(t, d, owner, C_SWAP, -pages)
+        return
     if e.state == IN_POOL:
         if e.flags & CLEAN:
             clean_leave(c, d, index, owner)
@@ -285,7 +291,7 @@ def entry_drop(c, d, index):
     elif e.state == GOING_TO_DISK:
         codec_unref(c, e.codec)
     delta_add(t, d, owner, C_METADATA, -cython.cast(int64_t, cython.sizeof(Entry)))
-    delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+    delta_add(t, d, owner, C_SWAP, -pages)
     memcg_unref(t, e.memcg)
     entry_free(t, index)
 

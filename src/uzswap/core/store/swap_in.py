@@ -35,6 +35,7 @@ from cython.cimports.uzswap.core.store.entries import (
     IN_POOL,
     IS_ZERO,
     ON_DISK,
+    SHARED,
     Delta,
     entry_at,
     owner_of,
@@ -85,7 +86,8 @@ def hold_step(c, load, i, k):
         if load.error:
             load.failed = i + j
             break
-        e.flags |= HELD
+        if not e.flags & SHARED:
+            e.flags |= HELD
         f = cython.address(load.found[j])
         f.data = e.data
         f.handle = load.handles[i + j]
@@ -428,7 +430,8 @@ def free_entries(c, handles, n, error):
                 error[0] = ESTALE if e == cython.NULL else EBUSY
                 bad = i
                 break
-            e.flags |= DOOMED
+            if not e.flags & SHARED:
+                e.flags |= DOOMED
             i += 1
         pthread_mutex_unlock(cython.address(c.lock))
     while j < i:
