@@ -13,7 +13,8 @@ from uzswap.errors import InvalidArgumentError
 from uzswap.store.compression import Compression, Filter
 from uzswap.store.kinds import opaque
 from uzswap.store.reasons import why
-from uzswap.store.slots import NOTHING, Slots
+from uzswap.store.slot import NOTHING
+from uzswap.store.slots import Slots
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE, Shared
 from uzswap.units import parse_size
 
