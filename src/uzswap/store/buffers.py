@@ -5,6 +5,9 @@ The groups of a data frame are views of one array: weighed alone, each of them k
 what is to be charged when a value comes, and what is given back when it goes: the block with the first that has a part
 of it, and with the last.
 
+The same holds for what values refer to while they are packed, such as settings that others hold: it is charged with the
+first that refers to it, and as long as one does, or has it back.
+
 A block is known by its address and length.  A value that has joined keeps it alive, so nothing else can lie there.
 
 Compiled code calls this with nothing in between; it calls nothing foreign but ``is_paged``.
@@ -13,10 +16,23 @@ Compiled code calls this with nothing in between; it calls nothing foreign but `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeAlias
 
 from uzswap.store.measures import Block
 
-__all__ = ["Buffers"]
+__all__ = ["Buffers", "Closure", "Part"]
+
+
+class Closure(NamedTuple):
+    """What a packed value refers to."""
+
+    first: int
+    kept: int
+    objects: int
+
+
+#: What a value has a part of.
+Part: TypeAlias = tuple[Block | Closure, ...]
 
 
 class Buffers:
@@ -35,7 +51,7 @@ class Buffers:
         What is to be charged for all blocks.
     """
 
-    __slots__ = ("_any_paged", "_is_paged", "_values", "nbytes")
+    __slots__ = ("_any_paged", "_closures", "_is_paged", "_values", "nbytes")
 
     def __init__(
         self, is_paged: Callable[[int], bool] | None = None, any_paged: Callable[[], bool] | None = None
@@ -43,6 +59,8 @@ class Buffers:
         self._is_paged = is_paged
         self._any_paged = any_paged
         self._values: dict[Block, int] = {}
+        #: what several packed values refer to -> how many, and what was joined for them
+        self._closures: dict[Closure, tuple[int, Part]] = {}
         self.nbytes = 0
 
     @property
@@ -50,10 +68,10 @@ class Buffers:
         """Whether blocks that one value alone has a part of are to be named as well."""
         return self._is_paged is not None if self._any_paged is None else self._any_paged()
 
-    def join(self, blocks: Iterable[Block]) -> tuple[int, tuple[Block, ...]]:
+    def join(self, blocks: Iterable[Block]) -> tuple[int, Part]:
         """A value comes.  Returns the bytes to be charged for it, and what :meth:`leave` is to be called with."""
         more = 0
-        joined = []
+        joined: list[Block | Closure] = []
         for block in blocks:
             if self._is_paged is not None and self._is_paged(block[0]):
                 continue
@@ -65,15 +83,39 @@ class Buffers:
         self.nbytes += more
         return more, tuple(joined)
 
-    def leave(self, joined: Iterable[Block]) -> int:
+    def join_closure(self, first: int, kept: int, blocks: list[Block]) -> tuple[int, Part]:
+        """A packed value refers to parts that others hold; ``blocks`` are these and all that can be reached from them.
+
+        ``first``, the address of one of them, and ``kept``, their bytes, tell that others refer to the same.  Returns
+        the same as :meth:`join`.
+        """
+        closure = Closure(first, kept, len(blocks))
+        found = self._closures.get(closure)
+        more = 0
+        if found is None:
+            more, part = self.join(blocks)
+            self._closures[closure] = 1, part
+        else:
+            self._closures[closure] = found[0] + 1, found[1]
+        return more, (closure,)
+
+    def leave(self, joined: Part) -> int:
         """A value goes: it is packed, replaced or deleted.  Returns the bytes to be uncharged."""
         less = 0
         for block in joined:
+            if isinstance(block, Closure):
+                values, part = self._closures[block]
+                if values > 1:
+                    self._closures[block] = values - 1, part
+                else:
+                    del self._closures[block]
+                    less += self.leave(part)
+                continue
             count = self._values[block] - 1
             if count:
                 self._values[block] = count
             else:
                 del self._values[block]
                 less += block[1]
-        self.nbytes -= less
+                self.nbytes -= block[1]
         return less

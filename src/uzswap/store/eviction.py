@@ -301,6 +301,7 @@ class Eviction:
         before = self.freed
         obstacle = None
         went: cython.bint = 0
+        more: int64_t = 0
         try:
             packed = pack(value, self._put, self.table._free_chunks, stream, apart)
             self.refusals = 0
@@ -312,21 +313,31 @@ class Eviction:
         except Exception:
             obstacle = UNPICKLABLE
         finally:
-            if packed is not None:
-                packed.weight = r.after
-                Py_INCREF(packed)
-                went = self._go_out(r, EXTENTS, address_of(packed))
-                if not went:
-                    Py_DECREF(packed)
-            else:
+            if packed is None:
                 self.table._put_back(r)
-                if obstacle is not None and r.slot != cython.NULL and r.version == r.seen and not r.taken:
-                    r.obstacle = obstacle
-                    self.table._take_off(r)
-                    self.table._put_on(r, UNEVICTABLE)
+            else:
+                packed.weight = r.after
+                if apart is not None and apart.closure is not None:
+                    more, packed.part = self.table._buffers.join_closure(*apart.closure)
+                    self.table.resident_bytes += more
+                    self.freed -= more
+                if more < r.weight:
+                    Py_INCREF(packed)
+                    went = self._go_out(r, EXTENTS, address_of(packed))
+                    if not went:
+                        Py_DECREF(packed)
+                else:
+                    # More would be charged than before.
+                    obstacle = REFERENCED
+                    self.table._put_back(r)
+            if obstacle is not None and r.slot != cython.NULL and r.version == r.seen and not r.taken:
+                r.obstacle = obstacle
+                self.table._take_off(r)
+                self.table._put_on(r, UNEVICTABLE)
             self.table._release(self.freed - before)
             if packed is not None and not went:
-                self.table._free_chunks(packed.handles)
+                less: int64_t = self.table._free_packed(packed)
+                self.freed += less
 
     def _go_out(self, r, form, at):
         """An isolated value that was stored is packed from now on; accessed meanwhile, it is put back instead.

@@ -12,6 +12,7 @@ cdef class Load:
 cdef class Loading(Table):
     cdef object _wanted     # keys to be prefetched
     cdef object _prefetcher
+    cdef int64_t _stalled   # ns that the cgroup has not been told of
 
     cdef object _load(self, object key, Slot slot, bint pop)
     cdef object _load_plain(self, Slot slot, int form)

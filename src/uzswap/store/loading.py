@@ -30,6 +30,9 @@ from uzswap.store.table import require_closed
 # A larger value gives up the GIL while it is decompressed: lz4 needs some 10 us for so much.  Giving it up and having
 # it again takes 0.2 us alone, and as long as a switch interval (5 ms) among threads that compute.
 _DIRECT_BYTES = cython.declare(uint32_t, 16384)
+# Stalls of a store are told together from so many ns on: the kernel's triggers see no less (a jiffy), and to tell of
+# one takes 8 to 25 us, as much as a read of the device (2026-11).
+_TOLD_NS = cython.declare(int64_t, 1000000)
 # Loaded together.
 _TOGETHER = cython.declare(cython.int, 1024)
 _TOGETHER_BYTES = cython.declare(int64_t, 4 << 20)
@@ -159,9 +162,14 @@ class Loading(Table):
             self._zswap.fault_in_many(handles, out, page=CHUNK, consume=False)
 
     def _count_stall(self, disk_ns):
+        self._stalled += disk_ns
+        if self._stalled < _TOLD_NS:
+            return
+        stalled = self._stalled
+        self._stalled = 0
         # A finalizer that the garbage collector finds has bytecodes, and so handlers run, which may want any lock.
         with hold_back_signals():
-            self.cgroup.pressure.record(disk_ns)
+            self.cgroup.pressure.record(stalled)
 
     # Many
 

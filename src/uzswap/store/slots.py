@@ -267,7 +267,7 @@ class Slots(Loading):
         if n:
             require_freed(free_handles(self._engine, handles, n))
         for packed in extents:
-            self._free_chunks(packed.handles)
+            self._free_packed(packed)
 
     def close(self):
         """Delete all keys, for good.  Interrupted, it can be called again."""

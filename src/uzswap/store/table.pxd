@@ -49,5 +49,6 @@ cdef class Table:
     cdef object _charge(self, int64_t nbytes, bint force)
     cdef object _release(self, int64_t charged)
     cdef object _free(self, int form, uint64_t at)
+    cdef int64_t _free_packed(self, object packed) except -1
 
 cdef object require_freed(int error)

@@ -159,7 +159,9 @@ class Table:
         age = ((self._age >> AGE_UNIT_SHIFT) - (slot.word >> AGE_SHIFT)) & AGE_MASK
         active = self._lists[ACTIVE].nbytes
         if slot.word & FORM_MASK == EXTENTS:
-            Py_DECREF(cython.cast(object, cython.cast(cython.p_void, slot.at)))
+            packed = cython.cast(object, cython.cast(cython.p_void, slot.at))
+            r.part, packed.part = packed.part, None
+            Py_DECREF(packed)
         r.value = value
         r.weight = weight
         own(slot, r)
@@ -239,9 +241,20 @@ class Table:
     def _free(self, form, at):
         """Give chunks back; those of a Packed, to which somebody refers still."""
         if form == EXTENTS:
-            self._free_chunks(cython.cast(object, cython.cast(cython.p_void, at)).handles)
+            self._free_packed(cython.cast(object, cython.cast(cython.p_void, at)))
         elif form >= STREAM:
             require_freed(free_handles(self._engine, cython.address(at), 1))
+
+    def _free_packed(self, packed):
+        """Give back the chunks of a Packed, and what is charged for its parts, if it has that still; returns these."""
+        less: int64_t = 0
+        if packed.part is not None:
+            part, packed.part = packed.part, None
+            less = self._buffers.leave(part)
+            self.resident_bytes -= less
+            self._release(less)
+        self._free_chunks(packed.handles)
+        return less
 
     def _free_chunks(self, handles):
         if len(handles):
