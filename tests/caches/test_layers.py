@@ -365,5 +365,5 @@ def test_every_cache_lets_its_store_evict_and_pin(store: Store[Any, Any], name: 
     for method in (cache.info, cache.evict, cache.pin, cache.unpin):
         with pytest.raises(KeyError):
             method("nothing")
-    with pytest.raises(TypeError, match="no uzswap.Store"):
+    with pytest.raises(TypeError, match=r"no uzswap\.Store"):
         Layer({"a": 1}).pin("a")

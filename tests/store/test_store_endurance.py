@@ -1,4 +1,4 @@
-"""Many operations leave nothing behind: a short form of ``python -m benchmarks.bench_objects --operations 10000000``."""
+"""Many operations leave nothing behind: a short form of ``benchmarks.bench_objects --operations 10000000``."""
 
 from __future__ import annotations
 
@@ -45,4 +45,4 @@ CODE = """
 
 @pytest.mark.slow
 def test_memory_stays_what_it_was() -> None:
-    run(CODE, str(OPERATIONS)).check()
+    run(CODE, [str(OPERATIONS)]).check()

@@ -249,7 +249,7 @@ class Layer(MutableMapping[K, V], Generic[K, V]):
         return _place(self.below, key)
 
     def info(self, key: K) -> ValueInfo:
-        """As :meth:`uzswap.Store.info`.  KeyError without such a key, TypeError when there is no store at the bottom."""
+        """As :meth:`uzswap.Store.info`.  KeyError without such a key, TypeError without a store at the bottom."""
         return self._of_store("info", key)  # type: ignore[no-any-return]
 
     def evict(self, key: K) -> int:
