@@ -3,11 +3,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # What is compiled: the data plane, and what setup.py lists in UNTORN and OBJECTS.
-UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
-OBJECTS := $(shell sed -n 's/^OBJECTS = (\(.*\))$$/\1/p' setup.py | tr -d '",')
+LISTED := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
-	$(UNTORN:%=src/uzswap/%.py) $(OBJECTS:%=src/uzswap/%.py)
+	$(LISTED:%=src/uzswap/%.py)
 BENCHES := store load writeback scale idle objects rss arrays fork codecs control neighbours agent
 # of `make replay`
 export TRACES ?=

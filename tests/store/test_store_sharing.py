@@ -45,6 +45,52 @@ def test_a_shared_dict_of_settings_does_not_fill_a_limit(engine: EngineFactory) 
             assert store[key]["data"][-1] == 999.0
 
 
+def test_settings_larger_than_what_refers_to_them_are_charged_once(engine: EngineFactory) -> None:
+    """A limit that holds two values with their settings holds any number of them."""
+    settings = {f"option {i}": [f"value {i}", i] for i in range(200)}
+    cgroup = engine().cgroup("/a")
+    cgroup.write("memory.max", "256K")
+    with Store[int, Any](cgroup) as store:
+        for key in range(200):
+            store[key] = {"settings": settings, "row": [key]}
+        evict(store)
+        store.check()
+        assert store.stats()["resident"] == 0
+        alone = store.resident_bytes
+        assert 8000 < alone < 60_000  # the settings, once
+        settings["option 0"].append("seen by all")
+        for key in range(200):
+            assert store[key]["settings"] is settings
+            assert store[key]["row"] == [key]
+        store.check()
+        evict(store)
+        store.check()
+        for key in range(100):
+            del store[key]
+        store[100] = "something else"
+        assert store.pop(101)["settings"] is settings
+        store.check()
+        store.clear()
+        store.check()
+        assert store.resident_bytes == cgroup.usage() == 0
+
+
+def test_what_frees_less_than_is_charged_for_its_parts_stays(engine: EngineFactory) -> None:
+    with Store[str, Any](engine().cgroup("/a")) as store:
+        part: list[Any] = []
+        store["a"] = [part]
+        part.extend([float(i)] for i in range(10_000))  # after it was weighed
+        evict(store)
+        assert store.where("a") == "resident"
+        assert store.stats()["referenced"] == 1
+        store.check()
+        store.reweigh()
+        evict(store)
+        assert store.where("a") == "zswap"
+        assert store["a"][0] is part
+        store.check()
+
+
 def test_copies_do_not_see_later_changes(engine: EngineFactory) -> None:
     with Store[str, Any](engine().cgroup("/a"), shared="copy") as store:
         settings = {"retries": 3}

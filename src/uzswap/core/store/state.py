@@ -21,6 +21,7 @@ from cython.cimports.uzswap.core.device.device import (
 )
 from cython.cimports.uzswap.core.device.device_io import ASK_CALL, device_ask, device_punch, still_ours
 from cython.cimports.uzswap.core.device.lending import inherited_close, leases_drop, leases_look
+from cython.cimports.uzswap.core.device.read_around import windows_free
 from cython.cimports.uzswap.core.gate import uz_gate_destroy, uz_gate_init, uz_leave, uz_try_enter
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_destroy,
@@ -103,6 +104,7 @@ def core_destroy(c):
         leases_drop(cython.address(c.device))
         device_destroy(cython.address(c.device))
     idle_free(c.workers, c.streams)
+    windows_free(cython.address(c.around))
     i: cython.int
     for i in range(c.nr_codecs):
         dictionaries_free(c.codecs[i].dictionary)
@@ -154,6 +156,8 @@ def give_back(c):
         c.workers.next = cython.NULL
     streams = c.streams
     c.streams = cython.NULL
+    if not c.t.live:
+        windows_free(cython.address(c.around))
     pthread_mutex_unlock(cython.address(c.lock))
     idle_free(workers, streams)
 
