@@ -130,7 +130,7 @@ def shrink_on_the_spot(p, w, first, n):
     if w.charge.near == NO_MEMCG or (p.c.has_device and not w.charge.resident):
         return 0
     pthread_mutex_lock(cython.address(p.lock))
-    may: cython.bint = not p.c.has_device or p.serving < p.nr_servers
+    may: cython.bint = p.by_signal or not p.c.has_device or p.serving < p.nr_servers
     if may:
         squeezed(p, first, n)
     pthread_mutex_unlock(cython.address(p.lock))
