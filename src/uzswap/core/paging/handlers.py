@@ -25,6 +25,7 @@ from cython.cimports.uzswap.core.paging.sigbus import (
     uz_bus_look,
     uz_bus_open,
     uz_lock_unless,
+    uz_wait_briefly,
 )
 from cython.cimports.uzswap.core.paging.trap import refuse_handlers
 
@@ -50,11 +51,19 @@ def is_blocked():
     return uz_bus_is_blocked()
 
 
-def look():
-    """Find out, and say on stderr, who has taken SIGBUS away or blocks it."""
-    uz_bus_look()
+def look(faulted):
+    """Find out, and say on stderr, who has taken SIGBUS away; when there were faults also who blocks it."""
+    uz_bus_look(faulted)
 
 
 def lock_unless(lock, never):
     """Take a lock: 1, or 0 when `never` says that who has it was killed."""
     return uz_lock_unless(lock, never)
+
+
+def wait_briefly(changed, lock):
+    """Wait for a change, but not for long; whether none came.
+
+    Signals are blocked meanwhile: between two times they get through, as the kernel has it in a wait for a page.
+    """
+    return uz_wait_briefly(changed, lock)

@@ -263,9 +263,9 @@ def watch(arg):
             give_up(p)
             continue
         relent(p)
-        if p.by_signal and p.faults != p.looked_at:
+        if p.by_signal:
+            look(p.faults != p.looked_at)
             p.looked_at = p.faults
-            look()
         if p.failed.length and uz_try_enter(cython.address(p.gate)):
             # Without waiting for it: who holds it may have been killed.
             if pthread_mutex_trylock(cython.address(p.lock)) == 0:

@@ -233,11 +233,12 @@ static void uz_say_bus(const char *text, int tid) {
 /* Have a look, now and then, at what nobody tells: handlers of code that passes libc by, and threads that block SIGBUS.
    One that does so for a moment touches no array meanwhile (libc, while it makes a thread): so it is told of when it
    is found a second time, and once. */
-static void uz_bus_look(void) {
+static void uz_bus_look(int faulted) {
     static int before[UZ_THREADS], told[UZ_THREADS], nr_before, nr_told;
-    int now[UZ_THREADS], n = uz_bus_blockers(now, UZ_THREADS);
+    int now[UZ_THREADS], n = faulted ? uz_bus_blockers(now, UZ_THREADS) : 0;
     if (uz_bus_reclaim())
         uz_say_bus("somebody has put a handler of SIGBUS in the place of ours; it gets what is not a fault on an array", 0);
+    if (!faulted) return; /* nothing that takes long is done for an idle program */
     for (int i = 0; i < n; i++) {
         int seen = 0, known = 0;
         for (int k = 0; k < nr_before; k++) seen |= before[k] == now[i];
@@ -256,9 +257,18 @@ static int uz_bus_open(uz_fault serve) { (void)serve; return -EOPNOTSUPP; }
 static void uz_bus_forked(void) {}
 static int uz_bus_blockers(int *tids, int most) { (void)tids, (void)most; return 0; }
 static int uz_bus_is_blocked(void) { return 0; }
-static void uz_bus_look(void) {}
+static void uz_bus_look(int faulted) { (void)faulted; }
 
 #endif
+
+/* Wait, but not for so long that signals that are blocked meanwhile seem to be lost.  Whether it was in vain. */
+static int uz_wait_briefly(pthread_cond_t *changed, pthread_mutex_t *lock) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += 50000000L;
+    if (t.tv_nsec >= 1000000000L) { t.tv_sec++; t.tv_nsec -= 1000000000L; }
+    return pthread_cond_timedwait(changed, lock, &t) != 0;
+}
 
 /* A lock that somebody may have taken along who was killed: 0 when `never` says so. */
 static int uz_lock_unless(pthread_mutex_t *lock, const int *never) {

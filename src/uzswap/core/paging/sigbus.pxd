@@ -2,6 +2,7 @@
 
 from uzswap.core.libc_ext cimport pthread_mutex_t
 from uzswap.core.paging.calls cimport uz_fault
+from uzswap.core.paging.uffd cimport pthread_cond_t
 
 cdef extern from "sigbus.h" nogil:
     enum: SIGBUS
@@ -9,5 +10,6 @@ cdef extern from "sigbus.h" nogil:
     void uz_bus_forked()
     int uz_bus_blockers(int *tids, int most)
     int uz_bus_is_blocked()
-    void uz_bus_look()
+    void uz_bus_look(int faulted)
     int uz_lock_unless(pthread_mutex_t *lock, const int *never)
+    int uz_wait_briefly(pthread_cond_t *changed, pthread_mutex_t *lock)

@@ -15,7 +15,7 @@ from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import put_copy
-from cython.cimports.uzswap.core.paging.handlers import lock_unless
+from cython.cimports.uzswap.core.paging.handlers import lock_unless, wait_briefly
 from cython.cimports.uzswap.core.paging.make_room import make_room
 from cython.cimports.uzswap.core.paging.page_in import TO_WRITE, bring_run
 from cython.cimports.uzswap.core.paging.pager import leave, on_disk
@@ -35,7 +35,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
 from cython.cimports.uzswap.core.paging.readahead import stream_at, want_reading
 from cython.cimports.uzswap.core.paging.stalls import arrived, waits
 from cython.cimports.uzswap.core.paging.trap import arena_at, is_userfaultfd
-from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, pthread_cond_wait, uz_thread_id
+from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, uz_thread_id
 from cython.cimports.uzswap.core.store.entries import NO_MEMCG
 from cython.cimports.uzswap.core.store.state import reserve_below
 
@@ -81,7 +81,8 @@ def mend(p, page, to_write):
         if x.state == P_COMING or x.state == P_GOING:
             x.flags |= P_WANTED
             waited = True
-            pthread_cond_wait(cython.address(p.changed), cython.address(p.lock))
+            if wait_briefly(cython.address(p.changed), cython.address(p.lock)):
+                return 1  # it waits on with its next access, and its stall goes on
         elif tried:
             # In the way was what may pass, or something that the access will tell: it is made again, after signals.
             arrived(p, page, 1)
