@@ -1,7 +1,7 @@
 """The process's handler of SIGBUS, for engines whose faults are served in the thread that they are in.
 
 With UFFD_FEATURE_SIGBUS the kernel sends whoever touches a page that is not there SIGBUS, and nobody else hears of it.
-The handler has the page brought in (signal_faults.py) and returns, and the access is made again.  All signals are
+The handler has the page brought in (signal_faults.py) and returns, and the access is made again.  All other signals are
 blocked meanwhile.  What is no fault on an array goes to the handler that was there before, as it would without us:
 
 * one that returns from a fault which it did not mend sees it again; after 1000 times the process ends, as it would with

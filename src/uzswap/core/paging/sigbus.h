@@ -166,7 +166,7 @@ static int uz_bus_reclaim(void) {
 /* Have faults served by `serve` in the threads that they are in.  Once a process.  0 or -errno. */
 static int uz_bus_open(uz_fault serve) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    struct sigaction action = { .sa_sigaction = uz_on_sigbus, .sa_flags = SA_SIGINFO };
+    struct sigaction action = { .sa_sigaction = uz_on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
     int failed = 0;
     pthread_mutex_lock(&lock);
     if (uz_bus_action.handler) {
@@ -175,6 +175,7 @@ static int uz_bus_open(uz_fault serve) {
         uz_fault_server = serve;
         uz_bus_pid = getpid();
         memset(&action.sa_mask, 0xff, sizeof action.sa_mask); /* libc's own as well, which sigfillset() leaves out */
+        sigdelset(&action.sa_mask, SIGBUS); /* who blocks it is told of */
         /* Not on an alternate stack, which may be smaller than what a fault takes, and in use. */
         if (sigaction(SIGBUS, NULL, &uz_next) || sigaction(SIGBUS, &action, NULL)) failed = -errno;
         if (!failed) uz_call_kernel(SYS_rt_sigaction, SIGBUS, 0, UZ_ADDRESS(&uz_bus_action), 8);
