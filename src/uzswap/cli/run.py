@@ -60,14 +60,14 @@ def run(config: str | None, command: tuple[str, ...]) -> NoReturn:
     if config is not None:
         environment[CONFIG] = os.path.abspath(config)
     try:
-        Settings.read(environment)
+        settings = Settings.read(environment)
     except InvalidArgumentError as error:
         raise click.UsageError(error.strerror or "") from error
     interpreter, options, program = _understand(list(command))
     arguments = [interpreter, *options, str(Path(__file__).with_name("launch.py")), *program]
     with contextlib.suppress(OSError):
         engines()  # takes away what dead ones have left
-    if not kernel_waits():
+    if settings.engine.get("faults") == "signal" or not kernel_waits():
         _preload(environment)
     os.execve(_with_uzswap(interpreter), arguments, environment)
 

@@ -79,6 +79,7 @@ SETTINGS: Final = {
     "compressor": Setting("lz4 or zstd, with :LEVEL if wanted", _text, "lz4", True),
     "walk": Setting("how entries are chosen for writeback: fair, coldest or v5", _text, "fair", True),
     "nodes": Setting("NUMA nodes to keep LRUs for", _count, "1", True),
+    "faults": Setting("who serves a fault on an array: thread, or signal (a handler of SIGBUS)", _text, "thread", True),
     "cgroup": Setting("who is charged for the program's arrays", _text, "/program"),
     "managed": Setting("whether numpy's arrays are the engine's", _yes, "yes"),
     "min_bytes": Setting("from this size on", _size, "1M"),

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tests.core.paging.rig import (
     MIB,
-    Mode,
     Rig,
     address,
     counting,
@@ -360,7 +359,7 @@ def reads_the_pool_while_the_disk_hangs(z: Zswap) -> None:
 
 
 def test_a_disk_that_hangs_holds_up_nobody_who_does_not_need_it(rig: Rig) -> None:
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(reads_the_pool_while_the_disk_hangs, options) as child:
             assert child.read_line() == "written"
@@ -390,7 +389,7 @@ def frees_while_others_run(z: Zswap) -> None:
 
 def test_freeing_an_array_stops_no_other_thread(rig: Rig) -> None:
     """Giving its blocks back to the file system may take long."""
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         disk.block_fallocates()
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(frees_while_others_run, options) as child:

@@ -45,6 +45,7 @@ class AreaInfo(NamedTuple):
 class MemoryInfo(NamedTuple):
     user_mode_only: bool  # the kernel does not wait for a page that is not resident: its access fails with EFAULT
     calls_trapped: int  # then: 1, system calls are trapped and work, or the -errno with which that failed; else 0
+    by_signal: bool  # faults are served in the threads that they are in, by a handler of SIGBUS
     can_move: bool  # UFFDIO_MOVE
     can_poison: bool
     threads: int  # that serve faults
@@ -72,7 +73,10 @@ class Counts(NamedTuple):
 class Memory:
     #: One an engine.  OSError: userfaultfd is refused.  old_kernel: nothing is used that kernels before 6.8 lack.
     #: When one of its threads is killed all that is not resident is SIGBUS, and every method an OSError (EIO).
-    def __init__(self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False) -> None: ...
+    #: by_signal: OSError as well where that cannot be (EOPNOTSUPP), or the calling thread blocks SIGBUS (EBUSY).
+    def __init__(
+        self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False, by_signal: bool = False
+    ) -> None: ...
     def close(self) -> None: ...  # no area may be in use; before Engine.close(); waits for calls that are under way
     def forked(self) -> bool: ...  # in a child: whether the arrays came along
     def alloc(self, nbytes: int, memcg: int, item: int = 0) -> tuple[int, int]: ...  # number, address (page-aligned);
@@ -105,3 +109,6 @@ class Memory:
     def name(self, area: int, label: bytes) -> None: ...  # what the array is, where a message names it
     def name_memcg(self, memcg: int, label: bytes) -> None: ...
     def cool(self, area: int, first: int, pages: int) -> None: ...  # what is resident of it goes next
+
+#: Numbers of the threads of this process that block SIGBUS, those of engines apart; 64 at most.
+def sigbus_blockers() -> list[int]: ...

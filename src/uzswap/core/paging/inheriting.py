@@ -42,6 +42,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
 from cython.cimports.uzswap.core.paging.trap import arena_close
 from cython.cimports.uzswap.core.paging.uffd import (
     UFFD_FEATURE_EVENT_UNMAP,
+    UFFD_FEATURE_SIGBUS,
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
     close,
@@ -119,6 +120,8 @@ def own_userfaultfd(p):
     only: cython.int = 0
     features: uint64_t = 0
     use: uint64_t = (UZ_FEATURE_MOVE if p.can_move else 0) | (UZ_FEATURE_POISON if p.can_poison else 0)
+    if p.by_signal:
+        use |= UFFD_FEATURE_SIGBUS
     fd = uz_uffd_open(p.user_only, use, cython.address(only), cython.address(features))
     failed: cython.int = fd if fd < 0 else 0
     told: cython.bint = features & UFFD_FEATURE_EVENT_UNMAP != 0
@@ -151,6 +154,7 @@ def as_new(p):
     m: uint32_t
     locks_init(p)
     p.rested = p.relented = 0
+    p.roused = p.fd_lost = 0
     p.forked = 1
     p.lazy = 1
     p.started = p.keeper_ready = p.nr_servers = p.nr_workers = p.nr_begun = p.serving = p.busy = p.settling = 0

@@ -15,7 +15,7 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 """
 
 import cython
-from cython.cimports.libc.errno import ENOMEM
+from cython.cimports.libc.errno import EAGAIN, ENOMEM
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.device.device import NR_FILES
@@ -38,6 +38,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 )
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import each_run, poison, protect, put_copy, put_zeros, take_message
+from cython.cimports.uzswap.core.paging.handlers import look
 from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_run, try_failed_again
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -187,8 +188,8 @@ def start_threads(p):
     cpus: cython.int[MOST_THREADS]
     i: cython.int
     allowed = uz_allowed_cpus(cpus, MOST_THREADS)
-    n: cython.int = allowed if 0 < allowed <= MOST_THREADS else 1
-    for i in range(n):
+    n: cython.int = allowed if 0 < allowed <= MOST_THREADS and not p.by_signal else 1
+    for i in range(p.nr_servers, n):
         if not work_ready(p):
             if i == 0:
                 return -ENOMEM
@@ -205,6 +206,11 @@ def start_threads(p):
         if not work_ready(p) or uz_thread_start(cython.address(p.threads[p.nr_servers + i]), toil, p, -1):
             break
         p.nr_workers += 1
+    if p.by_signal:
+        # Who faults works in this memory, and leaves to workers what is long, or what there is none for.
+        for i in range(allowed if 0 < allowed < MOST_THREADS else MOST_THREADS):
+            work_ready(p)
+        return 0 if p.nr_workers else -EAGAIN
     return 0
 
 
@@ -235,7 +241,7 @@ def watch(arg):
     i: cython.int
     own_table(p)
     # The parent's were many, and most children need none.
-    while p.lazy and not p.closing and uz_uffd_wait_ms(p.fd, p.stop_read, WATCH_MS) == 0:
+    while p.lazy and not p.closing and not p.roused and uz_uffd_wait_ms(p.fd, p.stop_read, WATCH_MS) == 0:
         relent(p)
     failed: cython.int = 0
     if not p.lazy or not p.closing:
@@ -261,6 +267,9 @@ def watch(arg):
             give_up(p)
             continue
         relent(p)
+        if p.by_signal:
+            look(p.faults != p.looked_at)
+            p.looked_at = p.faults
         if p.failed.length and uz_try_enter(cython.address(p.gate)):
             # Without waiting for it: who holds it may have been killed.
             if pthread_mutex_trylock(cython.address(p.lock)) == 0:
@@ -328,6 +337,7 @@ def give_up(p):
     uz_gate_tell(cython.address(p.gate))
     uz_gate_tell(cython.address(p.c.gate))
     pthread_cond_broadcast(cython.address(p.told))
+    pthread_cond_broadcast(cython.address(p.changed))
     if not p.can_poison:
         uz_kill_self_with_sigbus()
     for a in range(1, p.next_area):

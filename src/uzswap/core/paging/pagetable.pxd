@@ -163,6 +163,10 @@ cdef struct Pager:
     Core *c
     int fd
     int user_only
+    int by_signal               # faults are served in the threads that they are in: see signal_faults.py
+    int roused                  # of a forked child: somebody wants its threads
+    int64_t looked_at           # faults, when handlers.look() was last called
+    int fd_lost                 # the program has closed the descriptor: threads of ours have it still
     int trapped                 # system calls on it: 1, or the -errno with which they could not be trapped
     int can_move
     int can_poison
@@ -245,7 +249,7 @@ cdef struct Pager:
     int64_t evicted_clean       # of these, with a copy that was still good
     int64_t read_ahead
 
-cdef int table_open(Pager *p, int want_user_only, int old_kernel, uz_serve serve) noexcept nogil
+cdef int table_open(Pager *p, int want_user_only, int old_kernel, int by_signal, uz_serve serve) noexcept nogil
 cdef char *reserve(Pager *p, uint64_t nbytes) noexcept nogil
 cdef int staging_open(Pager *p) noexcept nogil
 cdef int pipe_open(Pager *p) noexcept nogil

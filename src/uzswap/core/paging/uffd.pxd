@@ -242,6 +242,7 @@ cdef extern from *:
         pthread_sigmask(SIG_SETMASK, &all, &old);
         int r = pthread_create(thread, NULL, run, arg);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (r == 0) pthread_setname_np(*thread, "uzswap");
         if (r == 0 && cpu >= 0) {
             cpu_set_t one;
             CPU_ZERO(&one);
@@ -320,6 +321,7 @@ cdef extern from *:
     void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error, int again) nogil
     int pthread_join(pthread_t thread, void **result) nogil
     enum: UFFD_FEATURE_EVENT_UNMAP
+    enum: UFFD_FEATURE_SIGBUS
     enum: UZ_FEATURE_POISON
     enum: UZ_FEATURE_MOVE
 
