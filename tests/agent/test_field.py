@@ -84,26 +84,26 @@ def test_a_write_that_blocks_for_ever_is_on_nobody_s_way(kernel: KernelTree) -> 
         tree = Tree(
             DirectoryRoot(deadlines), str(kernel.top), "tree", str(kernel.proc), str(kernel.zswap), engine=False
         )
-        carrying = Carrying(tree, 3600.0)
-        look = Looking(tree, NO_STAGE_TWO, requests=carrying.requests)
-        look.agent.round()
-        kernel.asked("/b")
-        with blocking(a / "memory.reclaim"):
-            for _ in range(5):
-                look.clock.now += 6
-                look.agent.round()
-                while carrying.requests.busy(os.stat(kernel.top / "b").st_ino) is not None:
-                    assert carrying.ended.wait(PATIENCE)
-                    carrying.ended.clear()
+        with Carrying(tree, 3600.0) as carrying:
+            look = Looking(tree, NO_STAGE_TWO, requests=carrying.requests)
+            look.agent.round()
+            kernel.asked("/b")
+            with blocking(a / "memory.reclaim"):
+                for _ in range(5):
+                    look.clock.now += 6
                     look.agent.round()
-            look.agent.round()
-            assert len([record for record in look.records.recent() if record.cgroup == "/b" and record.asked]) >= 2
-            assert [record.gate for record in look.records.recent() if record.cgroup == "/a"][-1] == "busy"
-        # Without a reader the write ends with EPIPE.
-        while carrying.requests.busy(os.stat(a).st_ino) is not None:
-            assert carrying.ended.wait(PATIENCE)
-            carrying.ended.clear()
-            look.agent.round()
+                    while carrying.requests.busy(os.stat(kernel.top / "b").st_ino) is not None:
+                        assert carrying.ended.wait(PATIENCE)
+                        carrying.ended.clear()
+                        look.agent.round()
+                look.agent.round()
+                assert len([record for record in look.records.recent() if record.cgroup == "/b" and record.asked]) >= 2
+                assert [record.gate for record in look.records.recent() if record.cgroup == "/a"][-1] == "busy"
+            # Without a reader the write ends with EPIPE.
+            while carrying.requests.busy(os.stat(a).st_ino) is not None:
+                assert carrying.ended.wait(PATIENCE)
+                carrying.ended.clear()
+                look.agent.round()
 
 
 def test_nothing_is_asked_for_where_nothing_can_go(kernel: KernelTree, answers: Answers) -> None:

@@ -13,19 +13,21 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 from uzswap.agent.budget import Budget
-from uzswap.agent.config import Config
+from uzswap.agent.config import Choice, Config
 from uzswap.agent.metrics import Metrics
-from uzswap.agent.observe import GONE, Reader
+from uzswap.agent.observe import GONE, Reader, Reading
 from uzswap.agent.policies import POLICIES
 from uzswap.agent.policies.policy import MEMORY, ZSWAP, Decision, Done, Observation, Policy
-from uzswap.agent.probes import probe
+from uzswap.agent.probes import Abilities, probe
+from uzswap.agent.reads import InlineReads, Reads
 from uzswap.agent.records import Record, Records
 from uzswap.agent.requests import Finished, Request, Requests
 from uzswap.agent.tree import Machine, Tree
-from uzswap.client.root import PATIENCE
+from uzswap.client.root import PATIENCE, Root
 
 __all__ = ["Agent", "Clock", "SystemClock"]
 
@@ -57,19 +59,19 @@ _HARD: Final = frozenset(
 _USUAL: Final = frozenset({0, errno.EAGAIN, errno.ENOENT, errno.ENODEV})
 
 
-class Clock:
+class Clock(Protocol):
     """Time as the agent knows it; a replay has its own."""
 
     def monotonic(self) -> float:
         """Return seconds of a clock that is never set."""
-        raise NotImplementedError
+        ...
 
     def wall(self) -> float:
         """Return seconds since the epoch."""
-        raise NotImplementedError
+        ...
 
 
-class SystemClock(Clock):
+class SystemClock:
     """The machine's."""
 
     def monotonic(self) -> float:
@@ -101,13 +103,20 @@ class _Watched:
     reader: Reader
     due: float
     done: list[Done] = field(default_factory=list)
-    #: waits for the request that is under way
-    waiting: Decision | None = None
+    #: waits for the request that is under way, with what its counter was
+    waiting: tuple[Decision, int | None] | None = None
     #: bytes on the device at the last look
     disk: int | None = None
     #: how many ticks until it is looked at again: more while there is nothing that could be done
     slower: int = 1
     stages: dict[int, _Stage] = field(default_factory=lambda: {MEMORY: _Stage(), ZSWAP: _Stage()})
+
+
+class _World(NamedTuple):
+    """Who is there, and on what machine."""
+
+    cgroups: list[tuple[str, int]]
+    machine: Machine
 
 
 class Agent:
@@ -119,6 +128,8 @@ class Agent:
         Whose cgroups.
     requests
         Carries requests out.
+    reads
+        Carries reads out; by default in this thread, which one that hangs then holds up.
     say
         Told what an operator has to know, a line each; never the same one twice in a row.
     dry_run
@@ -133,6 +144,7 @@ class Agent:
         records: Records,
         budget: Budget,
         *,
+        reads: Reads | None = None,
         clock: Clock | None = None,
         say: Callable[[str], object] = _log.warning,
         dry_run: bool = False,
@@ -141,6 +153,7 @@ class Agent:
         self.metrics = Metrics()
         self._config = config
         self._requests = requests
+        self._reads: Reads = reads or InlineReads(tree.root)
         self._records = records
         self._budget = budget
         self._clock = clock or SystemClock()
@@ -169,10 +182,13 @@ class Agent:
             self._look(now)
         budget = self._budget.available(self._clock.wall())
         quiet = self._is_quiet()
-        for one in list(self._watched.values()):
-            if one.due <= now:
-                budget -= self._step(one, now, budget, quiet)
-                one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
+        due = [one for one in self._watched.values() if one.due <= now]
+        for one in due:
+            one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
+        # Not even looked at while both stages rest: that is what a rest is for.
+        due = [one for one in due if any(stage.rests_until <= now for stage in one.stages.values())]
+        for one, told in zip(due, self._reads.all([partial(one.reader.read, now=now) for one in due]), strict=True):
+            budget -= self._step(one, told, now, budget, quiet)
         self._collect()
         self.metrics.watched, self.metrics.budget = len(self._watched), max(0, budget)
         self._records.flush(now)
@@ -185,6 +201,7 @@ class Agent:
         """Wait for what is under way, and keep what is known."""
         self._requests.close()
         self._collect()
+        self._reads.close()
         self._budget.keep()
         self._records.close()
         self.tree.root.close()
@@ -192,19 +209,18 @@ class Agent:
     # Who is looked after
 
     def _look(self, now: float) -> None:
-        try:
-            there = self.tree.find(self._config.agent.watch)
-            self._machine = self.tree.machine()
-        except OSError as error:
+        (world,) = self._reads.all([self._read_world])
+        if isinstance(world, OSError):
             if self._reachable:
-                self._say(f"{self.tree.name} cannot be read ({error.strerror}): it is looked for again")
+                self._say(f"{self.tree.name} cannot be read ({world.strerror}): it is looked for again")
             self._reachable = False
             return
         if not self._reachable:
             self._say(f"{self.tree.name} is there again")
         self._reachable = True
-        found = set()
-        for path, inode in there:
+        self._machine = world.machine
+        found, new = set(), []
+        for path, inode in world.cgroups:
             if self._config.ignores(path):
                 continue
             found.add(path)
@@ -212,32 +228,36 @@ class Agent:
             if before is None or before.inode != inode:
                 if before is not None:
                     self._forget(path)
-                self._meet(path, inode, now)
+                new.append((path, inode))
         for path in self._watched.keys() - found:
             self._forget(path)
+        choices = {path: self._config.of(path) for path, _ in new}
+        new = [(path, inode) for path, inode in new if choices[path][0].enabled]
+        probes = self._reads.all([partial(self._probe, path) for path, _ in new])
+        for (path, inode), abilities in zip(new, probes, strict=True):
+            if not isinstance(abilities, OSError):
+                self._meet(path, inode, *choices[path], abilities, now)
+            elif abilities.errno not in GONE:
+                self._say_once(f"probe {abilities.errno}", f"{path}: {abilities.strerror}")
 
-    def _meet(self, path: str, inode: int, now: float) -> None:
-        choice, settings = self._config.of(path)
-        if not choice.enabled:
-            return
-        cgroup = self.tree.cgroup(path)
-        try:
-            abilities = probe(self.tree, cgroup, self._machine)
-        except OSError as error:
-            if error.errno not in GONE:
-                self._say_once(f"probe {error.errno}", f"{path}: {error.strerror}")
-            return
+    def _read_world(self, root: Root) -> _World:
+        tree = self.tree.through(root)
+        return _World(tree.find(self._config.agent.watch), tree.machine())
+
+    def _probe(self, path: str, root: Root) -> Abilities:
+        tree = self.tree.through(root)
+        return probe(tree, tree.cgroup(path), self._machine)
+
+    def _meet(self, path: str, inode: int, choice: Choice, settings: Any, abilities: Abilities, now: float) -> None:
         for word, text in abilities.missing.items():
             self._say_once(word, f"{path}: {text}")
         if not abilities.reclaim:
-            self._watched.pop(path, None)
             return
         policy = POLICIES[choice.policy]
         # Each at its own moment: many at once would be a peak.
         due = now + random.Random(inode).random() * min(settings.tick, _LOOK) / 2
-        self._watched[path] = _Watched(
-            path, inode, choice.policy, policy, settings, policy.State(), Reader(cgroup, abilities, policy.WANTS), due
-        )
+        reader = Reader(self.tree.cgroup(path).path, abilities, policy.WANTS)
+        self._watched[path] = _Watched(path, inode, choice.policy, policy, settings, policy.State(), reader, due)
 
     def _forget(self, path: str) -> None:
         self._watched.pop(path, None)
@@ -257,22 +277,19 @@ class Agent:
 
     # One cgroup
 
-    def _step(self, one: _Watched, now: float, budget: int, quiet: bool) -> int:
-        """Look at a cgroup and do what its policy decides; returns bytes taken from the budget."""
+    def _step(self, one: _Watched, told: Reading | OSError, now: float, budget: int, quiet: bool) -> int:
+        """Do what a cgroup's policy decides from what its files told; returns bytes taken from the budget."""
         stages = one.stages
-        if all(stage.rests_until > now for stage in stages.values()):
-            return 0  # not even looked at: that is what a rest is for
-        try:
-            seen = one.reader.observe(now, self._machine, max(0, budget), quiet, tuple(one.done))
-            one.state, decisions = one.policy.step(one.settings, one.state, seen)
-        except OSError as error:
-            if error.errno in GONE:
+        if isinstance(told, OSError):
+            if told.errno in GONE:
                 self._forget(one.path)
             else:
-                self._say_once(f"read {error.errno}", f"{one.path}: {error.strerror}: it is left alone meanwhile")
+                self._say_once(f"read {told.errno}", f"{one.path}: {told.strerror}: it is left alone meanwhile")
                 self._rest(stages[MEMORY], now)
                 stages[ZSWAP].rests_until = stages[MEMORY].rests_until
             return 0
+        seen = one.reader.observation(told, now, self._machine, max(0, budget), quiet, tuple(one.done))
+        one.state, decisions = one.policy.step(one.settings, one.state, seen)
         one.done.clear()
         self._show(one, seen)
         taken = 0
@@ -292,10 +309,12 @@ class Agent:
             if decision.penalty:
                 self._budget.take(decision.penalty, self._clock.wall())
                 taken += decision.penalty
-            taken += self._act(one, decision, now)
+            # Over a lowered limit it is another counter, which is read when it is lowered.
+            before = None if decision.by_limit else seen.reclaimed if decision.stage == MEMORY else seen.written
+            taken += self._act(one, decision, before, now)
         return taken
 
-    def _act(self, one: _Watched, decision: Decision, now: float) -> int:
+    def _act(self, one: _Watched, decision: Decision, before: int | None, now: float) -> int:
         if not decision.nbytes:
             self._record(one, decision, Done(decision.stage, 0, 0))
             return 0
@@ -312,7 +331,7 @@ class Agent:
                 self._say_once("hung", f"{one.path}: a request does not even end when it is interrupted")
                 self._rest(one.stages[decision.stage], now)
             elif self._under_way[one.inode][1].stage != decision.stage:
-                one.waiting = decision
+                one.waiting = decision, before
                 return 0
             self._record(one, _nothing(decision, gate), Done(decision.stage, 0, 0))
             return 0
@@ -322,7 +341,7 @@ class Agent:
             self._budget.take(taken, wall)
         self._under_way[one.inode] = (one, decision, wall, taken)
         try:
-            self._requests.start(Request(one.inode, one.path, decision))
+            self._requests.start(Request(one.inode, one.path, decision, before))
         except OSError as error:
             del self._under_way[one.inode]
             self._budget.give_back(taken)
@@ -351,7 +370,7 @@ class Agent:
         self._judge(one.stages[done.stage], done)
         waiting, one.waiting = one.waiting, None
         if waiting is not None and self._watched.get(one.path) is one:
-            self._act(one, waiting, self._clock.monotonic())
+            self._act(one, *waiting, self._clock.monotonic())
 
     def _judge(self, stage: _Stage, done: Done) -> None:
         if done.done > done.asked * _FRUIT:

@@ -21,6 +21,7 @@ from uzswap.agent.explain import explain
 from uzswap.agent.loop import Agent
 from uzswap.agent.lowered import Lowered
 from uzswap.agent.notify import notify, watchdog_interval
+from uzswap.agent.reads import ThreadedReads
 from uzswap.agent.records import Record, Records, read_records, read_status
 from uzswap.agent.requests import ThreadedRequests
 from uzswap.agent.settings import parse_duration
@@ -120,7 +121,8 @@ def run(
         requests = ThreadedRequests(
             tree, settings.deadline, lambda: None, tree.again, lowered, at_once=settings.at_once
         )
-        one = Agent(tree, config, requests, records, budget, say=_say, dry_run=dry_run)
+        reads = ThreadedReads(tree.again, settings.deadline)
+        one = Agent(tree, config, requests, records, budget, reads=reads, say=_say, dry_run=dry_run)
         server = None if metrics_port is None else one.metrics.serve(metrics_port)
         try:
             _rounds(one, stop, wake, until)

@@ -103,6 +103,9 @@ class Observation:
     zswpwb: int = 0
     #: major faults, ever
     faults: int = 0
+    #: bytes, ever: that requests of stage one have taken, and that those of stage two have had written
+    reclaimed: int = 0
+    written: int = 0
     #: microseconds of CPU, ever; None where the tree has no cpu.stat
     cpu: int | None = None
     #: of the machine, 0 if it does not say
@@ -145,7 +148,7 @@ class Decision:
 class Policy(Protocol):
     """A module of :mod:`uzswap.agent.policies`."""
 
-    #: what it wants to know that is not read for everybody: "ages", "cpu"
+    #: what it wants to know that is not read for everybody: "memory.pressure", "io.pressure", "cpu", "ages"
     WANTS: frozenset[str]
     #: settings, a frozen dataclass with ``tick``: seconds from one step to the next
     Settings: type[Any]
