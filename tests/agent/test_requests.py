@@ -182,19 +182,16 @@ def test_a_request_says_what_it_did_by_the_counters(served: tuple[Zswap, str]) -
     z, where = served
     group = z.cgroup("/g")
     fill(z, group, 100, 2000, referenced=False)
-    with Deadlines() as deadlines:
-        with Carrying(open_tree(where, deadlines), 60.0) as carrying:
-            carrying.ask("/g", 1, ZSWAP, 50_000)
-            (finished,) = carrying.wait()
-            assert finished.done.errno == 0
-            assert finished.done.done == int(
-                dict(x.split() for x in group.read("memory.stat").splitlines())["uzswap.disk"]
-            )
-            carrying.ask("/g", 1, ZSWAP, 1 << 30)
-            (finished,) = carrying.wait()
-            assert finished.done.errno == errno.EAGAIN
-            assert finished.done.done > 100_000
-            group.remove() if not group.children else None
+    with Deadlines() as deadlines, Carrying(open_tree(where, deadlines), 60.0) as carrying:
+        carrying.ask("/g", 1, ZSWAP, 50_000)
+        (finished,) = carrying.wait()
+        assert finished.done.errno == 0
+        assert finished.done.done == int(dict(x.split() for x in group.read("memory.stat").splitlines())["uzswap.disk"])
+        carrying.ask("/g", 1, ZSWAP, 1 << 30)
+        (finished,) = carrying.wait()
+        assert finished.done.errno == errno.EAGAIN
+        assert finished.done.done > 100_000
+        group.remove() if not group.children else None
 
 
 def test_a_request_to_an_engine_is_interrupted_at_its_deadline(served: tuple[Zswap, str]) -> None:
@@ -208,10 +205,9 @@ def test_a_request_to_an_engine_is_interrupted_at_its_deadline(served: tuple[Zsw
                 os.sched_yield()
 
     z.trace = hold
-    with Deadlines() as deadlines:
-        with Carrying(open_tree(where, deadlines), 0.3) as carrying:
-            carrying.ask("/g", 1, ZSWAP, 1 << 30)
-            (finished,) = carrying.wait()
+    with Deadlines() as deadlines, Carrying(open_tree(where, deadlines), 0.3) as carrying:
+        carrying.ask("/g", 1, ZSWAP, 1 << 30)
+        (finished,) = carrying.wait()
     z.trace = None
     assert finished.done.errno == errno.EINTR
     assert finished.done.done > 0
@@ -219,8 +215,7 @@ def test_a_request_to_an_engine_is_interrupted_at_its_deadline(served: tuple[Zsw
 
 def test_a_cgroup_that_is_gone_is_told_by_its_errno(served: tuple[Zswap, str]) -> None:
     _, where = served
-    with Deadlines() as deadlines:
-        with Carrying(open_tree(where, deadlines), 60.0) as carrying:
-            carrying.ask("/nobody", 1)
-            (finished,) = carrying.wait()
+    with Deadlines() as deadlines, Carrying(open_tree(where, deadlines), 60.0) as carrying:
+        carrying.ask("/nobody", 1)
+        (finished,) = carrying.wait()
     assert (finished.done.errno, finished.done.done) == (errno.ENOENT, 0)

@@ -1,4 +1,4 @@
-"""A machine of our own to try the agent on: cgroups of a real kernel with processes in them, and who writes to which file.
+"""A machine of our own to try the agent on: cgroups of a kernel with processes in them, and who writes to which file.
 
 The kernel is one of Debian's in qemu (``make test-vm``); what is done there to cgroups, swap and zswap must not be done
 to the machine that others work on.
@@ -223,7 +223,7 @@ class Writes:
 
     def seen(self) -> set[Path]:
         """Return those since the last call."""
-        found = set()
+        found: set[Path] = set()
         while True:
             try:
                 data = os.read(self._fd, 1 << 16)

@@ -1,4 +1,4 @@
-"""The agent on a kernel's own files: what is cold goes, what is hot stays, and nothing is written but memory.reclaim."""
+"""The agent on a kernel's own files: what is cold goes, what is hot stays, nothing is written but memory.reclaim."""
 
 from __future__ import annotations
 

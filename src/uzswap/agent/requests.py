@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from uzswap.agent.lowered import Lowered
 from uzswap.agent.observe import numbers, reclaimed_of, written_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -25,9 +26,10 @@ from uzswap.agent.reads import ThreadedReads
 from uzswap.agent.records import Record, Records, read_records, read_status
 from uzswap.agent.requests import ThreadedRequests
 from uzswap.agent.settings import parse_duration
-from uzswap.agent.tree import KERNEL, open_tree
+from uzswap.agent.tree import KERNEL, Tree, open_tree
 from uzswap.cli.report import printable
 from uzswap.client.deadlines import Deadlines
+from uzswap.client.directory import DirectoryRoot
 from uzswap.errors import InvalidArgumentError
 from uzswap.units import format_size
 
@@ -101,18 +103,9 @@ def run(
     stop = threading.Event()
     wake = threading.Event()
     with Deadlines() as deadlines, _stopped_by_signals(stop, wake):
-        tree = None
-        said = False
-        while tree is None:
-            try:
-                tree = open_tree(root, deadlines)
-            except FileNotFoundError as error:
-                if not said:
-                    _say(f"{root}: {error.strerror}; it is looked for again")
-                said = True
-                notify(f"READY=1\nWATCHDOG=1\nSTATUS=waits for {root}")
-                if _wait(stop, _AGAIN, until):
-                    return 0
+        tree = _tree(root, deadlines, config.agent.deadline, stop, until)
+        if tree is None:
+            return 0
         records = Records(directory, config.agent.record_rows, config.agent.record_bytes, _say)
         budget = Budget(config.agent.swapout_rate, config.agent.swapout_day, budget_file, _say)
         lowered = Lowered(directory / "lowered.json", _say)
@@ -134,6 +127,28 @@ def run(
                 server[0].shutdown()
                 server[0].server_close()
     return 0
+
+
+def _tree(root: str, deadlines: Deadlines, deadline: float, stop: threading.Event, until: float | None) -> Tree | None:
+    """Open a root as soon as it is there, and answers; None when it is over before."""
+    # Of a mount whose server hangs not even the type can be had.
+    reads = ThreadedReads(DirectoryRoot, deadline)
+    said = False
+    try:
+        while True:
+            (found,) = reads.all([lambda _: open_tree(root, deadlines)])
+            if isinstance(found, Tree):
+                return found
+            if found.errno not in (errno.ENOENT, errno.ETIMEDOUT):
+                raise found
+            if not said:
+                _say(f"{root}: {found.strerror}; it is looked for again")
+            said = True
+            notify(f"READY=1\nWATCHDOG=1\nSTATUS=waits for {root}")
+            if _wait(stop, _AGAIN, until):
+                return None
+    finally:
+        reads.close()
 
 
 def _rounds(one: Agent, stop: threading.Event, wake: threading.Event, until: float | None) -> None:
