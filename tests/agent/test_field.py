@@ -208,6 +208,18 @@ def test_a_missing_feature_is_said_once(kernel: KernelTree) -> None:
     assert len([text for text in look.said if "memory.pressure" in text]) == 1
 
 
+def test_a_policy_that_a_tree_has_nothing_for_says_so_once_with_the_remedy(kernel: KernelTree) -> None:
+    """The same of a whole policy: farmem needs ages of pages, which no kernel tells."""
+    for name in ("/a", "/b"):
+        kernel.make(name)
+    look = Looking(kernel.tree, '[default]\npolicy = "farmem"\n')
+    look.run(300, 3)
+    (said,) = [text for text in look.said if "farmem" in text]
+    assert "uzswap.cold_age" in said
+    assert "choose twostage" in said
+    assert set(look.gates()) == {"no ages"}
+
+
 def test_a_device_that_is_configured_and_never_used_is_said(kernel: KernelTree) -> None:
     """systemd/zram-generator#164."""
     kernel.make("/a")

@@ -1,6 +1,6 @@
 """The agent: looks after the cgroups of a tree, one round after another.
 
-What holds: nothing but ``memory.reclaim`` is ever written; the world is read anew in every round; a cgroup is known by
+What holds: nothing but requests is ever written; the world is read anew in every round; a cgroup is known by
 its inode, so another one of the same name begins anew; an error about one cgroup is that cgroup's alone; the root may
 go away and come back.
 """
@@ -21,11 +21,11 @@ from uzswap.agent.config import Choice, Config
 from uzswap.agent.metrics import Metrics
 from uzswap.agent.observe import GONE, Reader, Reading
 from uzswap.agent.policies import POLICIES
-from uzswap.agent.policies.policy import MEMORY, ZSWAP, Decision, Done, Observation, Policy
+from uzswap.agent.policies.policy import MEMORY, RECOMPRESS, ZSWAP, Decision, Done, Observation, Policy
 from uzswap.agent.probes import Abilities, probe
 from uzswap.agent.reads import InlineReads, Reads
 from uzswap.agent.records import Record, Records
-from uzswap.agent.requests import Finished, Request, Requests
+from uzswap.agent.requests import Finished, Request, Requests, file_of
 from uzswap.agent.tree import Machine, Tree
 from uzswap.client.root import PATIENCE, Root
 
@@ -45,9 +45,17 @@ _REST_ZSWAP: Final = 120.0
 _FRUIT: Final = 0.1
 #: requests in a row that have to bring nothing: the first may only use up a second chance (SPEC 6.5)
 _FRUITLESS: Final = 2
+#: stages that make memory free: while both rest a cgroup is not even looked at
+_MOVING: Final = (MEMORY, ZSWAP)
 #: gates that say that there is nothing, not that it must not be done
 _NOTHING_TO_DO: Final = frozenset(
     {"floor", "nothing compressed", "no source", "no swap", "writeback off", "no ages", "swap full", "not worth it"}
+)
+#: Neither a kernel nor an engine has them: DAMON's regions are those of a process or of the machine, and an engine's
+#: uzswap.writeback_age is of what is in its pool already, all cgroups together.
+_NO_AGES: Final = (
+    "farmem does nothing here: no uzswap.cold_age and no uzswap.promotion_age tell ages of pages in memory; "
+    "choose twostage, whose gate is what refaults cost, or refault where there is no PSI"
 )
 #: seconds from one look to the next at a cgroup of which there is nothing to be had
 _SLOWEST: Final = 60.0
@@ -103,13 +111,13 @@ class _Watched:
     reader: Reader
     due: float
     done: list[Done] = field(default_factory=list)
-    #: waits for the request that is under way, with what its counter was
-    waiting: tuple[Decision, int | None] | None = None
+    #: stage -> what waits for the request that is under way, with what its counter was
+    waiting: dict[int, tuple[Decision, int | None]] = field(default_factory=dict)
     #: bytes on the device at the last look
     disk: int | None = None
     #: how many ticks until it is looked at again: more while there is nothing that could be done
     slower: int = 1
-    stages: dict[int, _Stage] = field(default_factory=lambda: {MEMORY: _Stage(), ZSWAP: _Stage()})
+    stages: dict[int, _Stage] = field(default_factory=lambda: {stage: _Stage() for stage in (*_MOVING, RECOMPRESS)})
 
 
 class _World(NamedTuple):
@@ -186,7 +194,7 @@ class Agent:
         for one in due:
             one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
         # Not even looked at while both stages rest: that is what a rest is for.
-        due = [one for one in due if any(stage.rests_until <= now for stage in one.stages.values())]
+        due = [one for one in due if any(one.stages[stage].rests_until <= now for stage in _MOVING)]
         for one, told in zip(due, self._reads.all([partial(one.reader.read, now=now) for one in due]), strict=True):
             budget -= self._step(one, told, now, budget, quiet)
         self._collect()
@@ -249,11 +257,16 @@ class Agent:
         return probe(tree, tree.cgroup(path), self._machine)
 
     def _meet(self, path: str, inode: int, choice: Choice, settings: Any, abilities: Abilities, now: float) -> None:
-        for word, text in abilities.missing.items():
+        policy = POLICIES[choice.policy]
+        missing = dict(abilities.missing)
+        if "cpu" not in policy.WANTS:
+            missing.pop("cpu", None)
+        if "ages" in policy.WANTS and not abilities.ages:
+            missing["ages"] = _NO_AGES
+        for word, text in missing.items():
             self._say_once(word, f"{path}: {text}")
         if not abilities.reclaim:
             return
-        policy = POLICIES[choice.policy]
         # Each at its own moment: many at once would be a peak.
         due = now + random.Random(inode).random() * min(settings.tick, _LOOK) / 2
         reader = Reader(self.tree.cgroup(path).path, abilities, policy.WANTS)
@@ -303,14 +316,14 @@ class Agent:
             for decision in decisions
         ):
             one.slower = min(2 * one.slower, max(1, int(_SLOWEST / one.settings.tick)))
-        elif not any(stage.fruitless for stage in stages.values()):
+        elif not any(stages[stage].fruitless for stage in _MOVING):
             one.slower = 1
         for decision in decisions:
             if decision.penalty:
                 self._budget.take(decision.penalty, self._clock.wall())
                 taken += decision.penalty
             # Over a lowered limit it is another counter, which is read when it is lowered.
-            before = None if decision.by_limit else seen.reclaimed if decision.stage == MEMORY else seen.written
+            before = None if decision.by_limit else {MEMORY: seen.reclaimed, ZSWAP: seen.written}.get(decision.stage, 0)
             taken += self._act(one, decision, before, now)
         return taken
 
@@ -331,7 +344,7 @@ class Agent:
                 self._say_once("hung", f"{one.path}: a request does not even end when it is interrupted")
                 self._rest(one.stages[decision.stage], now)
             elif self._under_way[one.inode][1].stage != decision.stage:
-                one.waiting = decision, before
+                one.waiting[decision.stage] = decision, before
                 return 0
             self._record(one, _nothing(decision, gate), Done(decision.stage, 0, 0))
             return 0
@@ -366,11 +379,12 @@ class Agent:
         self._record(one, decision, done)
         if done.errno not in _USUAL:
             name = errno.errorcode.get(done.errno, str(done.errno))
-            self._say_once(name, f"{one.path}: memory.reclaim gave {name}: it rests a while")
+            self._say_once(name, f"{one.path}: {file_of(decision)} gave {name}: it rests a while")
         self._judge(one.stages[done.stage], done)
-        waiting, one.waiting = one.waiting, None
-        if waiting is not None and self._watched.get(one.path) is one:
-            self._act(one, *waiting, self._clock.monotonic())
+        waiting, one.waiting = one.waiting, {}
+        if self._watched.get(one.path) is one:
+            for decision, before in waiting.values():
+                self._act(one, decision, before, self._clock.monotonic())
 
     def _judge(self, stage: _Stage, done: Done) -> None:
         if done.done > done.asked * _FRUIT:
@@ -378,7 +392,7 @@ class Agent:
             return
         stage.fruitless += 1
         if stage.fruitless >= _FRUITLESS or done.errno in _HARD:
-            self._rest(stage, self._clock.monotonic(), _REST_ZSWAP if done.stage == ZSWAP else None)
+            self._rest(stage, self._clock.monotonic(), None if done.stage == MEMORY else _REST_ZSWAP)
 
     def _rest(self, stage: _Stage, now: float, most: float | None = None) -> None:
         """Let a stage rest, twice as long as the last time."""

@@ -157,6 +157,7 @@ class Reader:
             swap=1 - machine.swap_free / machine.swap_total if machine.swap_total else 0.0,
             unwritable=self._unwritable(quiet, machine),
             takes_age=self.abilities.min_age,
+            takes_recompress=self.abilities.recompress,
             budget=budget,
             cold=histogram_of(told.cold),
             promoted=histogram_of(told.promoted),

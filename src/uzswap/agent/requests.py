@@ -13,16 +13,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from uzswap.agent.lowered import Lowered
 from uzswap.agent.observe import numbers, reclaimed_of, written_of
-from uzswap.agent.policies.policy import MEMORY, PAGE, Decision, Done
+from uzswap.agent.policies.policy import MEMORY, PAGE, RECOMPRESS, ZSWAP, Decision, Done
 from uzswap.agent.tree import Tree
 from uzswap.client.root import PATIENCE, Root
 from uzswap.threads import start_thread
 
-__all__ = ["Finished", "InlineRequests", "Request", "Requests", "ThreadedRequests", "carry_out", "text_of"]
+__all__ = ["Finished", "InlineRequests", "Request", "Requests", "ThreadedRequests", "carry_out", "file_of", "text_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +73,21 @@ class Requests(Protocol):
 
 
 def text_of(decision: Decision) -> str:
-    """Return what is written to memory.reclaim.
+    """Return what is written to the file of :func:`file_of`.
 
     >>> text_of(Decision(1, 4096, "open")), text_of(Decision(2, 100, "open", min_age=120))
     ('4096', '100 source=zswap min_age=120')
+    >>> text_of(Decision(3, 4096, "open", min_age=60, codec="zstd"))
+    '4096 codec=zstd min_age=60'
     """
-    if decision.stage == MEMORY:
-        return f"{decision.nbytes}"
+    key = {MEMORY: "", ZSWAP: " source=zswap", RECOMPRESS: f" codec={decision.codec}"}[decision.stage]
     age = "" if decision.min_age is None else f" min_age={decision.min_age}"
-    return f"{decision.nbytes} source=zswap{age}"
+    return f"{decision.nbytes}{key}{age}"
+
+
+def file_of(decision: Decision) -> str:
+    """Return the control file of a request."""
+    return "uzswap.recompress" if decision.stage == RECOMPRESS else "memory.reclaim"
 
 
 def carry_out(
@@ -102,15 +108,19 @@ def carry_out(
     began = time.monotonic()
     number, after = 0, None
     try:
-        if before is None:
+        if decision.stage == RECOMPRESS:
+            before = 0  # its file tells of the last request alone
+        elif before is None:
             before = _amount(root, directory, decision)
         if not decision.by_limit:
-            root.write(f"{directory}/memory.reclaim", text_of(decision).encode(), within=within)
+            root.write(f"{directory}/{file_of(decision)}", text_of(decision).encode(), within=within)
         elif lowered is not None:
             _push_out(root, directory, decision, within, lowered)
     except OSError as error:
         number = error.errno or errno.EIO
-    if before is not None:
+        if decision.stage == RECOMPRESS and number == errno.ENOENT and _is_there(root, directory):
+            number = errno.EINVAL  # it is the codec that there is not
+    if before is not None and (decision.stage != RECOMPRESS or number in _BEGUN):
         try:
             after = _amount(root, directory, decision)
         except OSError as error:  # gone
@@ -130,12 +140,26 @@ def _push_out(root: Root, directory: str, decision: Decision, within: float | No
         root.write(f"{directory}/memory.reclaim", f"{decision.nbytes}".encode(), within=within)
 
 
+def _is_there(root: Root, directory: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(root.inode(directory))
+    return False
+
+
+#: errnos of requests that may have done something
+_BEGUN: Final = (0, errno.EINTR, errno.ENOMEM)
+
+
 def _amount(root: Root, directory: str, decision: Decision) -> int:
     """Return bytes: what a stage did ever, or for a kernel that does not count it, what makes the same difference."""
+    if decision.stage == RECOMPRESS:  # of the last request
+        return int(numbers(root.read(f"{directory}/uzswap.recompress"))["taken"])
     stat = numbers(root.read(f"{directory}/memory.stat"))
     if decision.by_limit:
+        # On the device is what was pushed out, and what was refused while others still had their second chance.
         held, was = int(stat.get("zswap", 0)), int(stat.get("zswapped", 0))
-        return int(int(stat.get("zswpwb", 0)) * PAGE * (held / was if was else 1.0))
+        on_device = int(root.read(f"{directory}/memory.swap.current")) - was
+        return int(on_device * (held / was if was else 1.0))
     return reclaimed_of(stat) if decision.stage == MEMORY else written_of(stat)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 __all__ = [
     "MEMORY",
     "PAGE",
+    "RECOMPRESS",
     "ZSWAP",
     "Decision",
     "Done",
@@ -27,9 +28,10 @@ __all__ = [
 ]
 
 PAGE: Final = 4096
-#: stages: from memory into zswap, from zswap to the device
+#: stages: from memory into zswap, from zswap to the device, and between them: compressed again within zswap
 MEMORY: Final = 1
 ZSWAP: Final = 2
+RECOMPRESS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,8 @@ class Observation:
     unwritable: str = ""
     #: whether stage two takes min_age=
     takes_age: bool = False
+    #: whether what is in zswap can be compressed again
+    takes_recompress: bool = False
     #: bytes that may be written to the device now
     budget: int = 0
     #: what the tree tells of ages, None where it does not: bytes resident by age; bytes that came back by age, ever
@@ -137,8 +141,10 @@ class Decision:
     #: a key of :data:`uzswap.agent.explain.GATES`
     gate: str
     inputs: Mapping[str, float] = field(default_factory=dict)
-    #: seconds; stage two, where the tree takes it
+    #: seconds; of what is in zswap, where the tree takes it
     min_age: int | None = None
+    #: what it is compressed again with
+    codec: str = ""
     #: by pushing out over a lowered memory.zswap.max, where there is no source=zswap
     by_limit: bool = False
     #: bytes that the write budget loses for what came back too soon
