@@ -16,8 +16,23 @@ from uzswap.agent.probes import Abilities
 from uzswap.agent.tree import Machine
 from uzswap.client.root import Root
 
-__all__ = ["GONE", "Reader", "Reading", "histogram_of", "numbers", "reclaimed_of", "stall_of", "written_of"]
+__all__ = [
+    "GONE",
+    "STOLEN",
+    "WRITTEN",
+    "Reader",
+    "Reading",
+    "histogram_of",
+    "number_of",
+    "numbers",
+    "reclaimed_of",
+    "stall_of",
+    "written_of",
+]
 
+#: keys of memory.stat that tell what a stage did: pages, from 6.13 on; compressed bytes
+STOLEN: Final = "pgsteal_proactive"
+WRITTEN: Final = "zswpwb_proactive_b"
 #: seconds after which memory.min and memory.swap.max are read again: what sets them does so at start-up
 _SELDOM: Final = 60.0
 
@@ -30,6 +45,16 @@ def numbers(text: str) -> dict[str, str]:
     """
     words = text.split()
     return dict(zip(words[::2], words[1::2], strict=False))
+
+
+def number_of(text: str, key: str) -> int | None:
+    """Return one number of ``key value`` lines, not the first; None without it.
+
+    >>> number_of("anon 4096\\nzswap 10\\n", "zswap"), number_of("anon 4096\\nzswap 10\\n", "swap")
+    (10, None)
+    """
+    at = text.find(f"\n{key} ")
+    return None if at < 0 else int(text[at + len(key) + 2 : text.find("\n", at + 1)])
 
 
 def stall_of(text: str | None) -> Stall | None:
@@ -103,7 +128,7 @@ class Reader:
 
         return Reading(
             stat,
-            self._read(root, "memory.current"),
+            None if can.engine else self._read(root, "memory.current"),
             None if can.engine else self._read(root, "memory.swap.current"),
             if_wanted("memory.pressure", can.memory_pressure, "memory.pressure"),
             if_wanted("io.pressure", can.io_pressure, "io.pressure"),
@@ -130,7 +155,8 @@ class Reader:
             room = min(room, budget)  # stage one writes to the device itself
         return Observation(
             time=now,
-            current=int(told.current) if told.current else resident + zswap + value("kernel"),
+            # An engine's is in memory.stat, to the page; a kernel's root has none.  zswap is kernel memory in both.
+            current=int(told.current) if told.current else _in_pages(resident + value("kernel")),
             resident=resident,
             inactive=inactive_anon + inactive_file,
             reclaimable=inactive_file + value("active_file") + min(room, inactive_anon + value("active_anon")),
@@ -201,14 +227,18 @@ class Reader:
 def reclaimed_of(stat: Mapping[str, str]) -> int:
     """Return bytes that requests for memory have taken, ever; on a kernel that does not count them, before 6.13, what
     makes the same difference."""
-    if "pgsteal_proactive" in stat:
-        return int(stat["pgsteal_proactive"]) * PAGE
+    if STOLEN in stat:
+        return int(stat[STOLEN]) * PAGE
     return -int(stat.get("anon", 0)) - int(stat.get("file", 0))
 
 
 def written_of(stat: Mapping[str, str]) -> int:
     """Return compressed bytes that requests have had written to the device, ever."""
-    return int(stat.get("zswpwb_proactive_b", 0))
+    return int(stat.get(WRITTEN, 0))
+
+
+def _in_pages(nbytes: int) -> int:
+    return -(-nbytes // PAGE) * PAGE
 
 
 def _limit(text: str | None) -> int | None:

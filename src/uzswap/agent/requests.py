@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from uzswap.agent.lowered import Lowered
-from uzswap.agent.observe import numbers, reclaimed_of, written_of
+from uzswap.agent.observe import STOLEN, WRITTEN, number_of, numbers, reclaimed_of
 from uzswap.agent.policies.policy import MEMORY, PAGE, RECOMPRESS, ZSWAP, Decision, Done
 from uzswap.agent.tree import Tree
 from uzswap.client.root import PATIENCE, Root
@@ -154,13 +154,18 @@ def _amount(root: Root, directory: str, decision: Decision) -> int:
     """Return bytes: what a stage did ever, or for a kernel that does not count it, what makes the same difference."""
     if decision.stage == RECOMPRESS:  # of the last request
         return int(numbers(root.read(f"{directory}/uzswap.recompress"))["taken"])
-    stat = numbers(root.read(f"{directory}/memory.stat"))
+    text = root.read(f"{directory}/memory.stat")
+    if decision.stage == ZSWAP and not decision.by_limit:
+        return number_of(text, WRITTEN) or 0
+    if decision.stage == MEMORY and (pages := number_of(text, STOLEN)) is not None:
+        return pages * PAGE
+    stat = numbers(text)
     if decision.by_limit:
         # On the device is what was pushed out, and what was refused while others still had their second chance.
         held, was = int(stat.get("zswap", 0)), int(stat.get("zswapped", 0))
         on_device = int(root.read(f"{directory}/memory.swap.current")) - was
         return int(on_device * (held / was if was else 1.0))
-    return reclaimed_of(stat) if decision.stage == MEMORY else written_of(stat)
+    return reclaimed_of(stat)
 
 
 class _Worker:

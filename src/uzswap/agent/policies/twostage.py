@@ -56,6 +56,7 @@ class Settings:
         True, "flag", "whether what stays in zswap is compressed again, where the tree has uzswap.recompress"
     )
     recompress_codec: str = setting("zstd", "text", "what with; may have a level, such as zstd:9")
+    # 90 ms of the engine's CPU with zstd (text, November 2026): in 30 s 0.3 % of one.
     recompress_max: int = setting(8 << 20, "bytes", "compressed, of a round")
     writeback: bool = setting(True, "flag", "whether there is a stage two")
     substitute: bool = setting(
