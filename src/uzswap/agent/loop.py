@@ -113,7 +113,8 @@ class _Watched:
     done: list[Done] = field(default_factory=list)
     #: stage -> what waits for the request that is under way, with what its counter was
     waiting: dict[int, tuple[Decision, int | None]] = field(default_factory=dict)
-    #: bytes on the device at the last look
+    #: at the last look: bytes on the device that one compressed byte is; bytes there
+    expansion: float = 1.0
     disk: int | None = None
     #: how many ticks until it is looked at again: more while there is nothing that could be done
     slower: int = 1
@@ -172,8 +173,8 @@ class Agent:
         self._watched: dict[str, _Watched] = {}
         self._look_at = float("-inf")
         self._machine = Machine()
-        #: inode -> (cgroup, decision, seconds since the epoch, bytes taken from the budget)
-        self._under_way: dict[int, tuple[_Watched, Decision, float, int]] = {}
+        #: inode -> (cgroup, decision, bytes taken from the budget, bytes that one of a decision's is on the device)
+        self._under_way: dict[int, tuple[_Watched, Decision, int, float]] = {}
         self._reachable = True
 
     @property
@@ -310,7 +311,7 @@ class Agent:
             taken = max(0, seen.disk - (seen.disk if one.disk is None else one.disk))
             if taken:
                 self._budget.take(taken, self._clock.wall())
-        one.disk = seen.disk
+        one.disk, one.expansion = seen.disk, seen.expansion
         if all(
             stages[decision.stage].rests_until > now or (not decision.nbytes and decision.gate in _NOTHING_TO_DO)
             for decision in decisions
@@ -320,8 +321,9 @@ class Agent:
             one.slower = 1
         for decision in decisions:
             if decision.penalty:
-                self._budget.take(decision.penalty, self._clock.wall())
-                taken += decision.penalty
+                penalty = int(decision.penalty * seen.expansion)
+                self._budget.take(penalty, self._clock.wall())
+                taken += penalty
             # Over a lowered limit it is another counter, which is read when it is lowered.
             before = None if decision.by_limit else {MEMORY: seen.reclaimed, ZSWAP: seen.written}.get(decision.stage, 0)
             taken += self._act(one, decision, before, now)
@@ -348,11 +350,10 @@ class Agent:
                 return 0
             self._record(one, _nothing(decision, gate), Done(decision.stage, 0, 0))
             return 0
-        taken = decision.nbytes if decision.stage == ZSWAP else 0
-        wall = self._clock.wall()
+        taken = int(decision.nbytes * one.expansion) if decision.stage == ZSWAP else 0
         if taken:
-            self._budget.take(taken, wall)
-        self._under_way[one.inode] = (one, decision, wall, taken)
+            self._budget.take(taken, self._clock.wall())
+        self._under_way[one.inode] = (one, decision, taken, one.expansion)
         try:
             self._requests.start(Request(one.inode, one.path, decision, before))
         except OSError as error:
@@ -369,12 +370,13 @@ class Agent:
             self._finish(finished)
 
     def _finish(self, finished: Finished) -> None:
-        one, decision, _, taken = self._under_way.pop(finished.request.inode)
+        one, decision, taken, expansion = self._under_way.pop(finished.request.inode)
         done = finished.done
-        if taken > done.done:
-            self._budget.give_back(taken - done.done)
+        written = int(done.done * expansion)
+        if taken > written:
+            self._budget.give_back(taken - written)
         elif taken:
-            self._budget.take(done.done - taken, self._clock.wall())
+            self._budget.take(written - taken, self._clock.wall())
         one.done.append(done)
         self._record(one, decision, done)
         if done.errno not in _USUAL:

@@ -150,6 +150,7 @@ class Reader:
         anon, inactive_anon, inactive_file = value("anon"), value("inactive_anon"), value("inactive_file")
         zswap, zswapped, zswpin = value("zswap"), value("zswapped"), value("zswpin")
         resident, faults = anon + value("file"), value("pgmajfault")
+        expansion = max(1.0, zswapped / zswap) if zswap and not self.abilities.engine else 1.0
         room = self._room(machine, swap, zswap)
         if not machine.zswap:
             room = min(room, budget)  # stage one writes to the device itself
@@ -184,7 +185,8 @@ class Reader:
             unwritable=self._unwritable(quiet, machine),
             takes_age=self.abilities.min_age,
             takes_recompress=self.abilities.recompress,
-            budget=budget,
+            budget=int(budget / expansion),
+            expansion=expansion,
             cold=histogram_of(told.cold),
             promoted=histogram_of(told.promoted),
             done=done,

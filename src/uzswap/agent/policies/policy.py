@@ -122,8 +122,10 @@ class Observation:
     takes_age: bool = False
     #: whether what is in zswap can be compressed again
     takes_recompress: bool = False
-    #: bytes that may be written to the device now
+    #: compressed bytes that may be written to the device now, and bytes that one of them is there: a kernel writes
+    #: whole pages
     budget: int = 0
+    expansion: float = 1.0
     #: what the tree tells of ages, None where it does not: bytes resident by age; bytes that came back by age, ever
     cold: Histogram | None = None
     promoted: Histogram | None = None
