@@ -18,6 +18,8 @@ VM_TEST := $(BIN)/python -m pytest -p no:cacheprovider -v --durations=5 \
 	-o faulthandler_timeout=$(VM_TEST_SECONDS) -o faulthandler_exit_on_timeout=true
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
+# On a kernel without UFFDIO_MOVE and POISON: requests to memory.reclaim, and the pager's contents.
+VM_OLD := tests/vm/test_reclaim.py tests/arrays/test_arrays.py
 
 .PHONY: venv demo test quick test-vm soak compat lint bench replay wheel wheel-test pythons clean
 
