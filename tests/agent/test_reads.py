@@ -105,6 +105,20 @@ def test_where_everything_hangs_no_more_threads_are_begun_until_one_comes_back(
     assert reads.all([reading(tmp_path / "0")]) == ["0"]
 
 
+def test_another_file_system_in_the_place_of_one_that_hangs_is_found(
+    reads: ThreadedReads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        for name in "ab":
+            (tmp_path / name).write_text(name)
+            stack.enter_context(hanging(tmp_path / name))
+        (tmp_path / "c").write_text("c")
+        assert all(isinstance(one, OSError) for one in reads.all([reading(tmp_path / name) for name in "abc"]))
+        assert isinstance(reads.all([reading(tmp_path / "c")])[0], OSError)
+        monkeypatch.setattr("uzswap.agent.reads._AGAIN", 0.0)
+        assert reads.all([reading(tmp_path / "c")]) == ["c"]
+
+
 def test_a_mistake_of_ours_is_not_taken_for_one_of_the_root_s(reads: ThreadedReads) -> None:
     def wrong(root: Root) -> int:
         return 1 // 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_cold_memory_goes_to_zswap_and_hot_memory_stays(tmp_path: Path) -> None:
             Writes(group, group.parent, TOP, Path("/sys/module/zswap/parameters")) as writes,
             agent(tmp_path, TICK) as on,
         ):
+            began = time.monotonic()
             on.until(
                 "the cold part is in zswap", lambda: worker.resident("cold") < 0.1 and worker.resident("warm") < 0.1
             )
@@ -50,6 +52,8 @@ def test_cold_memory_goes_to_zswap_and_hot_memory_stays(tmp_path: Path) -> None:
             assert there["zswap"] < 0.6 * there["zswapped"]
             assert worker.resident("hot") >= 0.9
             calm, at = pressure(group), there["zswpin"]
+            # Its gate is at half a percent of time.
+            assert calm < 0.005 * 1e6 * (time.monotonic() - began)
 
             # What is used again comes back, and is left alone.
             worker.touch("warm")
@@ -127,6 +131,7 @@ def test_idle_sessions_keep_a_quarter_and_wake_from_memory(tmp_path: Path) -> No
         began = [int((worker.cgroup / "memory.current").read_text()) for worker in workers]
         given = ("policy=idle", "idle.after=5s", "idle.tick=1s", "idle.steps=2")
         with agent(tmp_path, *given) as on:
+            began = time.monotonic()
             on.until(
                 "all of them are asleep, and small",
                 lambda: all(

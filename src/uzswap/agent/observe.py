@@ -63,12 +63,11 @@ def stall_of(text: str | None) -> Stall | None:
     >>> stall_of("some avg10=0.10 avg60=0.02 avg300=0.00 total=1234\\n")
     Stall(avg10=0.1, avg60=0.02, total=1234)
     """
-    for line in (text or "").splitlines():
-        state, _, pairs = line.partition(" ")
-        if state == "some":
-            found = dict(pair.split("=", 1) for pair in pairs.split())
-            return Stall(float(found["avg10"]), float(found["avg60"]), int(found["total"]))
-    return None
+    words = (text or "").split(None, 5)
+    if len(words) < 5 or words[0] != "some":
+        return None
+    found = dict([word.split("=", 1) for word in words[1:5]])
+    return Stall(float(found["avg10"]), float(found["avg60"]), int(found["total"]))
 
 
 def histogram_of(text: str | None) -> Histogram | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
@@ -21,8 +22,10 @@ __all__ = ["InlineReads", "Reads", "ThreadedReads"]
 
 T = TypeVar("T")
 
-#: threads that are left alone at a time; with so many it is the root that hangs, and nothing is begun there
+#: threads that are left alone; with so many it is the root that hangs, and nothing is begun there
 _LEFT_ALONE: Final = 2
+#: seconds until another one tries all the same, doubled each time: another file system may have been mounted there
+_AGAIN: Final = 60.0
 
 
 class Reads(Protocol):
@@ -126,12 +129,15 @@ class ThreadedReads:
         self._reader: _Reader | None = None
         #: those that have not come back
         self._left_alone: list[_Reader] = []
+        #: when the last of them was left alone, monotonic seconds
+        self._left_at = 0.0
 
     def all(self, jobs: Sequence[Callable[[Root], T]]) -> list[T | OSError]:
         found: list[T | OSError] = []
         while len(found) < len(jobs):
             self._left_alone = [reader for reader in self._left_alone if reader.thread.is_alive()]
-            if len(self._left_alone) >= _LEFT_ALONE:
+            more = len(self._left_alone) - _LEFT_ALONE
+            if more >= 0 and time.monotonic() < self._left_at + _AGAIN * 2**more:
                 late = os_error(errno.ETIMEDOUT, "not read: earlier reads of this root have not come back")
                 return [*found, *[late] * (len(jobs) - len(found))]
             try:
@@ -147,6 +153,7 @@ class ThreadedReads:
             if len(found) < len(jobs):
                 found.append(os_error(errno.ETIMEDOUT, f"it was not read within {self._within:g} s"))
                 self._left_alone.append(self._reader)
+                self._left_at = time.monotonic()
                 self._reader = None
         return found
 
