@@ -131,7 +131,6 @@ def test_idle_sessions_keep_a_quarter_and_wake_from_memory(tmp_path: Path) -> No
         began = [int((worker.cgroup / "memory.current").read_text()) for worker in workers]
         given = ("policy=idle", "idle.after=5s", "idle.tick=1s", "idle.steps=2")
         with agent(tmp_path, *given) as on:
-            began = time.monotonic()
             on.until(
                 "all of them are asleep, and small",
                 lambda: all(

@@ -37,6 +37,8 @@ __all__ = ["agent"]
 
 #: seconds between two looks whether to stop, at most
 _NAP: Final = 6.0
+#: seconds until a read hangs, at most: the three that a round may wait for are less than the unit's WatchdogSec
+_READ: Final = 10.0
 #: seconds from one try to open a root that is not there to the next
 _AGAIN: Final = 5.0
 
@@ -114,7 +116,7 @@ def run(
         requests = ThreadedRequests(
             tree, settings.deadline, lambda: None, tree.again, lowered, at_once=settings.at_once
         )
-        reads = ThreadedReads(tree.again, settings.deadline)
+        reads = ThreadedReads(tree.again, min(settings.deadline, _READ))
         one = Agent(tree, config, requests, records, budget, reads=reads, say=_say, dry_run=dry_run)
         server = None if metrics_port is None else one.metrics.serve(metrics_port)
         try:
@@ -132,7 +134,7 @@ def run(
 def _tree(root: str, deadlines: Deadlines, deadline: float, stop: threading.Event, until: float | None) -> Tree | None:
     """Open a root as soon as it is there, and answers; None when it is over before."""
     # Of a mount whose server hangs not even the type can be had.
-    reads = ThreadedReads(DirectoryRoot, deadline)
+    reads = ThreadedReads(DirectoryRoot, min(deadline, _READ))
     said = False
     try:
         while True:
