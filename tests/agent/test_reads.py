@@ -179,6 +179,7 @@ def until_said(process: subprocess.Popen[str], words: str) -> None:
 
 
 @needs_fuse
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["m", "s"])
 def test_an_engine_that_is_stopped_does_not_stop_the_agent(private: Path, tmp_path: Path, door: str) -> None:
     """SIGSTOP: a FUSE server, or a socket's, that does not answer, without an end of anything to see."""
