@@ -13,7 +13,7 @@ BENCHES := store load writeback scale idle objects rss arrays fork codecs contro
 export TRACES ?=
 BENCH_ARGS ?=
 # of `make test-vm`: a test that takes longer hangs.  Emulation is slow, and slower beside others.
-VM_TEST_SECONDS ?= 120
+VM_TEST_SECONDS ?= 240
 VM_TEST := $(BIN)/python -m pytest -p no:cacheprovider -v --durations=5 \
 	-o faulthandler_timeout=$(VM_TEST_SECONDS) -o faulthandler_exit_on_timeout=true
 # A worker each CPU; who has no tests left takes over half of another's.
