@@ -57,8 +57,9 @@ _NO_AGES: Final = (
     "farmem does nothing here: no uzswap.cold_age and no uzswap.promotion_age tell ages of pages in memory; "
     "choose twostage, whose gate is what refaults cost, or refault where there is no PSI"
 )
-#: seconds from one look to the next at a cgroup of which there is nothing to be had
-_SLOWEST: Final = 60.0
+#: seconds from one look to the next at a cgroup of which there is nothing to be had: what stays in zswap has to be met
+#: twice, to take its second chance and to be compressed again, between the ages of 60 and 120 s
+_SLOWEST: Final = 30.0
 #: errnos after which a request counts as fruitless at once
 _HARD: Final = frozenset(
     {errno.EINTR, errno.ETIMEDOUT, errno.EINVAL, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC}
@@ -192,12 +193,12 @@ class Agent:
         budget = self._budget.available(self._clock.wall())
         quiet = self._is_quiet()
         due = [one for one in self._watched.values() if one.due <= now]
+        # Not even looked at while both stages rest: that is what a rest is for.
+        awake = [one for one in due if any(one.stages[stage].rests_until <= now for stage in _MOVING)]
+        for one, told in zip(awake, self._reads.all([partial(one.reader.read, now=now) for one in awake]), strict=True):
+            budget -= self._step(one, told, now, budget, quiet)
         for one in due:
             one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
-        # Not even looked at while both stages rest: that is what a rest is for.
-        due = [one for one in due if any(one.stages[stage].rests_until <= now for stage in _MOVING)]
-        for one, told in zip(due, self._reads.all([partial(one.reader.read, now=now) for one in due]), strict=True):
-            budget -= self._step(one, told, now, budget, quiet)
         self._collect()
         self.metrics.watched, self.metrics.budget = len(self._watched), max(0, budget)
         self._records.flush(now)
@@ -392,6 +393,8 @@ class Agent:
         if done.done > done.asked * _FRUIT:
             stage.rest, stage.fruitless = 0.0, 0
             return
+        if done.stage == RECOMPRESS and done.errno not in _HARD:
+            return  # all of it is young, or has been done: what is tried again before it is written is not fruitless
         stage.fruitless += 1
         if stage.fruitless >= _FRUITLESS or done.errno in _HARD:
             self._rest(stage, self._clock.monotonic(), None if done.stage == MEMORY else _REST_ZSWAP)
