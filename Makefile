@@ -11,10 +11,16 @@ BENCHES := store load writeback scale idle objects rss arrays fork codecs contro
 # of `make replay`
 export TRACES ?=
 BENCH_ARGS ?=
+# of `make test-vm`: a test that takes longer hangs.  Emulation is slow, and slower beside others.
+VM_TEST_SECONDS ?= 240
+VM_TEST := $(BIN)/python -m pytest -p no:cacheprovider -v --durations=5 \
+	-o faulthandler_timeout=$(VM_TEST_SECONDS) -o faulthandler_exit_on_timeout=true
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
+# On a kernel without UFFDIO_MOVE and POISON: requests to memory.reclaim, and the pager's contents.
+VM_OLD := tests/vm/test_reclaim.py tests/arrays/test_arrays.py
 
-.PHONY: venv demo test quick soak sanitize compat lint bench replay wheel wheel-test pythons clean
+.PHONY: venv demo test quick test-vm soak sanitize compat lint bench replay wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -62,6 +68,12 @@ sanitize: venv
 # The test suites of numpy, and of a module each of pandas and scikit-learn, in 16 MiB: an hour.  `make test` has a part.
 compat: $(VENV)/.compat
 	$(BIN)/python -m tests.compat.compare $(SUITES)
+
+# The agent on a kernel's own cgroups, and the pager on an old kernel: Debian's 6.12 and 6.1, in qemu by software
+# emulation (scripts/vm).  Within ten minutes on a quiet machine.
+test-vm: venv
+	scripts/vm 6.12 $(VM_TEST) -s tests/vm
+	scripts/vm 6.1. $(VM_TEST) $(VM_OLD)
 
 bench: $(VENV)/.bench
 	@for bench in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$bench $(BENCH_ARGS) || exit 1; done
