@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
@@ -133,15 +132,10 @@ class Looks:
 
     def look(self) -> list[Row]:
         """Return a row for each cgroup that there is now; raises OSError when there is none, as :class:`Usage`."""
-        rows = []
-        for level, cgroup in self._cgroup.preorder(self._depth):
-            try:
-                usage = Usage.of(cgroup)
-            except OSError as error:
-                if level and error.errno in (errno.ENOENT, errno.ENODEV):
-                    continue
-                raise
-            rows.append(Row(cgroup, usage, self._last.get(usage.cgroup)))
+        rows = [
+            Row(cgroup, usage, self._last.get(usage.cgroup))
+            for _, cgroup, usage in Usage.of_subtree(self._cgroup, self._depth)
+        ]
         self._last = {row.now.cgroup: row.now for row in rows}
         return rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 
 import click
@@ -29,14 +28,8 @@ def tree(cgroup: str, depth: int | None, as_json: bool, engine: str | None) -> N
     CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/...
     """
     top = open_cgroup(cgroup, engine)
-    levels: list[tuple[int, Usage]] = []
     with top.root:
-        for level, one in top.preorder(depth):
-            try:
-                levels.append((level, Usage.of(one)))
-            except OSError as error:
-                if not level or error.errno not in (errno.ENOENT, errno.ENODEV):
-                    raise
+        levels = [(level, usage) for level, _, usage in Usage.of_subtree(top, depth)]
     if as_json:
         keys = ("cgroup", "resident", "zswap", "zswapped", "disk")
         click.echo(json.dumps([{key: getattr(usage, key) for key in keys} for _, usage in levels]))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from uzswap.client.root import Cgroup
 from uzswap.units import PAGE_SIZE
@@ -35,6 +37,29 @@ class Usage:
     pressure: float | None
 
     @classmethod
+    def of_subtree(cls, top: Cgroup, depth: int | None = None) -> Iterator[tuple[int, Cgroup, Usage]]:
+        """Yield (level, cgroup, its usage) of a cgroup and those below it, with one request where that can be.
+
+        Raises
+        ------
+        OSError
+            As :meth:`of`, for the first; others that are gone meanwhile are left out.
+        """
+        told = top.stats(depth)
+        if told is not None:
+            for level, cgroup, files in told:
+                yield level, cgroup, cls._of_files(cgroup, files)
+            return
+        for level, cgroup in top.preorder(depth):
+            try:
+                usage = cls.of(cgroup)
+            except OSError as error:
+                if level and error.errno in (errno.ENOENT, errno.ENODEV):
+                    continue
+                raise
+            yield level, cgroup, usage
+
+    @classmethod
     def of(cls, cgroup: Cgroup) -> Usage:
         """Read it.
 
@@ -48,6 +73,16 @@ class Usage:
         if disk is None:
             swap = cgroup.read_if_there("memory.swap.current")
             disk = max(0, int(swap) - stat.get("zswapped", 0)) if swap else 0
+        return cls._of(cgroup, stat, disk, some_avg10(cgroup.read_if_there("memory.pressure")))
+
+    @classmethod
+    def _of_files(cls, cgroup: Cgroup, files: Mapping[str, Any]) -> Usage:
+        stat = files.get("memory.stat", {})
+        pressure = files.get("memory.pressure", {}).get("some", {}).get("avg10", 0.0)
+        return cls._of(cgroup, stat, stat.get("uzswap.disk", 0), pressure)
+
+    @classmethod
+    def _of(cls, cgroup: Cgroup, stat: Mapping[str, int], disk: int, pressure: float | None) -> Usage:
         return cls(
             cgroup=cgroup.name,
             when=time.monotonic(),
@@ -57,7 +92,7 @@ class Usage:
             disk=disk,
             refaults=stat.get("workingset_refault_anon", 0),
             pswpout=stat.get("pswpout", stat.get("zswpwb", 0)),
-            pressure=some_avg10(cgroup.read_if_there("memory.pressure")),
+            pressure=pressure,
         )
 
     @property

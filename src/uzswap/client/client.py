@@ -86,6 +86,15 @@ class Client:
         self._request("PUT", path, raw)
         return len(raw)
 
+    def stat(self, cgroup: str = "/", *, recursive: bool = False) -> list[dict[str, Any]]:
+        """Return what is told by the files of a cgroup, or of each of its subtree: {"cgroup", file: number or keys}.
+
+        What is 0 or unlimited, and always was, is left out.
+        """
+        query = {"cgroup": cgroup, "recursive": str(int(recursive))}
+        told: list[dict[str, Any]] = json.loads(self._request("GET", "/v1/stat", query=query)[0])["cgroups"]
+        return told
+
     def list(self, path: str) -> list[dict[str, Any]]:
         """Return name, type, mode and inode of what is in a directory."""
         entries: list[dict[str, Any]] = self._listing(path)["entries"]
@@ -121,7 +130,9 @@ class Client:
     ) -> tuple[bytes, http.client.HTTPMessage]:
         """Return the body of the answer and its headers."""
         # The path as it is, dots and all: it is the tree that says what they mean.
-        target = quote(os.fsencode(path), safe="/") + (f"?{urlencode(query)}" if query else "")
+        target = quote(os.fsencode(path), safe="/") + (
+            f"?{urlencode(query, errors='surrogateescape')}" if query else ""
+        )
         self._connection.drop_if_ended()
         try:
             self._connection.request(method, target, body, {"Content-Type": "text/plain"} if body is not None else {})

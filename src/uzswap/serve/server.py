@@ -10,7 +10,8 @@ POST       a file, with ``?open``    opens it, for what belongs to an open file;
 GET, PUT   /open/N                   reads and writes it; GET with ``?poll=SECONDS`` waits for news: ``{"events"}``
 DELETE     /open/N                   closes it; a write that is under way ends with EINTR
 POST       /, with ``?mount=PATH``   mounts the tree, as ``z.mount()``; with ``&allow_other`` for others too; 201
-GET        /metrics                  everything, for Prometheus
+GET        /v1/stat                  a cgroup's numbers as JSON; ``?cgroup=/jobs&recursive=1``: of all below it too
+GET        /metrics                  everything, for Prometheus; ``?zeros=1``, ``?buckets=all|none``
 GET        /openapi.yaml             this, for programs
 =========  ========================  ==============================================================================
 
