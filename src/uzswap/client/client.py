@@ -95,6 +95,15 @@ class Client:
         told: list[dict[str, Any]] = json.loads(self._request("GET", "/v1/stat", query=query)[0])["cgroups"]
         return told
 
+    def ages(self, cgroup: str = "/") -> dict[str, Any]:
+        """Return what is in the pool by age: {"since": seconds, "bytes": compressed, "entries"}, each a list.
+
+        An age counts under the last of ``since`` that it has reached, so the sum from one on is what a request for
+        writeback with that ``min_age`` could take.
+        """
+        told: dict[str, Any] = json.loads(self._request("GET", "/v1/ages", query={"cgroup": cgroup})[0])
+        return told
+
     def list(self, path: str) -> list[dict[str, Any]]:
         """Return name, type, mode and inode of what is in a directory."""
         entries: list[dict[str, Any]] = self._listing(path)["entries"]

@@ -24,7 +24,7 @@ from uzswap.cgroup.stat import (
     ZSWAP_ENTRIES,
     Stat,
 )
-from uzswap.core.boundary.snapshot import COLUMNS, UNLIMITED, snapshot
+from uzswap.core.boundary.snapshot import COLUMNS, UNLIMITED, ages, snapshot
 from uzswap.files.cgroup import FILES
 from uzswap.units import PAGE_SIZE
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.files.file import FileType
 
-__all__ = ["Column", "Snapshot", "take"]
+__all__ = ["AGES", "Column", "Snapshot", "ages_of", "take"]
 
 _COLUMN: Final = {name: position for position, name in enumerate(COLUMNS)}
 _EVENT: Final = {name: position for position, name in enumerate(EVENTS)}
@@ -47,6 +47,10 @@ _UNSET: Final = dict.fromkeys((name for name, row in FILES.items() if row.shape 
 _LEVELS: Final = frozenset(("memory.swap.current", "memory.zswap.current", "uzswap.disk", "uzswap.resident.current"))
 _AVERAGES: Final = ("avg10", "avg60", "avg300")
 _TOTAL: Final = Stat("", "us", True, "time in which some, or all, threads waited for memory")
+
+
+#: seconds: the steps that a person would choose a min_age from, up to a day
+AGES: Final = (0, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
 class Column(NamedTuple):
@@ -245,6 +249,24 @@ def take(root: MemCgroup, *, recursive: bool = True) -> Snapshot:
         _table(cgroup.local_events for cgroup in cgroups),
         subtree,
     )
+
+
+def ages_of(root: MemCgroup) -> tuple[tuple[int, ...], list[int], list[int]]:
+    """Return what a subtree has in the pool by age: seconds, and compressed bytes and entries from each of them on.
+
+    Each is below the next second; the sum from a second on is what a request with that ``min_age`` could take.
+
+    Raises
+    ------
+    OSError
+        As :func:`take`.
+    """
+    engine = root.zswap
+    with root.in_use():
+        indexes = np.fromiter((cgroup.index for cgroup in root.preorder()), np.uint32)
+    with engine.lifetime:
+        found = ages(engine.core, indexes, np.array(AGES, np.int64) * 1_000_000_000).sum(axis=1)
+    return AGES, found[0].tolist(), found[1].tolist()
 
 
 def _table(events: Iterable[dict[str, int]]) -> NDArray[np.int64]:

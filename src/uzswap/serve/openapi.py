@@ -132,6 +132,15 @@ def document() -> dict[str, Any]:
             "responses": _responses("200", "numbers by file and key", told),
         }
     }
+    paths["/v1/ages"] = {
+        "get": {
+            "summary": "what a subtree has in the pool, by age: what a request with a min_age could write",
+            "parameters": [cgroup],
+            "responses": _responses(
+                "200", "by age", {"application/json": {"schema": {"$ref": "#/components/schemas/Ages"}}}
+            ),
+        }
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -143,6 +152,10 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": _SCHEMAS, "responses": _RESPONSES},
     }
+
+
+def _numbers(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "integer"}, "description": description}
 
 
 _INODE: Final = {"type": "integer", "description": "a cgroup's own, and no other's after it is gone"}
@@ -172,6 +185,15 @@ _SCHEMAS: Final = {
                     "additionalProperties": {"type": ["number", "string", "object"]},
                 },
             },
+        },
+    },
+    "Ages": {
+        "type": "object",
+        "required": ["since", "bytes", "entries"],
+        "properties": {
+            "since": _numbers("seconds, growing from 0: an age counts under the last one that it has reached"),
+            "bytes": _numbers("compressed bytes"),
+            "entries": _numbers("entries"),
         },
     },
     "Listing": {

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from uzswap.errors import ReclaimError, os_error
-from uzswap.files.snapshot import take
+from uzswap.files.snapshot import ages_of, take
 from uzswap.serve.openapi import as_yaml
 from uzswap.serve.peer import is_privileged, peer_of
 from uzswap.serve.virtual_tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
@@ -121,6 +121,7 @@ class Requests:
         router = application.router
         router.add_get("/metrics", self.metrics)
         router.add_get("/v1/stat", self.stat)
+        router.add_get("/v1/ages", self.ages)
         router.add_get("/openapi.yaml", self.openapi)
         router.add_get("/open/{number}", self.get_open)
         router.add_put("/open/{number}", self.put_open)
@@ -280,10 +281,18 @@ class Requests:
     async def stat(self, request: web.Request) -> web.Response:
         """What the files of a cgroup tell, or of a whole subtree, in one answer."""
         recursive = _choice(request, "recursive", ("0", "1")) == "1"
+        cgroup = self._cgroup(request)
+        return web.Response(body=await _in_thread(lambda: _stat(cgroup, recursive)), content_type="application/json")
+
+    async def ages(self, request: web.Request) -> web.Response:
+        """What a subtree has in the pool, by age."""
+        cgroup = self._cgroup(request)
+        return web.Response(body=await _in_thread(lambda: _ages(cgroup)), content_type="application/json")
+
+    def _cgroup(self, request: web.Request) -> MemCgroup:
         # A name may have bytes that are no text, which request.query would replace.
         query = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
-        cgroup = self._engine.tree.lookup(query.get("cgroup", ["/"])[0])
-        return web.Response(body=await _in_thread(lambda: _stat(cgroup, recursive)), content_type="application/json")
+        return self._engine.tree.lookup(query.get("cgroup", ["/"])[0])
 
     async def metrics_of_one(self, request: web.Request) -> web.Response:
         """As :meth:`metrics`, for anybody: however many ask, it takes one thread."""
@@ -316,6 +325,11 @@ def _listing(directory: Directory) -> bytes:
 def _stat(cgroup: MemCgroup, recursive: bool) -> bytes:
     told = take(cgroup, recursive=recursive).as_json()
     return json.dumps({"time": time.time(), "cgroups": told}, separators=(",", ":")).encode()
+
+
+def _ages(cgroup: MemCgroup) -> bytes:
+    since, nbytes, entries = ages_of(cgroup)
+    return json.dumps({"since": since, "bytes": nbytes, "entries": entries}).encode()
 
 
 def _choice(request: web.Request, name: str, choices: tuple[Choice, ...]) -> Choice:
