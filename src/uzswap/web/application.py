@@ -102,13 +102,15 @@ class _Page:
         return web.json_response({"engine": source.name, "engines": sorted(sources), **told})
 
     async def limit(self, request: web.Request) -> web.Response:
-        source, body = self._source(request), await _body(request)
-        await _in_thread(lambda: source.write(body["cgroup"], body["file"], body["value"]))
+        source = self._source(request)
+        cgroup, file, value = await _body(request, "cgroup", "file", "value")
+        await _in_thread(lambda: source.write(cgroup, file, value))
         return web.Response(status=204)
 
     async def reclaim(self, request: web.Request) -> web.Response:
-        source, body = self._source(request), await _body(request)
-        return web.json_response(source.reclaim(body["cgroup"], body["text"]).as_json(), status=201)
+        source = self._source(request)
+        cgroup, text = await _body(request, "cgroup", "text")
+        return web.json_response(source.reclaim(cgroup, text).as_json(), status=201)
 
     async def cancel(self, request: web.Request) -> web.Response:
         source = self._source(request)
@@ -222,14 +224,14 @@ def _number(request: web.Request, name: str) -> float:
     raise os_error(errno.EINVAL, f"{name}={text!r} is no number", request.path)
 
 
-async def _body(request: web.Request) -> dict[str, str]:
-    """Return the JSON object of a request; every value is text."""
+async def _body(request: web.Request, *names: str) -> list[str]:
+    """Return values of the JSON object that a request has for a body, as text."""
     data = await request.content.read(_LARGEST_BODY)
     try:
         body = json.loads(data)
-        return {key: str(body[key]) for key in body}
+        return [str(body[name]) for name in names]
     except (ValueError, TypeError, KeyError) as error:
-        raise os_error(errno.EINVAL, f"this body is no JSON object: {error}", request.path) from error
+        raise os_error(errno.EINVAL, f"an object with {', '.join(names)} is wanted: {error!r}", request.path) from error
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

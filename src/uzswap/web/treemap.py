@@ -19,7 +19,7 @@ def squarified(sizes: Sequence[float], whole: Rectangle) -> list[Rectangle]:
     """Return a rectangle for each size, which are in falling order and not negative; together they fill the whole.
 
     >>> squarified([2, 1, 1], Rectangle(0, 0, 2, 1))[0]
-    Rectangle(left=0, bottom=0, right=1.0, top=1)
+    Rectangle(left=0, bottom=0.0, right=1.0, top=1.0)
     """
     total = sum(sizes)
     if total <= 0:
@@ -52,19 +52,19 @@ def _laid(areas: Sequence[float], rest: Rectangle) -> tuple[list[Rectangle], Rec
     """Lay a row along the shorter side; return it and what is left."""
     left, bottom, right, top = rest
     total = sum(areas)
-    found = []
+    # By shares of the side, so that rounding lets nothing stand out.
+    ends = [sum(areas[: n + 1]) / total if total else 1.0 for n in range(len(areas))]
+    begins = [0.0, *ends[:-1]]
     if right - left >= top - bottom:
-        width = total / (top - bottom) if top > bottom else 0.0
-        y = top
-        for area in areas:
-            height = area / width if width else 0.0
-            found.append(Rectangle(left, y - height, left + width, y))
-            y -= height
-        return found, Rectangle(left + width, bottom, right, top)
-    height = total / (right - left) if right > left else 0.0
-    x = left
-    for area in areas:
-        width = area / height if height else 0.0
-        found.append(Rectangle(x, top - height, x + width, top))
-        x += width
-    return found, Rectangle(left, bottom, right, top - height)
+        edge = min(right, left + total / (top - bottom)) if top > bottom else left
+        row = [
+            Rectangle(left, top - end * (top - bottom), edge, top - begin * (top - bottom))
+            for begin, end in zip(begins, ends, strict=True)
+        ]
+        return row, Rectangle(edge, bottom, right, top)
+    edge = max(bottom, top - total / (right - left)) if right > left else top
+    row = [
+        Rectangle(left + begin * (right - left), edge, left + end * (right - left), top)
+        for begin, end in zip(begins, ends, strict=True)
+    ]
+    return row, Rectangle(left, bottom, right, edge)
