@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.cli.command import started
 from tests.conftest import EngineFactory
 from tests.support.states import fill
 from tests.web.conftest import Site
@@ -175,11 +178,13 @@ def test_all_engines_of_the_user(engine: EngineFactory, private: Path) -> None:
     one, two = engine(), engine()
     fill(two, two.cgroup("/two"), 10, 1000)
 
-    async def look() -> tuple[list[str], list[dict[str, object]]]:
+    async def look() -> tuple[list[str], list[dict[str, Any]]]:
         ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         engines = Engines(None, lambda cgroup: [{"time": 1.0, "text": f"decided about {cgroup}"}])
         serving = asyncio.create_task(serve(0, "t", engines, ready.set_result))
-        site = Site(f"http://127.0.0.1:{await ready}/?token=t")
+        await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
+        assert not serving.done(), serving.exception()
+        site = Site(f"http://127.0.0.1:{ready.result()}/?token=t")
         first = await asyncio.to_thread(site.feed)
         names: list[str] = first["engines"]
         feeds = [await asyncio.to_thread(lambda name=name: site.feed(engine=name)) for name in names]
@@ -191,8 +196,18 @@ def test_all_engines_of_the_user(engine: EngineFactory, private: Path) -> None:
         names, feeds = asyncio.run(look())
     assert len(names) >= 2
     told = [feed["cgroups"] for feed in feeds]
-    assert any(row["cgroup"] == "/two" for rows in told for row in rows)  # type: ignore[attr-defined]
+    assert any(row["cgroup"] == "/two" for rows in told for row in rows)
     assert feeds[0]["decisions"] == [{"time": 1.0, "text": "decided about /"}]
+
+
+def test_the_command(z: Zswap, private: Path) -> None:
+    """It prints the URL, and ends at Ctrl-C."""
+    with z.serve(private / "s"), started("web") as process:
+        assert process.stdout is not None
+        site = Site(process.stdout.readline().strip())
+        assert site.feed()["now"]["zswap"] == 1_100_000
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
 
 
 # History and rectangles

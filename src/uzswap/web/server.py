@@ -80,10 +80,10 @@ async def serve(port: int, token: str, sources: Engines, ready: Callable[[int], 
     """
     application = web.Application()
     application.router.add_routes(routes(token, sources))
-    runner = web.AppRunner(application, handle_signals=False, access_log=None)
+    runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         sources()
         ready(runner.addresses[0][1])
