@@ -8,7 +8,7 @@ OBJECTS := $(shell sed -n 's/^OBJECTS = (\(.*\))$$/\1/p' setup.py | tr -d '",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
 	$(UNTORN:%=src/uzswap/%.py) $(OBJECTS:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle objects rss arrays fork codecs control agent
+BENCHES := store load writeback scale idle objects rss arrays fork codecs control neighbours agent
 # of `make replay`
 export TRACES ?=
 BENCH_ARGS ?=

@@ -32,6 +32,10 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "arrays": frozenset({"cgroup", "core", "engine", "reclaim"}),
     # Each is a mapping over a mapping, at the bottom a store.  Bounds are those of its cgroup, as the core counts them.
     "caches": frozenset({"cgroup.memcg", "core.boundary.engine", "engine.default", "engine.lifetime", "store"}),
+    # For other libraries, in their own words.
+    "zarr": frozenset({"caches", "cgroup.memcg", "store"}),
+    "joblib": frozenset({"arrays", "caches", "cgroup.memcg", "devices.place", "engine.default", "store"}),
+    "notebook": frozenset({"agent.settings", "uzswap"}),
     "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),

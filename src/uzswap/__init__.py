@@ -7,7 +7,7 @@ The names come with their modules when they are first used, so that a program th
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from uzswap._version import __version__
 
@@ -110,6 +110,16 @@ def __getattr__(name: str) -> object:
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value  # the next time it is found without this
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What ``%load_ext uzswap`` calls in IPython and Jupyter: see docs/neighbours.md."""
+    importlib.import_module("uzswap.notebook").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """What ``%unload_ext uzswap`` calls."""
+    importlib.import_module("uzswap.notebook").unload(shell)
 
 
 def __dir__() -> list[str]:

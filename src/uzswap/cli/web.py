@@ -14,7 +14,7 @@ import click
 
 from uzswap.agent.explain import explain
 from uzswap.agent.records import read_records
-from uzswap.cli.agent import state_directory
+from uzswap.cli.agent import configuration, state_directory
 from uzswap.cli.arguments import engine_option
 
 __all__ = ["web"]
@@ -28,8 +28,9 @@ _SINCE: Final = 86400.0
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of localhost.  [default: one that is free]")
 @click.option("--open", "is_opened", is_flag=True, help="Open it in a browser.")
 @click.option("--state", type=click.Path(path_type=Path), help="Of the agent, as of uzswap agent --state.")
+@click.option("--config", "config_path", type=click.Path(), help="Of the agent, for its write budget.")
 @engine_option
-def web(port: int, is_opened: bool, state: Path | None, engine: str | None) -> None:
+def web(port: int, is_opened: bool, state: Path | None, config_path: str | None, engine: str | None) -> None:
     """Show all engines on a page, until Ctrl-C.
 
     The page has plots of where memory is and what comes and goes, the limits, and a button that reclaims.  It is for
@@ -40,6 +41,7 @@ def web(port: int, is_opened: bool, state: Path | None, engine: str | None) -> N
 
     token = new_token()
     directory = state or Path(state_directory())
+    budget = None if config_path is None else configuration(config_path, ()).agent.swapout_rate
 
     def decisions(cgroup: str) -> list[dict[str, Any]]:
         with contextlib.suppress(OSError):  # no agent, or none that can be read
@@ -54,4 +56,4 @@ def web(port: int, is_opened: bool, state: Path | None, engine: str | None) -> N
         if is_opened:
             webbrowser.open(url)
 
-    asyncio.run(serve(port, token, Engines(engine, decisions), ready))
+    asyncio.run(serve(port, token, Engines(engine, decisions, budget), ready))

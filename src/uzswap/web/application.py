@@ -147,7 +147,7 @@ def _feed(source: Source, cgroup: str, since: float, *, minutes: bool) -> dict[s
         "requests": [_with_size(request.as_json()) for request in source.requests()],
         "last": _last(told),
         "decisions": source.decisions(cgroup),
-        "write_budget": None,
+        "write_budget": source.write_budget,
     }
 
 

@@ -31,13 +31,14 @@ class Engines:
     ----------
     name
         The only one that is wanted; None for all.
-    decisions
+    decisions, write_budget
         As of :class:`~uzswap.web.source.Source`.
     """
 
-    def __init__(self, name: str | None, decisions: Decisions) -> None:
+    def __init__(self, name: str | None, decisions: Decisions, write_budget: int | None = None) -> None:
         self._name = name
         self._decisions = decisions
+        self._write_budget = write_budget
         self._sources: dict[str, Source] = {}
         self._looked = -_AGAIN
 
@@ -54,7 +55,7 @@ class Engines:
                 self._sources.pop(name).close()
             for name, socket in there.items():
                 if name not in self._sources:
-                    self._sources[name] = Source(name, socket, self._decisions)
+                    self._sources[name] = Source(name, socket, self._decisions, self._write_budget)
         return self._sources
 
     def close(self) -> None:

@@ -105,13 +105,20 @@ class Source:
         Its path.
     decisions
         Returns the last decisions of an agent about a cgroup, in words; nothing where there is no agent.
+    write_budget
+        Bytes a second that an agent may write in the long run.
     """
 
     def __init__(
-        self, name: str, socket: str, decisions: Callable[[str], list[dict[str, Any]]] = lambda cgroup: []
+        self,
+        name: str,
+        socket: str,
+        decisions: Callable[[str], list[dict[str, Any]]] = lambda cgroup: [],
+        write_budget: int | None = None,
     ) -> None:
         self.name: Final = name
         self.decisions: Final = decisions
+        self.write_budget: Final = write_budget
         self.history: Final = History()
         #: what every cgroup tells, by path; the root first
         self.told: dict[str, Told] = {}
