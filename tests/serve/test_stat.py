@@ -74,15 +74,15 @@ def test_top_makes_one_request_a_turn(
 
     monkeypatch.setattr(Client, "_request", counting)
     with z.serve(private / "s") as server, SocketRoot(str(server.path)) as root:
-        rows = Looks(Cgroup(root, "/cgroup", "/"), None).look()
+        rows = Looks([Cgroup(root, "/cgroup", "/")], None).look()
         assert asked == ["GET /v1/stat"]
         assert [row.cgroup.path for row in rows] == ["/cgroup", *(f"/cgroup{cgroup.path}" for cgroup in tree)]
         assert [row.now.zswap for row in rows] == [25_000, 20_000, 10_000, 5_000, 5_000, 5_000]
         jobs = Cgroup(root, "/cgroup/jobs", "/jobs")
-        assert [row.now.cgroup for row in Looks(jobs, 1).look()] == ["/jobs", "/jobs/a", "/jobs/b"]
-        assert [row.now.cgroup for row in Looks(jobs, 0).look()] == ["/jobs"]
+        assert [row.now.cgroup for row in Looks([jobs], 1).look()] == ["/jobs", "/jobs/a", "/jobs/b"]
+        assert [row.now.cgroup for row in Looks([jobs], 0).look()] == ["/jobs"]
         with fails(errno.ENOENT):
-            Looks(Cgroup(root, "/cgroup/nobody", "/nobody"), None).look()
+            Looks([Cgroup(root, "/cgroup/nobody", "/nobody")], None).look()
 
 
 @pytest.mark.parametrize("everything", [False, True])

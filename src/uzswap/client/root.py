@@ -127,6 +127,8 @@ class Cgroup:
     path: str
     #: as a user calls it
     name: str
+    #: of the process that the engine is in; None for cgroups in a file system
+    pid: int | None = None
 
     def read(self, file: str) -> str:
         """Return the text of a control file."""
@@ -188,7 +190,8 @@ class Cgroup:
         )
 
     def _below(self, relative: str) -> Cgroup:
-        return Cgroup(self.root, f"{self.path.rstrip('/')}/{relative}", f"{self.name.rstrip('/')}/{relative}")
+        path, name = (f"{above.rstrip('/')}/{relative}" for above in (self.path, self.name))
+        return Cgroup(self.root, path, name, self.pid)
 
     def preorder(self, depth: int | None = None) -> Iterator[tuple[int, Cgroup]]:
         """Iterate over (level, cgroup) of the subtree, this one first; what is removed meanwhile is left out."""
@@ -207,4 +210,4 @@ class Cgroup:
 
     def again(self) -> Cgroup:
         """Return the same cgroup, for another thread."""
-        return Cgroup(self.root.again(), self.path, self.name)
+        return Cgroup(self.root.again(), self.path, self.name, self.pid)
