@@ -50,6 +50,7 @@ lint: venv
 	$(BIN)/mypy
 
 test: lint
+	@scripts/browser
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # The tests of what has changed since the main branch, without those that take seconds.

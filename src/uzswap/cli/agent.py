@@ -33,7 +33,7 @@ from uzswap.client.directory import DirectoryRoot
 from uzswap.errors import InvalidArgumentError
 from uzswap.units import format_size
 
-__all__ = ["agent"]
+__all__ = ["agent", "state_directory"]
 
 #: seconds between two looks whether to stop, at most
 _NAP: Final = 6.0
@@ -43,7 +43,7 @@ _READ: Final = 10.0
 _AGAIN: Final = 5.0
 
 
-def _state_directory() -> str:
+def state_directory() -> str:
     """Return where decisions and the budget are kept: what systemd gives, or the user's state directory."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -98,7 +98,7 @@ def run(
     """
     config = configuration(config_path, given)
     until = None if duration is None else time.monotonic() + _duration(duration)
-    directory = state or Path(_state_directory())
+    directory = state or Path(state_directory())
     budget_file = directory / "budget.json"
     with contextlib.suppress(OSError):  # said when something is to be written there
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -245,7 +245,7 @@ def why(cgroup: str | None, since: str, last: int, state: Path | None, as_json: 
     CGROUP is its path below the agent's root, such as /user.slice; without one, of all.
     """
     path = None if cgroup is None else f"/{cgroup.strip('/')}"
-    found = read_records(state or Path(_state_directory()), path, time.time() - _duration(since), last)
+    found = read_records(state or Path(state_directory()), path, time.time() - _duration(since), last)
     if as_json:
         for record in found:
             click.echo(json.dumps(_as_dict(record)))
@@ -267,7 +267,7 @@ def _as_dict(record: Record) -> dict[str, object]:
 @_JSON
 def status(state: Path | None, as_json: bool) -> int:
     """Show the cgroups that are looked after, as they were seen last."""
-    found = read_status(state or Path(_state_directory()))
+    found = read_status(state or Path(state_directory()))
     if as_json:
         for row in found:
             click.echo(json.dumps(row))

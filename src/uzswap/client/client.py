@@ -88,6 +88,24 @@ class Client:
         self._request("PUT", path, raw)
         return len(raw)
 
+    def stat(self, cgroup: str = "/", *, recursive: bool = False) -> list[dict[str, Any]]:
+        """Return what is told by the files of a cgroup, or of each of its subtree: {"cgroup", file: number or keys}.
+
+        What is 0 or unlimited, and always was, is left out.
+        """
+        query = {"cgroup": cgroup, "recursive": str(int(recursive))}
+        told: list[dict[str, Any]] = json.loads(self._request("GET", "/v1/stat", query=query)[0])["cgroups"]
+        return told
+
+    def ages(self, cgroup: str = "/") -> dict[str, Any]:
+        """Return what is in the pool by age: {"since": seconds, "bytes": compressed, "entries"}, each a list.
+
+        An age counts under the last of ``since`` that it has reached, so the sum from one on is what a request for
+        writeback with that ``min_age`` could take.
+        """
+        told: dict[str, Any] = json.loads(self._request("GET", "/v1/ages", query={"cgroup": cgroup})[0])
+        return told
+
     def list(self, path: str) -> list[dict[str, Any]]:
         """Return name, type, mode and inode of what is in a directory."""
         entries: list[dict[str, Any]] = self._listing(path)["entries"]
@@ -128,7 +146,9 @@ class Client:
     ) -> tuple[bytes, http.client.HTTPMessage]:
         """Return the body of the answer and its headers; ``wait`` waits until it comes."""
         # The path as it is, dots and all: it is the tree that says what they mean.
-        target = quote(os.fsencode(path), safe="/") + (f"?{urlencode(query)}" if query else "")
+        target = quote(os.fsencode(path), safe="/") + (
+            f"?{urlencode(query, errors='surrogateescape')}" if query else ""
+        )
         self._connection.drop_if_ended()
         try:
             self._connection.request(method, target, body, {"Content-Type": "text/plain"} if body is not None else {})

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import errno
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from uzswap.client.client import Client, RemoteFile
 from uzswap.client.root import PATIENCE, Interrupts, Name, Root
@@ -109,6 +109,15 @@ class SocketRoot(Root):
     def inode(self, path: str) -> int:
         with self._told(path):
             return self._client.inode(path)
+
+    def stat(self, path: str) -> list[dict[str, Any]] | None:
+        cgroup = path.removeprefix("/cgroup") or "/"
+        try:
+            with self._told(path):
+                return self._client.stat(cgroup, recursive=True)
+        except FileNotFoundError:
+            # No such cgroup, or no such request: reading tells.
+            return None
 
     def mkdir(self, path: str) -> None:
         with self._told(path):

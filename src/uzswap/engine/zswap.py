@@ -634,12 +634,14 @@ class Zswap:
         """Mount the control files, until the mount or the engine is closed; see :class:`~uzswap.serve.fuse.Mount`."""
         return self._serving.mount(path, allow_other=allow_other)
 
-    def serve(self, path: str | os.PathLike[str] | None = None, *, port: int | None = None) -> Server:
+    def serve(
+        self, path: str | os.PathLike[str] | None = None, *, port: int | None = None, web: bool = False
+    ) -> Server:
         """Serve the control files on a Unix socket, by default where the ``uzswap`` command finds it.
 
         See :class:`~uzswap.serve.server.Server`.
         """
-        return self._serving.serve(path, port=port)
+        return self._serving.serve(path, port=port, web=web)
 
     # Looking inside
 
