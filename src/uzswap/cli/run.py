@@ -53,7 +53,7 @@ def _with_settings(command: click.Command) -> click.Command:
 @click.command(cls=_Run, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--config", type=click.Path(), envvar=CONFIG, help=f"TOML file with settings.  [env: {CONFIG}]")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- python SCRIPT [ARGUMENTS]")
-def run(config: str | None, command: tuple[str, ...], **settings: str | None) -> NoReturn:
+def run(config: str | None, command: tuple[str, ...], **given: str | None) -> NoReturn:
     """Run a Python program with an engine of its own.
 
     With a socket and a mount, and its numpy arrays managed.
@@ -75,7 +75,7 @@ def run(config: str | None, command: tuple[str, ...], **settings: str | None) ->
     if config is not None:
         environment[CONFIG] = os.path.abspath(config)
     # click has lowered the names of the variables, which each option's value goes by.
-    environment |= {name.upper(): value for name, value in settings.items() if value is not None}
+    environment |= {name.upper(): value for name, value in given.items() if value is not None}
     try:
         settings = Settings.read(environment)
     except InvalidArgumentError as error:
