@@ -85,6 +85,8 @@ int ioctl(int fd, unsigned long request, ...) {
     case 0xAA05: kind = UFFD_MOVE; done = 32; break; /* struct uffdio_move, which older headers lack */
     }
     if (kind < 0 || !fails(kind, 0)) return real(fd, request, arg);
+    /* Linux 6.18 may find there what it has just moved (frames.take_pages()). */
+    if (kind == UFFD_MOVE && plans[kind].error == EEXIST && real(fd, request, arg) < 0) return -1;
     *(int64_t *)((char *)arg + done) = 0;
     errno = plans[kind].error;
     return -1;

@@ -11,7 +11,7 @@ import os
 import re
 import stat as st
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from uzswap.client.deadlines import Deadlines
@@ -63,6 +63,10 @@ class Tree:
         """Return the root, for another thread."""
         return self.root.again()
 
+    def through(self, root: Root) -> Tree:
+        """Return the same tree, seen through another root of it."""
+        return replace(self, root=root)
+
     def find(self, patterns: Iterable[str]) -> list[tuple[str, int]]:
         """Return (path, inode) of the cgroups that one of the patterns matches, in order.
 
@@ -98,13 +102,17 @@ class Tree:
                 if not path or error.errno not in (errno.ENOENT, errno.ENODEV):
                     raise
                 return
+        matches = glob(parts[0]).fullmatch
+        if len(parts) == 1 and parts[0] != "**":
+            found.update((f"{path}/{name}", child) for name, child in listed[path] if matches(name))
+            return
         for name, child in listed[path]:
             below = f"{path}/{name}"
             if parts[0] == "**":
                 self._find(below, parts, child, found, listed)
                 if parts[1:] and glob(parts[1]).fullmatch(name):
                     self._find(below, parts[2:], child, found, listed)
-            elif glob(parts[0]).fullmatch(name):
+            elif matches(name):
                 self._find(below, parts[1:], child, found, listed)
 
     def machine(self) -> Machine:
