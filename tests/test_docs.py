@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.child import run
 from uzswap.files.cgroup import FILES
 from uzswap.files.engine import ENGINE_FILES, engine_file
 
@@ -76,6 +77,22 @@ def test_the_examples_run(page: str) -> None:
     failed, tried = doctest.testfile(str(ROOT / page), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert tried > 0
     assert failed == 0
+
+
+@pytest.mark.slow
+def test_the_examples_with_other_libraries_run() -> None:
+    """In a process of its own: zarr has a thread of its own, and joblib processes."""
+    wanted = ("cachetools", "joblib", "zarr")
+    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"not installed: pip install {' '.join(missing)}")
+    page = str(ROOT / "docs" / "neighbours.md")
+    code = f"""
+        import doctest
+        failed, tried = doctest.testfile({page!r}, module_relative=False, optionflags=doctest.ELLIPSIS)
+        assert tried > 0
+        assert failed == 0
+        """
+    run(code).check()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -7,7 +7,9 @@ The names come with their modules when they are first used, so that a program th
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Final
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 from uzswap._version import __version__
 
@@ -103,13 +105,29 @@ _WHERE: Final = {
 }
 
 
+# A module that a thread imports during a fork is locked for ever in the child, where that thread is not: a fork waits.
+_importing = threading.RLock()
+os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
+
+
 def __getattr__(name: str) -> object:
     module = _WHERE.get(name)
     if module is None:
         raise AttributeError(f"module 'uzswap' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    with _importing:
+        value = getattr(importlib.import_module(module), name)
     globals()[name] = value  # the next time it is found without this
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What ``%load_ext uzswap`` calls in IPython and Jupyter: see docs/neighbours.md."""
+    importlib.import_module("uzswap.notebook").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """What ``%unload_ext uzswap`` calls."""
+    importlib.import_module("uzswap.notebook").unload(shell)
 
 
 def __dir__() -> list[str]:

@@ -28,6 +28,7 @@ _CHECKED: Final = os.environ.get("UZSWAP_CHECK_LOCKS") == "1"
 class Order(IntEnum):
     """All locks, the outermost first."""
 
+    NEIGHBOUR = auto()
     CLOSING = auto()
     SERVING = auto()
     SERVER = auto()

@@ -23,7 +23,7 @@ import operator
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Literal, Self, cast
 
 from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
@@ -92,6 +92,9 @@ class Zswap:
         Keep a checksum of each entry's bytes from store to load: whatever happens to them in the pool, in a compressor
         or on the device is an :class:`~uzswap.errors.IntegrityError` of that entry.  What is on the device has a
         checksum always.
+    faults
+        Who serves a fault on an array: "thread", a thread of the engine, which asks nothing of the program; or
+        "signal", the thread that it is in, in a handler of SIGBUS, which has conditions (docs/semantics.md, arrays).
 
     Attributes
     ----------
@@ -147,7 +150,10 @@ class Zswap:
         walk: str = "fair",
         nodes: int = 1,
         paranoid: bool = False,
+        faults: Literal["thread", "signal"] = "thread",
     ) -> None:
+        if faults not in ("thread", "signal"):
+            raise InvalidArgumentError(f'faults={faults!r}: faults are served by "thread" or by "signal"')
         limit = parse_max_pool(max_pool, accept_threshold_percent)
         chosen = Compressor.parse(compressor)
         nbytes = parse_size(swap_size)
@@ -158,6 +164,7 @@ class Zswap:
         if not 1 <= operator.index(nodes) <= MAX_NODES:
             raise InvalidArgumentError(f"nodes={nodes}: there can be 1 to {MAX_NODES}")
         self.nodes: Final = nodes
+        self.faults: Final = faults
         self._closed = False
         self.core = Engine(nodes, bool(paranoid))
         self.tree = CgroupTree(self, CGROUP_FILES)
@@ -632,12 +639,14 @@ class Zswap:
         """Mount the control files, until the mount or the engine is closed; see :class:`~uzswap.serve.fuse.Mount`."""
         return self._serving.mount(path, allow_other=allow_other)
 
-    def serve(self, path: str | os.PathLike[str] | None = None, *, port: int | None = None) -> Server:
+    def serve(
+        self, path: str | os.PathLike[str] | None = None, *, port: int | None = None, web: bool = False
+    ) -> Server:
         """Serve the control files on a Unix socket, by default where the ``uzswap`` command finds it.
 
         See :class:`~uzswap.serve.server.Server`.
         """
-        return self._serving.serve(path, port=port)
+        return self._serving.serve(path, port=port, web=web)
 
     # Looking inside
 

@@ -62,6 +62,7 @@ cdef int hold_step(Core *c, Load *load, int64_t i, int k) noexcept nogil
 cdef int fill_step(Core *c, Load *load, int k) noexcept nogil
 cdef int next_reading(const Load *load, int first, int n, Reading *r) noexcept nogil
 cdef int read_entries(Core *c, Load *load, int n) noexcept nogil
+cdef int read_alone(Core *c, Load *load, const Found *f) noexcept nogil
 cdef int unpack_all(Core *c, Load *load, const Reading *r) noexcept nogil
 cdef int fits(const Load *load, int64_t i, uint32_t size) noexcept nogil
 cdef char *target_of(const Load *load, const Found *f) noexcept nogil
