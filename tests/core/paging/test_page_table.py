@@ -142,6 +142,7 @@ def test_pages_of_one_value_are_each_its_own(z: Zswap) -> None:
     rng = np.random.default_rng(7)
 
     def page_out(x: NDArray[np.int64]) -> None:
+        z.flush_work()  # what is read ahead would come after that
         uzswap.advise(x, "pageout")
         assert int(group.read("memory.swap.current")) == n * 4096
         z.check()

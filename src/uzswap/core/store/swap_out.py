@@ -50,8 +50,8 @@ from cython.cimports.uzswap.core.store.entries import (
     entry_at,
     handle_of,
     lru_add_tail,
-    record_of_entry_bytes,
     owner_of,
+    record_of_entry_bytes,
 )
 from cython.cimports.uzswap.core.store.histogram import H_LENGTH, bucket_of_length, observe
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply, memcg_unref, over_swap_max, over_zswap_max
