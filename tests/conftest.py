@@ -44,6 +44,12 @@ class EngineFactory(Protocol):
     def __call__(self, **options: Any) -> Zswap: ...
 
 
+class Tally(Protocol):
+    """``tally("kills", 3)`` adds to what is told of all tests at the end; see :func:`tally`."""
+
+    def __call__(self, kind: str, number: int = 1) -> None: ...
+
+
 class FaultyDisks:
     """``faulty_swap(size)`` makes a :class:`FaultySwap`; see :func:`faulty_swap`."""
 
@@ -104,6 +110,21 @@ def engine(tmp_path: Path, faulty_swap: FaultyDisks) -> Iterator[EngineFactory]:
         raise ExceptionGroup("engines that did not end well", errors)
 
 
+#: What is told at the end of a run, in this order.
+TALLIED = ("fault positions tried", "faults injected", "interrupts", "kills", "hostile inputs", "bytes compared")
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Adds up, over all tests and all workers, how much was tried of what no single number of tests says."""
+
+    def add(kind: str, number: int = 1) -> None:
+        assert kind in TALLIED, kind
+        request.node.user_properties.append((kind, number))
+
+    return add
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that leaves a descriptor, thread, child process, shared mapping or mount behind.
@@ -131,7 +152,17 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List what was not tested, by reason: the reasons say how to enable it."""
+    """Tell how much was tried, and what was not tested, by reason: the reasons say how to enable it."""
+    tried = dict.fromkeys(TALLIED, 0)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                for kind, number in report.user_properties:
+                    if kind in tried:
+                        tried[kind] += number
+    if any(tried.values()):
+        terminalreporter.section("tried")
+        terminalreporter.write_line(", ".join(f"{number:,} {kind}" for kind, number in tried.items() if number))
     skipped: defaultdict[str, list[str]] = defaultdict(list)
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -28,14 +28,39 @@ import pytest
 KINDS: Final = (
     "malloc",
     "calloc",
+    "realloc",
     "posix_memalign",
     "mmap",
+    "munmap",
+    "mprotect",
     "madvise",
     "pthread_create",
+    "pwrite",
+    "pread",
+    "fallocate",
+    "ftruncate",
+    "sync_file_range",
+    "open",
+    "pipe",
+    "io_setup",
+    "io_submit",
+    "io_getevents",
+    "userfaultfd",
+    "close_range",
+    "uffd_api",
+    "uffd_register",
+    "uffd_unregister",
+    "uffd_wake",
     "uffd_copy",
     "uffd_zeropage",
     "uffd_move",
+    "uffd_writeprotect",
+    "uffd_poison",
 )
+#: What becomes of a call: it fails; part of it is done, and that is said, or not; nothing is done, and success is said;
+#: a bit is another; it is done in another segment; it takes 20 ms longer.  Of io_getevents, all but "fail" is about the
+#: event: "short", or it says the errno.
+MODES: Final = ("fail", "short", "torn", "lost", "flip", "astray", "late")
 
 
 @cache
@@ -45,7 +70,7 @@ def _compiled() -> Path:
     library = Path(directory.name, "failing.so")
     source = Path(__file__).with_suffix(".c")
     Path(directory.name).chmod(0o755)
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", library, source], check=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-o", library, source], check=True)
     return library
 
 
@@ -62,9 +87,17 @@ def preloaded() -> dict[str, str]:
         pytest.skip("no C compiler: apt install gcc")
 
 
-def plan(kind: str, after: int = 0, count: int = 1, errno: int = errors.ENOMEM, least: int = 0) -> None:
+def only(part_of_path: str) -> None:
+    """Meet only calls that come right from libraries with this in their path, of those that are loaded now."""
+    ctypes.CDLL(None).failing_only(part_of_path.encode())
+
+
+def plan(
+    kind: str, after: int = 0, count: int = 1, errno: int = errors.ENOMEM, least: int = 0, mode: str = "fail"
+) -> None:
     """Let `after` more calls for at least `least` bytes succeed, then have `count` fail with `errno`; 0 ends it."""
-    ctypes.CDLL(None).failing_plan(KINDS.index(kind), *(ctypes.c_long(n) for n in (after, count, errno, least)))
+    numbers = (after, count, errno, least, MODES.index(mode))
+    ctypes.CDLL(None).failing_plan(KINDS.index(kind), *map(ctypes.c_long, numbers))
 
 
 def met(kind: str) -> int:
@@ -72,6 +105,16 @@ def met(kind: str) -> int:
     return int(ctypes.CDLL(None).failing_met(KINDS.index(kind)))
 
 
+def struck(kind: str) -> int:
+    """Calls that were not done as they were asked for, of the last plan."""
+    return int(ctypes.CDLL(None).failing_struck(KINDS.index(kind)))
+
+
 def set_clock(ahead: int) -> None:
     """Have the wall clock be so many seconds ahead."""
     ctypes.CDLL(None).failing_clock(ctypes.c_long(ahead))
+
+
+def refuse_direct() -> None:
+    """From now on no file system knows O_DIRECT, whoever asks."""
+    ctypes.CDLL(None).failing_direct(1)

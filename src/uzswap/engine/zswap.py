@@ -88,6 +88,10 @@ class Zswap:
         Which entry ``source=zswap`` writes next: "fair", "coldest" or "v5" (see :mod:`uzswap.reclaim.walks`).
     nodes
         NUMA nodes to keep LRUs for, 1 to 8.
+    paranoid
+        Keep a checksum of each entry's bytes from store to load: whatever happens to them in the pool, in a compressor
+        or on the device is an :class:`~uzswap.errors.IntegrityError` of that entry.  What is on the device has a
+        checksum always.
 
     Attributes
     ----------
@@ -142,6 +146,7 @@ class Zswap:
         compressor: str = "lz4",
         walk: str = "fair",
         nodes: int = 1,
+        paranoid: bool = False,
     ) -> None:
         limit = parse_max_pool(max_pool, accept_threshold_percent)
         chosen = Compressor.parse(compressor)
@@ -154,7 +159,7 @@ class Zswap:
             raise InvalidArgumentError(f"nodes={nodes}: there can be 1 to {MAX_NODES}")
         self.nodes: Final = nodes
         self._closed = False
-        self.core = Engine(nodes)
+        self.core = Engine(nodes, bool(paranoid))
         self.tree = CgroupTree(self, CGROUP_FILES)
         self.reclaim_state = ReclaimState(self.core, self.tree, nodes)
         self.heap: Final = self.reclaim_state.heap

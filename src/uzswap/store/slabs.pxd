@@ -9,7 +9,7 @@ cdef extern from "Python.h":
         PyObject *(*tp_alloc)(SlabType *cls, Py_ssize_t nitems) noexcept
         void (*tp_free)(void *memory) noexcept
     PyObject *PyObject_Init(PyObject *memory, SlabType *cls)
-    PyObject *PyErr_NoMemory() except? NULL
+    PyObject *PyErr_NoMemory() noexcept     # sets it, for tp_alloc's caller
 
 cdef enum:
     SLAB_BYTES = 65536      # and their alignment

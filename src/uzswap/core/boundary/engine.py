@@ -51,7 +51,7 @@ from cython.cimports.uzswap.core.store.entries import (
     C_RESIDENT,
     C_SWAP,
     C_ZSWAP,
-    CHUNK_BYTES,
+    CHUNK_ENTRIES,
     GOING_TO_DISK,
     HELD,
     IN_POOL,
@@ -68,6 +68,7 @@ from cython.cimports.uzswap.core.store.entries import (
     Memcg,
     entry_at,
     owner_of,
+    record_of_entry_bytes,
 )
 from cython.cimports.uzswap.core.store.histogram import NR_BUCKETS, NR_HISTOGRAMS, NR_STEPS, STEP_SHIFT, Histogram
 from cython.cimports.uzswap.core.store.memcgs import (
@@ -252,12 +253,12 @@ def core_unlock(c):
 
 @cython.cclass
 class Engine:
-    def __cinit__(self, nodes: int = 1):
+    def __cinit__(self, nodes: int = 1, paranoid: cython.bint = False):
         self.core = cython.NULL
         if not 1 <= nodes <= NR_NODES:
             raise ValueError(f"nodes={nodes}: there can be 1 to {NR_NODES}")
         core = cython.cast(cython.pointer(Core), calloc(1, cython.sizeof(Core)))
-        if core == cython.NULL or core_init(core, nodes):
+        if core == cython.NULL or core_init(core, nodes, paranoid):
             free(core)
             raise MemoryError("no address space for the engine's tables: raise the limit (ulimit -v)")
         if kin_add(core):
@@ -644,7 +645,8 @@ class Engine:
 
     def metadata_bytes(self):
         c = self._open()
-        tables = c.t.chunks_in_use * CHUNK_BYTES + c.t.next_memcg * cython.sizeof(Memcg)
+        per_entry: int64_t = record_of_entry_bytes(cython.address(c.t))
+        tables = c.t.chunks_in_use * CHUNK_ENTRIES * per_entry + c.t.next_memcg * cython.sizeof(Memcg)
         with cython.nogil:
             core_lock(c)
             dictionaries = codecs_bytes(c)

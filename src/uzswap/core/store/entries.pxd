@@ -144,6 +144,8 @@ cdef struct Delta:
 cdef struct Table:
     Entry *entries
     size_t mapping_bytes
+    uint64_t *sums              # of the bytes that each entry was given, by its index; NULL: none are kept (sums.py)
+    size_t sums_bytes
     uint32_t max_chunks
     uint32_t next_chunk
     uint32_t partial            # chunks with room
@@ -165,6 +167,7 @@ cdef struct Table:
     int64_t totals[NR_GLOBALS]
 
 cdef int table_init(Table *t) noexcept nogil
+cdef int64_t record_of_entry_bytes(const Table *t) noexcept nogil
 cdef void table_destroy(Table *t) noexcept nogil
 cdef uint32_t entry_alloc(Table *t) noexcept nogil
 cdef void entry_free(Table *t, uint32_t index) noexcept nogil

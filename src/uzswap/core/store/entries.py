@@ -60,6 +60,11 @@ def table_destroy(t):
 # Entries
 
 
+def record_of_entry_bytes(t):
+    """What an entry takes beside its bytes."""
+    return cython.sizeof(Entry) + (cython.sizeof(uint64_t) if t.sums != cython.NULL else 0)
+
+
 def entry_alloc(t):
     """Index of a new entry, all fields 0 but gen; 0 when there is no room."""
     c = t.partial
@@ -129,6 +134,8 @@ def entry_free(t, index):
         if chunk.next != NO_CHUNK:
             t.chunks[chunk.next].prev = chunk.prev
         uz_discard(cython.address(t.entries[c * CHUNK_ENTRIES]), CHUNK_BYTES)
+        if t.sums != cython.NULL:
+            uz_discard(cython.address(t.sums[c * CHUNK_ENTRIES]), CHUNK_ENTRIES * cython.sizeof(uint64_t))
         chunk.next = t.empty
         t.empty = c
         t.chunks_in_use -= 1

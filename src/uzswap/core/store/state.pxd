@@ -112,7 +112,7 @@ cdef struct Charge:
     uint32_t near           # of one of these two, less than its reserve is left
     int resident            # the limit that over_max or near is about is of resident memory alone
 
-cdef int core_init(Core *c, int nodes) noexcept nogil
+cdef int core_init(Core *c, int nodes, int paranoid) noexcept nogil
 cdef void core_destroy(Core *c) noexcept nogil
 cdef int64_t core_now(const Core *c) noexcept nogil
 cdef uint32_t born_units(int64_t ns) noexcept nogil

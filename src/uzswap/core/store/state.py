@@ -56,26 +56,28 @@ from cython.cimports.uzswap.core.store.entries import (
     ROOT,
     WRITING,
     Delta,
-    Entry,
     entry_free,
     lru_del,
     lru_unlink,
     owner_of,
+    record_of_entry_bytes,
     table_destroy,
     table_init,
 )
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply, memcg_alloc, memcg_unref, writeback_allowed
 from cython.cimports.uzswap.core.store.pool import pool_destroy, pool_free, pool_init
+from cython.cimports.uzswap.core.store.sums import sums_destroy, sums_init
 
 MOST_RESERVE = cython.declare(int64_t, 4 << 20)
 
 
-def core_init(c, nodes):
+def core_init(c, nodes, paranoid):
     memset(c, 0, cython.sizeof(Core))
     if table_init(cython.address(c.t)):
         return -1
     memcg_alloc(cython.address(c.t), NO_MEMCG)
-    if pool_init(cython.address(c.pool), uz_ram_bytes()):
+    if (paranoid and sums_init(cython.address(c.t))) or pool_init(cython.address(c.pool), uz_ram_bytes()):
+        sums_destroy(cython.address(c.t))
         table_destroy(cython.address(c.t))
         return -1
     pthread_mutex_init(cython.address(c.lock), cython.NULL)
@@ -107,6 +109,7 @@ def core_destroy(c):
         dictionaries_free(c.codecs[i].dictionary)
     dictionaries_free(c.retired)
     pool_destroy(cython.address(c.pool))
+    sums_destroy(cython.address(c.t))
     table_destroy(cython.address(c.t))
     pthread_mutex_destroy(cython.address(c.lock))
     pthread_mutex_destroy(cython.address(c.cleaning))
@@ -284,7 +287,7 @@ def entry_drop(c, d, index):
         codec_unref(c, e.codec)
     elif e.state == GOING_TO_DISK:
         codec_unref(c, e.codec)
-    delta_add(t, d, owner, C_METADATA, -cython.cast(int64_t, cython.sizeof(Entry)))
+    delta_add(t, d, owner, C_METADATA, -record_of_entry_bytes(t))
     delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
     memcg_unref(t, e.memcg)
     entry_free(t, index)

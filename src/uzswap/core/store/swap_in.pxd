@@ -66,6 +66,7 @@ cdef int unpack_all(Core *c, Load *load, const Reading *r) noexcept nogil
 cdef int fits(const Load *load, int64_t i, uint32_t size) noexcept nogil
 cdef char *target_of(const Load *load, const Found *f) noexcept nogil
 cdef int unpack(Core *c, Load *load, const Found *f, const char *bytes) noexcept nogil
+cdef int verify(const Core *c, uint64_t handle, const char *bytes, uint32_t size) noexcept nogil
 cdef void sort_by_place(Load *load, int n) noexcept nogil
 cdef void count_load(Core *c, Delta *d, const Entry *e) noexcept nogil
 cdef void count_latency(Core *c, const Load *load, int k, int64_t took, int64_t disk_ns) noexcept nogil

@@ -48,6 +48,7 @@ from cython.cimports.uzswap.core.store.histogram import (
 )
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.state import entry_drop, file_at, give_back, whole_pages, worker_get, worker_put
+from cython.cimports.uzswap.core.store.sums import is_intact
 
 
 def fits(load, i, size):
@@ -106,12 +107,19 @@ def hold_step(c, load, i, k):
 
 
 def unpack(c, load, f, bytes):
-    """Bring one entry's compressed bytes to the caller.  0, EILSEQ or ENOMEM."""
+    """Bring one entry's compressed bytes to the caller.  0, EBADMSG, EILSEQ or ENOMEM."""
     out = target_of(load, f)
+    error: cython.int = 0
     if f.length == f.size:
         memcpy(out, bytes, f.size)
-        return 0
-    return decompress(load.worker, cython.address(c.codecs[f.codec]), bytes, f.length, out, f.size)
+    else:
+        error = decompress(load.worker, cython.address(c.codecs[f.codec]), bytes, f.length, out, f.size)
+    return error if error else verify(c, f.handle, out, f.size)
+
+
+def verify(c, handle, bytes, size):
+    """0, or EBADMSG: these are not the bytes that were given for an entry."""
+    return 0 if is_intact(cython.address(c.t), cython.cast(uint32_t, handle), bytes, size) else EBADMSG
 
 
 def sort_by_place(load, n):
@@ -237,6 +245,10 @@ def fill_step(c, load, k):
                 return error
         else:
             fill(target_of(load, f), f.data, f.size)
+            error = verify(c, f.handle, target_of(load, f), f.size)
+            if error:
+                load.failed = f.position
+                return error
     if n == 0:
         return 0
     sort_by_place(load, n)
@@ -389,6 +401,8 @@ def load_from_pool(c, handle, out, size, consume):
             error = ENOMEM
         else:
             error = decompress(w, cython.address(c.codecs[e.codec]), bytes, length, out, size)
+    if not error:
+        error = verify(c, handle, out, size)
     d: Delta
     memset(cython.address(d), 0, cython.sizeof(Delta))
     took = uz_monotonic_ns() - began

@@ -30,6 +30,7 @@ cdef struct Page:
     int raw                 # it did not compress
     int codec
     char *packed            # its bytes as they are to be kept
+    uint64_t sum            # of its bytes as they were given, where these are kept
 
 cdef struct Store:
     # asked

@@ -11,7 +11,15 @@ from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, ui
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.store.clean import clean_drop_locked
-from cython.cimports.uzswap.core.store.codec import STEP_BYTES, Codec, compress, compress_bound, same_filled
+from cython.cimports.uzswap.core.store.codec import (
+    MAX_ENTRY_BYTES,
+    STEP_BYTES,
+    Codec,
+    compress,
+    compress_bound,
+    same_filled,
+    worker_io,
+)
 from cython.cimports.uzswap.core.store.codecs import codec_slot
 from cython.cimports.uzswap.core.store.entries import (
     C_INCOMP,
@@ -37,10 +45,10 @@ from cython.cimports.uzswap.core.store.entries import (
     MEMCG_ONLINE,
     REFERENCED,
     ROOT,
-    Entry,
     entry_alloc,
     handle_of,
     lru_add_tail,
+    record_of_entry_bytes,
 )
 from cython.cimports.uzswap.core.store.histogram import H_LENGTH, bucket_of_length, observe
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply, memcg_unref, over_swap_max, over_zswap_max
@@ -62,6 +70,7 @@ from cython.cimports.uzswap.core.store.stream import (
     stream_get,
     stream_put,
 )
+from cython.cimports.uzswap.core.store.sums import sum_of
 
 # When the pool is found full the caller should wake the shrink worker; going on a while first keeps the writes to the
 # device large.
@@ -100,6 +109,11 @@ def prepare(c, s, i, k):
         p.src = s.data + cython.cast(uint64_t, i + j) * s.page if s.spans == cython.NULL else s.spans[i + j].data
         p.size = size_of(s, i + j)
         p.packed = out
+        if c.t.sums != cython.NULL:
+            # The sum has to be that of what is compressed, which somebody may be writing to.
+            memcpy(s.worker.io, p.src, p.size)
+            p.src = s.worker.io
+            p.sum = sum_of(p.src, p.size)
         p.filled = same_filled(p.src, p.size, cython.address(p.word)) and (p.word == 0 or c.same_as_value)
         if not p.filled:
             p.codec = s.small if s.small >= 0 and p.size <= s.small_bytes else s.codec
@@ -183,8 +197,10 @@ def new_entry(c, s, p, state, length):
     e.codec = cython.cast(uint8_t, p.codec)
     e.size_1 = cython.cast(uint16_t, p.size - 1)
     e.length_1 = cython.cast(uint16_t, length - 1 if length else 0)
+    if t.sums != cython.NULL:
+        t.sums[index] = p.sum
     t.memcgs[s.memcg].refs += 1
-    delta_add(t, cython.address(s.delta), s.memcg, C_METADATA, cython.sizeof(Entry))
+    delta_add(t, cython.address(s.delta), s.memcg, C_METADATA, record_of_entry_bytes(t))
     delta_add(t, cython.address(s.delta), s.memcg, C_SWAP, whole_pages(p.size))
     return index
 
@@ -385,6 +401,10 @@ def swap_out(c, s):
     s.worker = worker_get(c)
     if s.worker == cython.NULL:
         s.error = ENOMEM
+        return
+    if c.t.sums != cython.NULL and worker_io(s.worker, MAX_ENTRY_BYTES) == cython.NULL:
+        s.error = ENOMEM
+        worker_put(c, s.worker)
         return
     t = cython.address(c.t)
     if memcg_get(t, s.memcg, cython.address(c.lock)):

@@ -20,6 +20,7 @@ cdef extern from *:
     #pragma weak ZSTD_createCDict_advanced
     #pragma weak ZSTD_createDDict_advanced
     #pragma weak ZSTD_getCParams
+    #pragma weak ZSTD_estimateCDictSize_advanced
     static inline void *uz_zstd_alloc(void *unused, size_t n) {
         size_t *p = uz_private(n + 64);
         if (p == NULL) return NULL;
@@ -28,6 +29,15 @@ cdef extern from *:
     }
     static inline void uz_zstd_free(void *unused, void *p) {
         if (p != NULL) uz_private_free((char *)p - 64, *(size_t *)((char *)p - 64));
+    }
+    /* The same, of memory that was got before. */
+    struct uz_zstd_stock { void *p; size_t n; };
+    static inline void *uz_zstd_take(void *stock, size_t n) {
+        struct uz_zstd_stock *s = stock;
+        void *p = s->p;
+        if (p == NULL || n > s->n) return uz_zstd_alloc(NULL, n);
+        s->p = NULL;
+        return p;
     }
     static const ZSTD_customMem uz_zstd_memory = { uz_zstd_alloc, uz_zstd_free, NULL };
     static inline ZSTD_CCtx *uz_new_cctx(void) {
@@ -59,7 +69,17 @@ cdef extern from *:
         ZSTD_compressionParameters p = ZSTD_getCParams(level, 0, n);
         if (p.hashLog > most_log) p.hashLog = most_log;
         if (p.chainLog > most_log) p.chainLog = most_log;
-        return ZSTD_createCDict_advanced(content, n, ZSTD_dlm_byRef, ZSTD_dct_fullDict, p, uz_zstd_memory);
+        /* zstd before 1.5.6 does not look whether it got the memory of a CDict (ZSTD_createCDict_advanced2): it must. */
+        struct uz_zstd_stock stock = { NULL, 0 };
+        if (ZSTD_estimateCDictSize_advanced) {
+            stock.n = ZSTD_estimateCDictSize_advanced(n, p, ZSTD_dlm_byRef) + 4096;
+            stock.p = uz_zstd_alloc(NULL, stock.n);
+            if (stock.p == NULL) return NULL;
+        }
+        ZSTD_customMem memory = { uz_zstd_take, uz_zstd_free, &stock };
+        ZSTD_CDict *made = ZSTD_createCDict_advanced(content, n, ZSTD_dlm_byRef, ZSTD_dct_fullDict, p, memory);
+        uz_zstd_free(NULL, stock.p);
+        return made;
     }
     static inline ZSTD_DDict *uz_new_ddict(const void *content, size_t n) {
         if (!ZSTD_createDDict_advanced) return ZSTD_createDDict(content, n);
