@@ -11,7 +11,7 @@ Costs 8 bytes an entry.  (Measured: stores take 1.0x to 1.1x, loads 1.1x of the 
 
 import cython
 from cython.cimports.libc.stdint import uint64_t
-from cython.cimports.uzswap.core.device.device import XXH3_64bits_withSeed
+from cython.cimports.uzswap.core.device.record import XXH3_64bits_withSeed
 from cython.cimports.uzswap.core.libc_ext import munmap, uz_reserve
 from cython.cimports.uzswap.core.store.entries import CHUNK_ENTRIES
 
