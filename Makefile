@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
 
-.PHONY: venv demo test quick soak compat lint bench replay wheel wheel-test pythons clean
+.PHONY: venv demo test quick soak audit compat lint bench replay wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -51,9 +51,15 @@ test: lint
 quick: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $$($(BIN)/python scripts/tests_of_change)
 
-# Random tests and storms as long as it takes to meet what is seldom wrong: half an hour.
+# Known vulnerabilities of what is installed; needs the network.
+audit: venv
+	$(BIN)/python -m pip install -q pip-audit
+	UZSWAP_AUDIT=1 $(BIN)/python -m pytest -q tests/test_supply.py
+
+# Random tests and storms as long as it takes to meet what is seldom wrong: an hour.  What fails on purpose, kills, and
+# 10**10 bytes that are compared are tests/faults; FAULTS=1 has these alone.
 soak: $(VENV)/.compat
-	UZSWAP_SOAK=1 $(BIN)/python -m pytest $(PARALLEL)
+	UZSWAP_SOAK=1 $(BIN)/python -m pytest $(PARALLEL) $(if $(FAULTS),tests/faults)
 
 # The test suites of numpy, and of a module each of pandas and scikit-learn, in 16 MiB: an hour.  `make test` has a part.
 compat: $(VENV)/.compat

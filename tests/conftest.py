@@ -111,7 +111,15 @@ def engine(tmp_path: Path, faulty_swap: FaultyDisks) -> Iterator[EngineFactory]:
 
 
 #: What is told at the end of a run, in this order.
-TALLIED = ("fault positions tried", "faults injected", "interrupts", "kills", "hostile inputs", "bytes compared")
+TALLIED = (
+    "fault positions tried",
+    "faults injected",
+    "interrupts",
+    "forks",
+    "kills",
+    "hostile inputs",
+    "bytes compared",
+)
 
 
 @pytest.fixture

@@ -6,10 +6,15 @@ instead of one, each with a seed of its own, which is in the test's name.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from tests.support.child import run
 from tests.support.soak import longer
 from tests.support.storm import DEADLINE
+
+if TYPE_CHECKING:
+    from tests.conftest import Tally
 
 pytestmark = pytest.mark.slow
 
@@ -37,11 +42,12 @@ PREAMBLE = """
 
 
 @pytest.mark.parametrize("seed", range(1, STORMS + 1))
-def test_interrupts_at_random_moments_of_store_and_page_loops(seed: int) -> None:
+def test_interrupts_at_random_moments_of_store_and_page_loops(tally: Tally, seed: int) -> None:
     """Every value can be read, nothing hangs, an empty store is charged nothing, and the engine can be closed."""
     code = "from tests.support import storm; storm.main()"
     done = run(code, args=[str(seed), str(INTERRUPTS)], timeout=DEADLINE + 10).check()
     assert f"{INTERRUPTS} interrupts" in done.stdout
+    tally("interrupts", INTERRUPTS)
 
 
 @pytest.mark.parametrize("holds", ["entries", "arrays", "stores"])

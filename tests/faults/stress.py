@@ -24,6 +24,10 @@ from types import FrameType
 
 from tests.faults.world import World
 
+# What is imported as it is used is imported now: CPython's import locks do not stand interrupts.
+import uzswap.arrays.advice
+import uzswap.arrays.array
+import uzswap.store.store  # noqa: F401
 from uzswap import Zswap
 
 #: Seconds without which it is hung, whatever the machine does.
@@ -40,7 +44,7 @@ class Worker(World):
 
     def __init__(self, seed: int, z: Zswap, prefix: str, steps_left: int) -> None:
         super().__init__(seed, z=z, prefix=prefix)
-        self.todo = steps_left
+        self.steps_left = steps_left
         self.interrupts = 0
         self.children = 0
         #: Whether it may be interrupted now.
@@ -57,8 +61,7 @@ class Worker(World):
 
     def work(self) -> None:
         try:
-            while self.todo > 0:
-                self.todo -= 1
+            for _ in range(self.steps_left):
                 try:
                     self.armed = self.thread is None
                     self.attempt(self.rng.choice(self.steps))
@@ -78,7 +81,9 @@ class Worker(World):
         if pid == 0:
             status = 1
             try:
-                faulthandler.dump_traceback_later(DEADLINE / 2, exit=True)
+                # Not faulthandler's timer, whose lock is not renewed in a child.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(int(DEADLINE / 2))
                 self.compare()
                 status = 0
             except BaseException:

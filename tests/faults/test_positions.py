@@ -83,7 +83,7 @@ KINDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", longer([1], list(range(2, 8))))
+@pytest.mark.parametrize("seed", longer([1], [2, 3]))
 @pytest.mark.parametrize("group", KINDS)
 def test_nothing_is_lost_or_wrong_wherever_it_fails(tmp_path: Path, tally: Tally, group: str, seed: int) -> None:
     kinds = [f"{what}:{longer(stride, max(1, stride // 14))}" for what, stride in KINDS[group].items()]

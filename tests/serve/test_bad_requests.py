@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import EngineFactory
+from tests.conftest import EngineFactory, Tally
 from tests.support.soak import longer
 
 from uzswap.serve.server import Server
@@ -112,7 +112,7 @@ def status(connection: socket.socket, request: bytes, ends: bool) -> int | None:
 
 @pytest.mark.parametrize("door", ["socket", "port"])
 def test_bad_input_is_never_a_fault_of_the_server(
-    server: Server, private: Path, door: str, caplog: pytest.LogCaptureFixture
+    server: Server, private: Path, door: str, caplog: pytest.LogCaptureFixture, tally: Tally
 ) -> None:
     caplog.set_level(logging.WARNING)
     seen: Counter[int | None] = Counter()
@@ -130,4 +130,5 @@ def test_bad_input_is_never_a_fault_of_the_server(
         assert found is None or found < 500, (request[:300], found)
         seen[found] += 1
     assert not caplog.records
+    tally("hostile inputs", seen.total())
     assert {200, 400, 404} <= seen.keys()

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.conftest import EngineFactory
+from tests.conftest import EngineFactory, Tally
 from tests.serve.conftest import needs_fuse
 from tests.serve.doors import Door, open_door
 from tests.support.front_end import FrontEnd
@@ -77,12 +77,13 @@ def pour(door: Door, paths: list[str], writes: int, seed: int) -> Counter[int]:
         ("socket", longer(2000, 50_000)),
     ],
 )
-def test_many_thousand_writes(engine: EngineFactory, private: Path, kind: str, writes: int) -> None:
+def test_many_thousand_writes(engine: EngineFactory, private: Path, kind: str, writes: int, tally: Tally) -> None:
     z = engine(swap_size="16M")
     paths, owner = prepared(z)
     with open_door(kind, z, private) as door:
         outcomes = pour(door, paths, writes, seed=writes)
         assert sum(outcomes.values()) == writes
+        tally("hostile inputs", writes)
         assert {0, errno.EINVAL, errno.EACCES, errno.E2BIG} <= outcomes.keys()
         z.check()
         for path in paths:

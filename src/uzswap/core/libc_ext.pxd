@@ -65,11 +65,13 @@ cdef extern from *:
         }
         return alone ? pthread_rwlock_wrlock(lock) : pthread_rwlock_rdlock(lock);
     }
-    /* After mlockall(MCL_FUTURE) all of it would be locked, and made present at once: so it is accessible last. */
+    /* In no core dump.  After mlockall(MCL_FUTURE) all of it would be locked, and made present at once: so it is
+     * accessible last. */
     static inline void *uz_reserve(size_t bytes) {
         void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) return NULL;
         munlock(p, bytes);
+        madvise(p, bytes, MADV_DONTDUMP);
         if (mprotect(p, bytes, PROT_READ | PROT_WRITE) == 0) return p;
         munmap(p, bytes);
         return NULL;

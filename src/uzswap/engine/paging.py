@@ -21,6 +21,7 @@ from uzswap.cgroup.memcg import require_cgroup
 from uzswap.core.boundary.engine import (
     COUNTERS,
     DISK,
+    DONE,
     MAX_ENTRY,
     OVER_LIMIT,
     OVER_SWAP,
@@ -179,9 +180,13 @@ class Paging:
             except ValueError:
                 memcg.require_online()  # removed between two batches
                 raise
-            start, was, step, flags = done.next, step, folio, 0
+            was_at, start, was, step, flags = start, done.next, step, folio, 0
             if done.errno:
                 number = done.errno
+                if done.next == was_at and done.reason == DONE:
+                    # Nothing could be begun: no memory to work with, or the cgroup was just removed.
+                    memcg.require_online()
+                    break
             if done.reason == OVER_LIMIT:
                 step, flags = self._over_limit(memcg, folio)
             elif done.reason == POOL_FULL:

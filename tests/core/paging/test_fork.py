@@ -28,6 +28,7 @@ import uzswap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from tests.conftest import Tally
 
     from uzswap import MemCgroup, Zswap
 
@@ -466,7 +467,7 @@ def test_threads_that_fork_at_the_same_time(z: Zswap) -> None:
 
 
 @in_each_mode()
-def test_children_killed_at_random(z: Zswap) -> None:
+def test_children_killed_at_random(z: Zswap, tally: Tally) -> None:
     group, x = filled(z)
     rng = random.Random(0)
 
@@ -487,6 +488,7 @@ def test_children_killed_at_random(z: Zswap) -> None:
     for pid in children:
         os.kill(pid, signal.SIGKILL)
         ended(pid)
+    tally("kills", longer(20, 200))
     is_counting(x)
 
 

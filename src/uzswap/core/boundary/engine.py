@@ -665,9 +665,7 @@ class Engine:
             return 0
         failed: cython.int = secret_load()
         if not failed:
-            c.keys = cython.cast(
-                cython.pointer(uint8_t), uz_secret(NR_FILES * KEY_BYTES, cython.address(failed))
-            )
+            c.keys = cython.cast(cython.pointer(uint8_t), uz_secret(NR_FILES * KEY_BYTES, cython.address(failed)))
         return failed
 
     def attach_device(

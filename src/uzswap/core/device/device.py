@@ -84,7 +84,6 @@ def segment_begin(d, s):
     return d.front if s == 0 else 0
 
 
-
 def segment_take(d, room, use_reserve):
     """A segment with at least `room` bytes left, now OPEN; NO_SEGMENT when there is none."""
     s = d.parked

@@ -43,6 +43,7 @@ cdef struct Flight:
     int error
     iocb cb
     Request ask             # to the device's threads
+    void *core
 
 # One writeback request's way to the device.
 cdef struct Stream:

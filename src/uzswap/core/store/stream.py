@@ -216,8 +216,10 @@ def stream_append(s, c, index, bytes, position):
     f.n += 1
 
 
-def flight_seal(c, f):
-    """0 or -ENOMEM."""
+def flight_seal(arg):
+    """Seal all records of a flight: in the thread that writes it, while the next one is gathered.  0 or -ENOMEM."""
+    f = cython.cast(cython.pointer(Flight), arg)
+    c = cython.cast(cython.pointer(Core), f.core)
     i: uint32_t = 0
     sealer: Sealer
     failed: cython.int = sealer_begin(cython.address(sealer), cython.address(c.device.secret), 1)
@@ -233,11 +235,13 @@ def flight_seal(c, f):
 
 
 def flight_submit(c, s, f):
-    # What is moved and not encrypted keeps its seal: what happens to it on its way shows.
-    failed: cython.int = 0
-    if not s.for_cleaning or c.device.secret.key != cython.NULL:
-        failed = flight_seal(c, f)
     ask = cython.address(f.ask)
+    f.core = c
+    ask.arg = f
+    ask.prepare = flight_seal
+    if s.for_cleaning and c.device.secret.key == cython.NULL:
+        # What is moved and not encrypted keeps its seal: what happens to it on its way shows.
+        ask.prepare = cython.NULL
     ask.op = ASK_SUBMIT if s.has_aio else ASK_WRITE
     ask.buf = f.buf
     ask.offset = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + f.start
@@ -248,11 +252,7 @@ def flight_submit(c, s, f):
     f.under_way = 1
     f.landed = 0
     f.error = 0
-    if failed:
-        ask.answered = 1
-        ask.error = failed
-    else:
-        device_ask(cython.address(c.device.io), ask)
+    device_ask(cython.address(c.device.io), ask)
 
 
 def write_rest(c, f, done):
@@ -267,7 +267,11 @@ def stop_aio(c, s):
     i: cython.int
     for i in range(NR_FLIGHTS):
         if s.flights[i].under_way:
-            device_wait(cython.address(c.device.io), cython.address(s.flights[i].ask))
+            answer = device_wait(cython.address(c.device.io), cython.address(s.flights[i].ask))
+            if answer < 0:
+                # Not as it should be written, perhaps: it was to be sealed first.
+                s.flights[i].landed = 1
+                s.flights[i].error = -answer
     # Returns when the device is done with them, so that no late write hits a segment that has become another's.
     uz_io_destroy(s.aio)
     s.has_aio = 0

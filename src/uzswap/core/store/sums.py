@@ -6,7 +6,8 @@ so it holds whatever is done to an entry meanwhile: recompressed, written back, 
 child.  It is taken of the very bytes that are compressed, which another thread may be writing to, and compared with
 those that the caller gets.
 
-Costs 8 bytes an entry.  (Measured: stores take 1.0x to 1.1x, loads 1.1x of the time; docs/guarantees.md.)
+Costs 8 bytes an entry.  (Measured: a store takes 1.10 to 1.12 of the CPU time, a load 1.06 to 1.17; pages of 4096 bytes
+in lz4, 8 MiB in pairs, 2026-11.)
 """
 
 import cython
@@ -20,7 +21,9 @@ def sums_init(t):
     """Room for one of each entry that the table may have.  0, or -1 without address space."""
     t.sums_bytes = cython.cast(cython.size_t, t.max_chunks) * CHUNK_ENTRIES * cython.sizeof(uint64_t)
     t.sums = cython.cast(cython.pointer(uint64_t), uz_reserve(t.sums_bytes))
-    return 0 if t.sums != cython.NULL else -1
+    if t.sums == cython.NULL:
+        return -1
+    return 0
 
 
 def sums_destroy(t):
