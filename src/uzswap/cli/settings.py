@@ -80,7 +80,7 @@ SETTINGS: Final = {
     "walk": Setting("how entries are chosen for writeback: fair, coldest or v5", _text, "fair", True),
     "nodes": Setting("NUMA nodes to keep LRUs for", _count, "1", True),
     "paranoid": Setting("whether what is in the pool is checked, too, when it is loaded", _yes, "no", True),
-    "encrypt": Setting("whether what is on the device is encrypted", _yes, "yes, if it has a name or it can be", True),
+    "encrypt": Setting("whether what is on the device is encrypted", _yes, "yes, if it has a name", True),
     "cgroup": Setting("who is charged for the program's arrays", _text, "/program"),
     "managed": Setting("whether numpy's arrays are the engine's", _yes, "yes"),
     "min_bytes": Setting("from this size on", _size, "1M"),

@@ -94,8 +94,8 @@ class Zswap:
         checksum always.
     encrypt
         Whether what is written to the device is encrypted (AES-256-GCM), with a key that ends with the process.  None:
-        what has a name must be, and a file without one is where libcrypto is there and a key can be locked in memory.
-        True: it must be.
+        what has a name is, a file without one, whose blocks the kernel frees with the process, is not: see
+        docs/benchmarks.md for what it costs.
 
     Attributes
     ----------

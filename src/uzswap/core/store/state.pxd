@@ -14,7 +14,7 @@ from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
 from uzswap.core.store.pool cimport Pool
 
 cdef enum:
-    NR_FLIGHTS = 2          # one is gathered while the other is written
+    NR_FLIGHTS = 2          # one is gathered while the other is sealed and written
     FLIGHT_ITEMS = 16384
     # Core.fault_writeback
     WRITE_IN_TURN = 0
