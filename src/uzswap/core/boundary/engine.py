@@ -756,8 +756,9 @@ class Engine:
             cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
             encrypted: cython.bint = d.secret.key != cython.NULL
             core_unlock(c)
-        flags = (bool(direct), bool(has_aio), bool(encrypted))
-        return DeviceInfo(nr, nr_free, live, used - live, *flags, cleaned, punched)
+        return DeviceInfo(
+            nr, nr_free, live, used - live, bool(direct), bool(has_aio), bool(encrypted), cleaned, punched
+        )
 
     # Entries
 
