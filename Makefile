@@ -3,19 +3,24 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # What is compiled: the data plane, and what setup.py lists in UNTORN and OBJECTS.
-UNTORN := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
-OBJECTS := $(shell sed -n 's/^OBJECTS = (\(.*\))$$/\1/p' setup.py | tr -d '",')
+LISTED := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
-	$(UNTORN:%=src/uzswap/%.py) $(OBJECTS:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle objects rss arrays fork codecs control neighbours agent
+	$(LISTED:%=src/uzswap/%.py)
+BENCHES := store load writeback scale idle objects rss arrays fork codecs control neighbours agent dask
 # of `make replay`
 export TRACES ?=
 BENCH_ARGS ?=
+# of `make test-vm`: a test that takes longer hangs.  Emulation is slow, and slower beside others.
+VM_TEST_SECONDS ?= 240
+VM_TEST := $(BIN)/python -m pytest -p no:cacheprovider -v --durations=5 \
+	-o faulthandler_timeout=$(VM_TEST_SECONDS) -o faulthandler_exit_on_timeout=true
 # A worker each CPU; who has no tests left takes over half of another's.
 PARALLEL := --numprocesses=logical --maxprocesses=16 --dist=worksteal --durations=10
+# On a kernel without UFFDIO_MOVE and POISON: requests to memory.reclaim, and the pager's contents.
+VM_OLD := tests/vm/test_reclaim.py tests/arrays/test_arrays.py
 
-.PHONY: venv demo test quick soak audit compat lint bench replay wheel wheel-test pythons clean
+.PHONY: venv demo test quick test-vm soak sanitize audit compat lint bench replay wheel wheel-test pythons clean
 
 venv: $(VENV)/.ready
 
@@ -45,6 +50,7 @@ lint: venv
 	$(BIN)/mypy
 
 test: lint
+	@scripts/browser
 	$(BIN)/python -m pytest $(PARALLEL)
 
 # The tests of what has changed since the main branch, without those that take seconds.
@@ -61,9 +67,20 @@ audit: venv
 soak: $(VENV)/.compat
 	UZSWAP_SOAK=1 $(BIN)/python -m pytest $(PARALLEL) $(if $(FAULTS),tests/faults)
 
+# The data plane under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer: see scripts/sanitize.
+sanitize: venv
+	$(BIN)/python scripts/sanitize address
+	$(BIN)/python scripts/sanitize thread
+
 # The test suites of numpy, and of a module each of pandas and scikit-learn, in 16 MiB: an hour.  `make test` has a part.
 compat: $(VENV)/.compat
 	$(BIN)/python -m tests.compat.compare $(SUITES)
+
+# The agent on a kernel's own cgroups, and the pager on an old kernel: Debian's 6.12 and 6.1, in qemu by software
+# emulation (scripts/vm).  Within ten minutes on a quiet machine.
+test-vm: venv
+	scripts/vm 6.12 $(VM_TEST) -s tests/vm
+	scripts/vm 6.1. $(VM_TEST) $(VM_OLD)
 
 bench: $(VENV)/.bench
 	@for bench in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$bench $(BENCH_ARGS) || exit 1; done

@@ -44,7 +44,18 @@ UNTORN = (
 )
 #: Compiled with types, like the data plane, though they know Python's objects: the life of a value, and the walk over
 #: the millions that one may be made of.
-OBJECTS = ("store/forms", "store/lruvec", "store/slabs", "store/slots", "store/survey", "store/walk")
+OBJECTS = (
+    "store/eviction",
+    "store/forms",
+    "store/loading",
+    "store/lruvec",
+    "store/slabs",
+    "store/slot",
+    "store/slots",
+    "store/survey",
+    "store/table",
+    "store/walk",
+)
 #: what has to do with numpy's C interface
 OF_NUMPY = ("handler", "survey", "walk")
 

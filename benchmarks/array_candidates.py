@@ -281,6 +281,8 @@ class Zict(Candidate):
 
 
 RESIDENT, PAGED, MAPPED, BLOSC2, ZICT = "resident", "uzswap", "memmap", "blosc2", "zict"
+#: uzswap, with faults served in the faulting thread
+BY_SIGNAL = "by signal"
 
 
 @contextmanager
@@ -294,6 +296,7 @@ def all_of(task: Task, names: tuple[str, ...], directory: str | None) -> Iterato
         makers: dict[str, Callable[[], Candidate]] = {
             RESIDENT: lambda: Resident(task),
             PAGED: lambda: Paged(task, stack.enter_context(uzswap.Zswap(max_pool="90%"))),
+            BY_SIGNAL: lambda: Paged(task, stack.enter_context(uzswap.Zswap(max_pool="90%", faults="signal"))),
             MAPPED: lambda: Mapped(task, f"{scratch()}/array"),
             BLOSC2: lambda: Blosc2(task),
             ZICT: lambda: Zict(task, scratch()),

@@ -26,7 +26,9 @@ def shown(unit: str, value: object) -> str:
         return f"{value:g}s"
     if unit == "percent":
         return f"{value:g} %"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+    if isinstance(value, bool | str):
+        return f"`{value}`" if isinstance(value, str) else str(value).lower()
+    return f"{value:g}"
 
 
 def page() -> str:

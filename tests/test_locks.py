@@ -32,7 +32,7 @@ PLAIN = {
     "caches/keys.py": "a key's, the outermost of all: it is held while the mapping below is used",
     "caches/once.py": "an event: who waits for another's computation has no lock",
     "engine/lifetime.py": "an event: closing waits for it, under CLOSING alone",
-    "store/slots.py": "an event: who waits for another's load has no lock",
+    "store/loading.py": "an event: who waits for another's load has no lock",
 }
 
 

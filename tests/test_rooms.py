@@ -40,14 +40,20 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),
     # The descriptor table of a mount's own, and what Python has of the threads of libfuse.
-    "serve": frozenset({"cgroup", "client", "core.boundary.relay", "core.boundary.thread_state", "engine", "files"}),
+    "serve": frozenset(
+        {"cgroup", "client", "core.boundary.relay", "core.boundary.thread_state", "engine", "files", "web"}
+    ),
     "client": frozenset(),
+    # A client alone: it shows engines of this process as it shows those of others.
+    "web": frozenset({"client"}),
     # A client alone: it works on the kernel's cgroups as on an engine's.
     "agent": frozenset({"client"}),
     # It has an engine of its own for the agent to work on, and a front-end in it.
     "replay": frozenset({"agent", "cgroup.surroundings", "client", "core.boundary.engine", "uzswap"}),
+    # A store, an engine and a client of their public names; what is told of a worker's engine is read from its tree.
+    "dask": frozenset({"cgroup.reclaim", "client", "engine.worker", "serve.virtual_tree", "store.kinds", "uzswap"}),
     # The grammar of memory.reclaim is text, as the tables of files are.
-    "cli": frozenset({"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "uzswap"}),
+    "cli": frozenset({"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "uzswap", "web"}),
 }
 #: the composition root, and the public names: they know everybody, and no room knows the first
 EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})

@@ -7,6 +7,8 @@ The names come with their modules when they are first used, so that a program th
 from __future__ import annotations
 
 import importlib
+import os
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap._version import __version__
@@ -103,11 +105,17 @@ _WHERE: Final = {
 }
 
 
+# A module that a thread imports during a fork is locked for ever in the child, where that thread is not: a fork waits.
+_importing = threading.RLock()
+os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
+
+
 def __getattr__(name: str) -> object:
     module = _WHERE.get(name)
     if module is None:
         raise AttributeError(f"module 'uzswap' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    with _importing:
+        value = getattr(importlib.import_module(module), name)
     globals()[name] = value  # the next time it is found without this
     return value
 

@@ -84,26 +84,26 @@ def test_a_write_that_blocks_for_ever_is_on_nobody_s_way(kernel: KernelTree) -> 
         tree = Tree(
             DirectoryRoot(deadlines), str(kernel.top), "tree", str(kernel.proc), str(kernel.zswap), engine=False
         )
-        carrying = Carrying(tree, 3600.0)
-        look = Looking(tree, NO_STAGE_TWO, requests=carrying.requests)
-        look.agent.round()
-        kernel.asked("/b")
-        with blocking(a / "memory.reclaim"):
-            for _ in range(5):
-                look.clock.now += 6
-                look.agent.round()
-                while carrying.requests.busy(os.stat(kernel.top / "b").st_ino) is not None:
-                    assert carrying.ended.wait(PATIENCE)
-                    carrying.ended.clear()
+        with Carrying(tree, 3600.0) as carrying:
+            look = Looking(tree, NO_STAGE_TWO, requests=carrying.requests)
+            look.agent.round()
+            kernel.asked("/b")
+            with blocking(a / "memory.reclaim"):
+                for _ in range(5):
+                    look.clock.now += 6
                     look.agent.round()
-            look.agent.round()
-            assert len([record for record in look.records.recent() if record.cgroup == "/b" and record.asked]) >= 2
-            assert [record.gate for record in look.records.recent() if record.cgroup == "/a"][-1] == "busy"
-        # Without a reader the write ends with EPIPE.
-        while carrying.requests.busy(os.stat(a).st_ino) is not None:
-            assert carrying.ended.wait(PATIENCE)
-            carrying.ended.clear()
-            look.agent.round()
+                    while carrying.requests.busy(os.stat(kernel.top / "b").st_ino) is not None:
+                        assert carrying.ended.wait(PATIENCE)
+                        carrying.ended.clear()
+                        look.agent.round()
+                look.agent.round()
+                assert len([record for record in look.records.recent() if record.cgroup == "/b" and record.asked]) >= 2
+                assert [record.gate for record in look.records.recent() if record.cgroup == "/a"][-1] == "busy"
+            # Without a reader the write ends with EPIPE.
+            while carrying.requests.busy(os.stat(a).st_ino) is not None:
+                assert carrying.ended.wait(PATIENCE)
+                carrying.ended.clear()
+                look.agent.round()
 
 
 def test_nothing_is_asked_for_where_nothing_can_go(kernel: KernelTree, answers: Answers) -> None:
@@ -206,6 +206,18 @@ def test_a_missing_feature_is_said_once(kernel: KernelTree) -> None:
     look = Looking(kernel.tree)
     look.run(120)
     assert len([text for text in look.said if "memory.pressure" in text]) == 1
+
+
+def test_a_policy_that_a_tree_has_nothing_for_says_so_once_with_the_remedy(kernel: KernelTree) -> None:
+    """The same of a whole policy: farmem needs ages of pages, which no kernel tells."""
+    for name in ("/a", "/b"):
+        kernel.make(name)
+    look = Looking(kernel.tree, '[default]\npolicy = "farmem"\n')
+    look.run(300, 3)
+    (said,) = [text for text in look.said if "farmem" in text]
+    assert "uzswap.cold_age" in said
+    assert "choose twostage" in said
+    assert set(look.gates()) == {"no ages"}
 
 
 def test_a_device_that_is_configured_and_never_used_is_said(kernel: KernelTree) -> None:

@@ -165,7 +165,10 @@ def test_progress_ends_the_rest(kernel: KernelTree, monkeypatch: pytest.MonkeyPa
 
 
 def test_stage_two_writes_what_it_may_and_no_more(kernel: KernelTree) -> None:
-    """1 MiB a second: of 600 s of writing no more than that, and two minutes saved up."""
+    """1 MiB a second: of 600 s of writing no more than that, and two minutes saved up.
+
+    A kernel writes whole pages: of what is compressed three to one it is asked for a third.
+    """
     kernel.make("/a")
     kernel.stat("/a", zswap=2000 * MIB, zswapped=6000 * MIB)
     kernel.machine(pool=3000)
@@ -174,7 +177,26 @@ def test_stage_two_writes_what_it_may_and_no_more(kernel: KernelTree) -> None:
     asked = [record.asked for record in look.records.recent() if record.stage == ZSWAP]
     # Nothing is written by plain files, so all is given back: each is within what may be saved up.
     assert asked
-    assert max(asked) <= 120 * MIB
+    assert max(asked) == 40 * MIB
+
+
+def test_what_a_kernel_wrote_is_charged_in_whole_pages(kernel: KernelTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel.make("/a")
+    amounts: dict[str, int] = {"zswap": 20 * MIB, "zswapped": 60 * MIB}
+    kernel.stat("/a", **amounts)
+    kernel.machine(pool=3000)
+
+    def write(root: object, path: str, data: bytes, **more: object) -> None:
+        nbytes, *key = data.split()
+        if key:
+            amounts["zswpwb_proactive_b"] = amounts.get("zswpwb_proactive_b", 0) + int(nbytes)
+            kernel.stat("/a", **amounts)
+
+    monkeypatch.setattr("uzswap.client.directory.DirectoryRoot.write", write)
+    look = Looking(kernel.tree, "[default]\ntwostage.age_max = 120\n")
+    look.run(200)
+    assert amounts["zswpwb_proactive_b"] > 0
+    assert look.budget.spent == pytest.approx(3 * amounts["zswpwb_proactive_b"], abs=10)
 
 
 def test_a_cgroup_is_seen_as_its_files_are(kernel: KernelTree) -> None:

@@ -95,7 +95,7 @@ def test_what_is_missing_is_said_once_and_the_rest_goes_on(kernel: KernelTree) -
             (directory / file).unlink()
     kernel.machine(swap=0, free=0)
     (kernel.zswap / "enabled").write_text("N\n")
-    look = Looking(kernel.tree)
+    look = Looking(kernel.tree, '[cgroup."/b"]\npolicy = "idle"\n[cgroup."/c"]\npolicy = "idle"\n')
     look.run(30)
     assert look.agent.watched == ["/a", "/b", "/c"]
     for words in ("psi=1", "cpu.stat", "there is no swap", "zswap is off"):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 from tests.agent.trees import MIB, KernelTree, Looking
@@ -55,6 +56,12 @@ class Carrying:
         self.ended = threading.Event()
         self.requests = ThreadedRequests(tree, deadline, self.ended.set, tree.again, at_once=at_once)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.requests.close()
+
     def ask(self, path: str, inode: int, stage: int = MEMORY, nbytes: int = MIB) -> None:
         self.requests.start(Request(inode, path, Decision(stage, nbytes, "open")))
 
@@ -94,13 +101,13 @@ def test_one_that_hangs_holds_up_nobody_else(tmp_path: Path) -> None:
     kernel.make("/b")
     with Deadlines() as deadlines, blocking(a / "memory.reclaim"):
         tree = Tree(DirectoryRoot(deadlines), str(kernel.top), "tree", "", "", engine=False)
-        carrying = Carrying(tree, 0.5)
-        carrying.ask("/a", 1)
-        carrying.ask("/b", 2)
-        first, second = carrying.wait(2)
-        assert (first.request.path, first.done.errno) == ("/b", 0)
-        assert (second.request.path, second.done.errno) == ("/a", errno.EINTR)
-        assert carrying.requests.busy(1) is None
+        with Carrying(tree, 0.5) as carrying:
+            carrying.ask("/a", 1)
+            carrying.ask("/b", 2)
+            first, second = carrying.wait(2)
+            assert (first.request.path, first.done.errno) == ("/b", 0)
+            assert (second.request.path, second.done.errno) == ("/a", errno.EINTR)
+            assert carrying.requests.busy(1) is None
 
 
 def test_so_many_at_once_and_not_even_all_that_hang_hold_up_the_rest(tmp_path: Path) -> None:
@@ -109,10 +116,10 @@ def test_so_many_at_once_and_not_even_all_that_hang_hold_up_the_rest(tmp_path: P
     directories = [kernel.make(name) for name in names]
     with Deadlines() as deadlines, blocking(directories[0] / "memory.reclaim"):
         tree = Tree(DirectoryRoot(deadlines), str(kernel.top), "tree", "", "", engine=False)
-        carrying = Carrying(tree, 0.2, at_once=1)
-        for inode, name in enumerate(names, 1):
-            carrying.ask(name, inode)
-        found = {one.request.path: one.done.errno for one in carrying.wait(6)}
+        with Carrying(tree, 0.2, at_once=1) as carrying:
+            for inode, name in enumerate(names, 1):
+                carrying.ask(name, inode)
+            found = {one.request.path: one.done.errno for one in carrying.wait(6)}
     assert found == {name: errno.EINTR if name == "/0" else 0 for name in names}
 
 
@@ -121,13 +128,13 @@ def test_at_most_one_request_is_under_way_in_a_cgroup(tmp_path: Path) -> None:
     a = kernel.make("/a")
     with Deadlines() as deadlines, blocking(a / "memory.reclaim"):
         tree = Tree(DirectoryRoot(deadlines), str(kernel.top), "tree", "", "", engine=False)
-        carrying = Carrying(tree, 0.5)
-        carrying.ask("/a", 1)
-        assert carrying.requests.busy(1) is not None
-        with pytest.raises(OSError, match="under way") as caught:
+        with Carrying(tree, 0.5) as carrying:
             carrying.ask("/a", 1)
-        assert caught.value.errno == errno.EBUSY
-        assert carrying.wait()[0].done.errno == errno.EINTR
+            assert carrying.requests.busy(1) is not None
+            with pytest.raises(OSError, match="under way") as caught:
+                carrying.ask("/a", 1)
+            assert caught.value.errno == errno.EBUSY
+            assert carrying.wait()[0].done.errno == errno.EINTR
 
 
 def test_the_agent_lets_a_cgroup_rest_whose_request_was_interrupted(tmp_path: Path) -> None:
@@ -138,25 +145,25 @@ def test_the_agent_lets_a_cgroup_rest_whose_request_was_interrupted(tmp_path: Pa
         tree = Tree(
             DirectoryRoot(deadlines), str(kernel.top), "tree", str(kernel.proc), str(kernel.zswap), engine=False
         )
-        carrying = Carrying(tree, 0.2)
-        look = Looking(tree, "[default]\ntwostage.writeback = false\n", requests=carrying.requests)
-        look.agent.round()  # the probes write to memory.reclaim
-        with blocking(a / "memory.reclaim"):
-            look.clock.now += 6
-            look.agent.round()
-            while carrying.requests.busy(os.stat(a).st_ino) is not None:
-                assert carrying.ended.wait(PATIENCE)
-                carrying.ended.clear()
+        with Carrying(tree, 0.2) as carrying:
+            look = Looking(tree, "[default]\ntwostage.writeback = false\n", requests=carrying.requests)
+            look.agent.round()  # the probes write to memory.reclaim
+            with blocking(a / "memory.reclaim"):
+                look.clock.now += 6
                 look.agent.round()
-            for _ in range(3):
-                look.clock.now += 2
-                look.agent.round()
-            errnos = {record.cgroup: record.errno for record in look.records.recent() if record.asked}
-            assert errnos == {"/a": errno.EINTR, "/b": 0}
-            assert [text for text in look.said if "EINTR" in text] == [
-                "/a: memory.reclaim gave EINTR: it rests a while"
-            ]
-            look.agent.close()
+                while carrying.requests.busy(os.stat(a).st_ino) is not None:
+                    assert carrying.ended.wait(PATIENCE)
+                    carrying.ended.clear()
+                    look.agent.round()
+                for _ in range(3):
+                    look.clock.now += 2
+                    look.agent.round()
+                errnos = {record.cgroup: record.errno for record in look.records.recent() if record.asked}
+                assert errnos == {"/a": errno.EINTR, "/b": 0}
+                assert [text for text in look.said if "EINTR" in text] == [
+                    "/a: memory.reclaim gave EINTR: it rests a while"
+                ]
+                look.agent.close()
 
 
 @pytest.fixture(params=["socket", pytest.param("mount", marks=needs_fuse)])
@@ -175,8 +182,7 @@ def test_a_request_says_what_it_did_by_the_counters(served: tuple[Zswap, str]) -
     z, where = served
     group = z.cgroup("/g")
     fill(z, group, 100, 2000, referenced=False)
-    with Deadlines() as deadlines:
-        carrying = Carrying(open_tree(where, deadlines), 60.0)
+    with Deadlines() as deadlines, Carrying(open_tree(where, deadlines), 60.0) as carrying:
         carrying.ask("/g", 1, ZSWAP, 50_000)
         (finished,) = carrying.wait()
         assert finished.done.errno == 0
@@ -199,8 +205,7 @@ def test_a_request_to_an_engine_is_interrupted_at_its_deadline(served: tuple[Zsw
                 os.sched_yield()
 
     z.trace = hold
-    with Deadlines() as deadlines:
-        carrying = Carrying(open_tree(where, deadlines), 0.3)
+    with Deadlines() as deadlines, Carrying(open_tree(where, deadlines), 0.3) as carrying:
         carrying.ask("/g", 1, ZSWAP, 1 << 30)
         (finished,) = carrying.wait()
     z.trace = None
@@ -210,8 +215,7 @@ def test_a_request_to_an_engine_is_interrupted_at_its_deadline(served: tuple[Zsw
 
 def test_a_cgroup_that_is_gone_is_told_by_its_errno(served: tuple[Zswap, str]) -> None:
     _, where = served
-    with Deadlines() as deadlines:
-        carrying = Carrying(open_tree(where, deadlines), 60.0)
+    with Deadlines() as deadlines, Carrying(open_tree(where, deadlines), 60.0) as carrying:
         carrying.ask("/nobody", 1)
         (finished,) = carrying.wait()
     assert (finished.done.errno, finished.done.done) == (errno.ENOENT, 0)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from tests.support.child import run, run_as_nobody
 
-from uzswap.agent.state import state_directory
+from uzswap.agent.state import private_directory
 
 
 def test_it_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    made = state_directory(tmp_path / "a" / "b")
+    made = private_directory(tmp_path / "a" / "b")
     assert made == tmp_path / "a" / "b"
     assert made.stat().st_mode & 0o777 == 0o700
-    assert state_directory(tmp_path / "a" / "b") == made
+    assert private_directory(tmp_path / "a" / "b") == made
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777, 0o1777])
@@ -24,7 +24,7 @@ def test_one_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> N
     place.mkdir()
     place.chmod(mode)
     with pytest.raises(PermissionError, match="others may write") as refused:
-        state_directory(place)
+        private_directory(place)
     assert refused.value.errno == errno.EPERM
     assert refused.value.filename == str(place)
 
@@ -33,9 +33,9 @@ def test_one_in_whose_place_others_may_put_another_is_refused(tmp_path: Path) ->
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(PermissionError, match="others may write"):
-        state_directory(tmp_path / "open" / "state")
+        private_directory(tmp_path / "open" / "state")
     (tmp_path / "open").chmod(0o1777)
-    state_directory(tmp_path / "open" / "state")
+    private_directory(tmp_path / "open" / "state")
 
 
 def test_one_of_somebody_else_is_refused(tmp_path: Path) -> None:
@@ -45,15 +45,15 @@ def test_one_of_somebody_else_is_refused(tmp_path: Path) -> None:
     place.mkdir()
     os.chown(place, 65534, 65534)
     with pytest.raises(PermissionError, match="belongs to user 65534"):
-        state_directory(place)
+        private_directory(place)
     (tmp_path / "link").symlink_to(place)
     with pytest.raises(PermissionError, match="belongs to user 65534"):
-        state_directory(tmp_path / "link")
+        private_directory(tmp_path / "link")
 
 
 def test_what_cannot_be_made_is_said_later(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    state_directory(tmp_path / "file" / "state")
+    private_directory(tmp_path / "file" / "state")
 
 
 def test_an_agent_of_root_writes_nothing_that_somebody_else_asks_for(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from uzswap.agent.budget import Budget
 from uzswap.agent.config import Config
-from uzswap.agent.loop import Agent, Clock
+from uzswap.agent.loop import Agent
 from uzswap.agent.records import Records
 from uzswap.agent.requests import InlineRequests, Requests
 from uzswap.agent.tree import Tree
@@ -78,7 +78,7 @@ class KernelTree:
         return Tree(DirectoryRoot(), str(self.top), "tree", str(self.proc), str(self.zswap), engine=False)
 
 
-class Hands(Clock):
+class Hands:
     """A clock whose hands are moved."""
 
     def __init__(self) -> None:

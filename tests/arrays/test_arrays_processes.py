@@ -229,3 +229,81 @@ def test_a_fork_that_waits_for_a_thread_that_waits_for_a_page_goes_on() -> None:
     assert os.waitpid(os.fork() or os._exit(not x.all()), 0)[1] == 0
     """
     assert "cannot have its parent's arrays" in run(code, timeout=60).check().stderr
+
+
+def test_a_fork_that_is_slow_waits_for_nobody() -> None:
+    """On a machine that is busy, or was stopped, however long within fork(): the child has the arrays."""
+    code = """
+    import ctypes, os, signal, subprocess, threading, time
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+    # A second after all was at rest who waits for a page would be let go.  Nothing tells when that time is over but it.
+    goes_on = f"import os, time; open(0).read(); time.sleep(1.2); os.kill({parent}, {int(signal.SIGCONT)})"
+    helper = subprocess.Popen([os.sys.executable, "-c", goes_on], stdin=subprocess.PIPE)
+    is_slow = [False]
+
+    @ctypes.CFUNCTYPE(None)
+    def slow():  # registered before uzswap's own: it runs after that
+        if is_slow[0]:
+            helper.stdin.close()
+            libc.kill(parent, signal.SIGSTOP)
+            began = time.thread_time()  # while the others see what time it is
+            while time.thread_time() < began + 0.3:
+                pass
+
+    assert libc.__register_atfork(slow, None, None, None) == 0
+    import numpy as np
+    import uzswap
+    z = uzswap.Zswap(swap_size="256M")
+    group = z.cgroup("/a")
+    group.write("memory.max", "4M")
+    x = uzswap.ones(1 << 24, np.uint8, cgroup=group)
+    uzswap.advise(x, "pageout")
+    z.flush_work()
+
+    begun = threading.Event()
+    def reads():  # without the GIL
+        begun.set()
+        for _ in range(20):
+            libc.memchr(ctypes.c_void_p(x.ctypes.data), 7, ctypes.c_size_t(x.nbytes))
+
+    thread = threading.Thread(target=reads)
+    thread.start()
+    begun.wait()
+    is_slow[0] = True
+    pid = os.fork()
+    is_slow[0] = False
+    if not pid:
+        assert x.all()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    thread.join()
+    assert helper.wait() == 0
+    """
+    run(code, timeout=60).check()
+
+
+def test_a_fork_waits_for_a_name_that_another_thread_uses_for_the_first_time() -> None:
+    """A name comes with its module: half imported at the fork, that would be locked for ever in the child."""
+    code = """
+    import os, pathlib, signal, sys, tempfile, threading, warnings
+    import uzswap
+    warnings.simplefilter("ignore", DeprecationWarning)
+    begun, go = threading.Event(), threading.Event()
+    sys.begun, sys.go = begun, go
+    with tempfile.TemporaryDirectory() as directory:
+        pathlib.Path(directory, "slow.py").write_text("import sys; sys.begun.set(); sys.go.wait(); name = 7")
+        sys.path.insert(0, directory)
+        uzswap._WHERE["name"] = "slow"
+        first = threading.Thread(target=lambda: uzswap.name)
+        first.start()
+        begun.wait()
+        threading.Timer(0.2, go.set).start()  # without the wait the child is forked before this
+        pid = os.fork()
+        if not pid:
+            signal.alarm(20)
+            os._exit(uzswap.name)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        first.join()
+    """
+    run(code).check()

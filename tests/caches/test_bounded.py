@@ -213,3 +213,33 @@ def test_threads_share_the_bounds(store: Store[Any, Any]) -> None:
     cache.check()
     assert store.cgroup.usage() <= 256 << 10
     assert dropped
+
+
+def test_what_is_pinned_is_not_dropped(store: Store[Any, Any]) -> None:
+    cache = Bounded(store, memory="256K", disk=0)
+    cache["pinned"] = os.urandom(20_000)
+    cache.pin("pinned")
+    for number in range(40):
+        cache[number] = os.urandom(20_000)
+    assert "pinned" in cache
+    assert 0 not in cache
+    assert cache.info("pinned").pinned
+    assert cache.evict("pinned") == 0
+    cache.unpin("pinned")
+    for number in range(40, 80):
+        cache[number] = os.urandom(20_000)
+    assert "pinned" not in cache
+    with pytest.raises(KeyError):
+        cache.pin("pinned")
+    cache.check()
+
+
+def test_where_all_is_pinned_there_is_no_room(store: Store[Any, Any]) -> None:
+    cache = Bounded(store, memory="256K", disk=0)
+    for number in range(8):
+        cache[number] = os.urandom(28_000)
+        cache.pin(number)
+    with pytest.raises(MemoryError):
+        cache["more"] = os.urandom(60_000)
+    assert set(cache) == set(range(8))
+    cache.check()

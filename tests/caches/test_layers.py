@@ -350,3 +350,20 @@ def test_interrupts_at_any_moment_leave_a_cache_whole(store: Store[Any, Any]) ->
     cache.check()
     assert all(ttl.expires_in(key) is not None for key in ttl)  # nothing lives for ever
     assert run(lambda: [cache.setdefault(key, 1) for key in range(20)])  # no key is held
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_every_cache_lets_its_store_evict_and_pin(store: Store[Any, Any], name: str) -> None:
+    cache = CACHES[name](store)
+    cache["a"] = [1] * 1000
+    assert cache.info("a").place == "resident"
+    cache.pin("a")
+    assert cache.evict("a") == 0
+    cache.unpin("a")
+    assert cache.evict("a") > 0
+    assert cache.where("a") == cache.info("a").place == "zswap"
+    for method in (cache.info, cache.evict, cache.pin, cache.unpin):
+        with pytest.raises(KeyError):
+            method("nothing")
+    with pytest.raises(TypeError, match=r"no uzswap\.Store"):
+        Layer({"a": 1}).pin("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -92,3 +93,17 @@ def test_doctor_prints_every_probe() -> None:
     for finding in findings:
         assert finding.what in result.stdout
         assert finding.fix in result.stdout
+
+
+def test_doctor_for_programs() -> None:
+    result = uzswap("doctor", "--json")
+    told = json.loads(result.stdout)
+    for finding, one in zip(doctor(), told, strict=False):
+        assert one == {
+            "what": finding.what,
+            "level": finding.level.value,
+            "detail": one["detail"],
+            "fix": finding.fix,
+            "required": finding.required,
+        }
+    assert [one for one in told if one["what"].startswith("agent")]

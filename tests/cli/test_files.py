@@ -208,3 +208,16 @@ def test_the_shell_completes_engines_paths_and_cgroups(z: Zswap) -> None:
     ]
     assert complete("uzswap", "stat", "/jobs/a") == ["/jobs/alpha"]
     assert len(complete("uzswap", "ls", "--engine", "")) == 1
+
+
+def test_paths_of_cgroups_are_taken_wherever_paths_of_files_are(z: Zswap, capsys: Output) -> None:
+    assert run(["mkdir", "/jobs/x"]) == 0
+    assert run(["write", "/jobs/x/memory.max", "8M"]) == 0
+    assert z.cgroup("/jobs/x").read("memory.max") == f"{8 << 20}\n"
+    assert run(["cat", "/jobs/x/memory.max", "jobs/x/memory.max", "cgroup/jobs/x/memory.max"]) == 0
+    assert capsys.readouterr().out == f"{8 << 20}\n" * 3
+    assert run(["ls", "/jobs"]) == 0
+    assert "x/" in capsys.readouterr().out
+    assert run(["cat", "vmstat"]) == 0
+    assert run(["rmdir", "/jobs/x"]) == 0
+    assert "x" not in z.cgroup("/jobs").children

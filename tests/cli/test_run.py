@@ -233,6 +233,30 @@ print(z.walk.name, *(x.read(f).strip() for f in ("memory.high", "memory.max", "m
         assert (done.stdout, done.stderr) == (expected, "")
 
 
+def test_options_win(tmp_path: Path) -> None:
+    """Every setting is an option, and so is every control file."""
+    code = """
+import uzswap
+z = uzswap.default_engine()
+x = z.root.children["program"]
+print(*(x.read(f).strip() for f in ("memory.max", "uzswap.resident.max", "memory.high")), z.walk.name,
+      z.parameters.get("max_pool_percent"))
+"""
+    options = [
+        "--memory-max", "3M", "--resident-max=2M", "--walk", "coldest", "--zswap-parameters-max-pool-percent", "9",
+    ]  # fmt: skip
+    env = {"UZSWAP_MEMORY_MAX": "16M", "UZSWAP_MEMORY_HIGH": "8M", "UZSWAP_MANAGED": "no"}
+    done = uzswap("run", *options, "--", PYTHON, program(tmp_path, code), env=env)
+    assert (done.stdout, done.stderr) == (f"{3 << 20} {2 << 20} {8 << 20} coldest 9\n", "")
+
+
+def test_an_option_that_is_none(capsys: Output) -> None:
+    assert run(["run", "--memory-maximum", "3G", "--", PYTHON, "-c", "0"]) == 2
+    assert "did you mean --memory-max?" in capsys.readouterr().err
+    assert run(["run", "--swap-size", "much", "--", PYTHON, "-c", "0"]) == 2
+    assert "much" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -325,8 +349,8 @@ def test_a_program_that_names_its_interpreter(tmp_path: Path) -> None:
 def test_help_lists_the_settings(capsys: Output) -> None:
     assert run(["run", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "swap_size" in shown
-    assert "memory.high" in shown
+    assert "--swap-size" in shown
+    assert "--memory-high" in shown
 
 
 def test_defaults() -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.cli.command import Endless, Terminal, started, uzswap
+from tests.conftest import EngineFactory
 from tests.serve.conftest import needs_fuse
 
 from uzswap import MemCgroup, Zswap
 from uzswap.cli.main import run
-from uzswap.cli.top import COLUMNS
+from uzswap.cli.top import COLUMNS, Looks, _table
+from uzswap.client.places import open_cgroup
+from uzswap.client.runtime import engines
 from uzswap.units import format_size
 
 Filled = Callable[[Zswap, str], MemCgroup]
@@ -84,7 +90,7 @@ def test_depth(z: Zswap, capsys: Output) -> None:
     assert [row["cgroup"] for row in json.loads(capsys.readouterr().out)["cgroups"]] == ["/", "/a"]
 
 
-@pytest.mark.parametrize("arguments", [["--interval", "0"], ["--sort", "x"], ["--iterations", "0"], ["--depth", "-1"]])
+@pytest.mark.parametrize("arguments", [["--interval", "0"], ["--sort", "y"], ["--iterations", "0"], ["--depth", "-1"]])
 def test_bad_arguments(arguments: list[str], z: Zswap, capsys: Output) -> None:
     assert run(["top", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -100,6 +106,53 @@ def test_without_a_terminal_it_prints_until_ctrl_c(z: Zswap) -> None:
         _, err = process.communicate()
     assert process.returncode == 130
     assert err == "uzswap: interrupted\n"
+
+
+def test_limits_shares_and_the_process(filled: Filled, z: Zswap, capsys: Output) -> None:
+    filled(z, "/a").write("memory.max", "64M")
+    assert run(["top", "--once", "--json"]) == 0
+    root, a = json.loads(capsys.readouterr().out)["cgroups"]
+    current = int(z.cgroup("/a").read("memory.current"))
+    assert (a["memory_max"], a["share_of_max"], a["rss"]) == (64 << 20, pytest.approx(100 * current / (64 << 20)), None)
+    assert (root["memory_max"], root["share_of_max"]) == (None, None)
+    assert root["rss"] > 1 << 20
+
+
+def test_several_engines_at_once(engine: EngineFactory, capsys: Output) -> None:
+    made = [engine(), engine()]
+    for z, path in zip(made, ("/first", "/second"), strict=True):
+        z.cgroup(path)
+        z.serve()
+    names = [entry.name for entry in engines()]
+    for command in (["top", "--once", "--sort", "n"], ["tree"]):
+        assert run(command) == 0
+        out = capsys.readouterr().out
+        assert f"{names[0]}:/" in out
+        assert f"{names[1]}:/" in out
+        assert "first" in out
+        assert "second" in out
+    assert run(["tree", "--json", "/second"]) == 0
+    assert [one["cgroup"] for one in json.loads(capsys.readouterr().out)] == [f"{names[1]}:/second"]
+    assert run(["top", "--once", "/nobody"]) == 1
+    assert "ENOENT" in capsys.readouterr().err
+
+
+def test_columns_that_have_no_room_are_left_out(filled: Filled, z: Zswap) -> None:
+    """What matters least goes first; the name and what is resident stay."""
+    filled(z, "/a")
+    rows = Looks([open_cgroup("/", None)], None).look()
+    shown: list[list[str]] = []
+    for width in (200, 100, 60, 20):
+        console = Console(width=width, file=io.StringIO())
+        columns = [str(column.header).split()[0] for column in _table(rows, "n", console).columns]
+        assert columns[:2] == ["cgroup", "resident"]
+        shown.append(columns)
+    assert len(shown[0]) == len(COLUMNS) + 1
+    for wider, narrower in itertools.pairwise(shown):
+        assert len(narrower) < len(wider)
+        assert [title for title in wider if title in narrower] == narrower
+    assert "rss" not in shown[1]
+    assert "disk" in shown[2]
 
 
 # On a terminal
@@ -224,5 +277,5 @@ def test_an_engine_that_ends_is_told_on_the_screen_that_was_there_before(z: Zswa
 
 def test_help_names_the_keys() -> None:
     shown = uzswap("top", "--help").stdout
-    assert "n m z d c f p w" in shown
+    assert "n m z d l s c f p w x" in shown
     assert "source=zswap" in shown

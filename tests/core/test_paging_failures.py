@@ -213,3 +213,35 @@ def test_pages_come_in_and_go_over_a_border_that_the_program_has_made_in_an_arra
         """,
         write,
     )
+
+
+@pytest.mark.parametrize("pages", [1, 40])
+@pytest.mark.parametrize("after", range(3))
+def test_what_the_kernel_has_moved_and_says_that_it_has_not_is_where_it_moved_it(pages: int, after: int) -> None:
+    """Of pages that it is migrating Linux 6.18 says EEXIST, having done what it was asked for."""
+    run(
+        """
+        pages, after = int(sys.argv[1]), int(sys.argv[2])
+        memory = paged.Memory(plane)
+        if not memory.info().can_move:
+            sys.exit()
+        area, x = array(memory)
+        x[:] = np.arange(len(x))
+        for turn in range(3):
+            memory.settle()
+            for first in range(0, 200, 2 * pages):
+                failing.plan("uffd_move", after=after % 2, count=1 + after, errno=errno.EEXIST)
+                memory.evict(area, first, pages)
+                assert failing.met("uffd_move")
+            # On the way back as well.
+            failing.plan("uffd_move", after=after, count=1, errno=errno.EEXIST)
+            assert (x == np.arange(len(x)) + turn).all()
+            failing.plan("uffd_move", count=0)
+            x += 1
+        del x
+        memory.free(area)
+        end(memory)
+        """,
+        str(pages),
+        str(after),
+    )

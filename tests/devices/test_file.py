@@ -1,6 +1,7 @@
 """The swap file: where it is made, what is taken for one, and what is left of it."""
 
 import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -354,14 +355,15 @@ def test_no_directory_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_buffered_where_direct_io_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_open = os.open
+    """As tmpfs does before 6.6, of a file that has been made already."""
+    real = fcntl.fcntl
 
-    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
-        if flags & os.O_DIRECT and str(path).endswith("swap"):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
-        return real_open(path, flags, mode)
+    def refuse(fd: int, command: int, argument: int = 0) -> object:
+        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(fd, command, argument)
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
     swap = opened(tmp_path / "swap")
     assert not swap.direct
     swap.close()

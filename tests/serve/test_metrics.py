@@ -21,7 +21,7 @@ from uzswap import MemCgroup, Zswap
 from uzswap.client.client import Client
 from uzswap.files.cgroup import FILES
 from uzswap.files.engine import ENGINE_FILES
-from uzswap.serve.metrics import ZswapCollector, exposition
+from uzswap.serve.metrics import BUCKETS, ZswapCollector, exposition
 
 UNITS = ("bytes", "pages", "entries", "segments", "events", "cgroups", "percent", "seconds")
 
@@ -54,17 +54,20 @@ def value(found: dict[str, list[Sample]], name: str, **labels: str) -> float:
 
 
 def test_every_number_of_every_file(z: Zswap, g: MemCgroup) -> None:
+    """Asked for, also what is 0; but for what the kernel has and we have not, and what two files tell."""
     fill(z, g, 10, 1000, referenced=False)
     reclaim(g, 3000)
-    found = scrape(z)
+    found = samples(exposition(z, zeros=True)[0].decode())
     for name, row in FILES.items():
         base = "uzswap_" + re.sub(r"\W", "_", name.removeprefix("uzswap."))
-        if row.shape == "flat_keyed":
+        if row.shape == "flat_keyed" and name not in ("cgroup.stat", "cgroup.events"):
             for line in g.read(name).splitlines():
                 key, number = line.split()
                 key = re.sub(r"\W", "_", key.removeprefix("uzswap."))
                 names = [one for one in found if re.fullmatch(rf"{base}_{key}(_[a-z]+)?(_total)?", one)]
-                assert any(value(found, one, cgroup="/jobs/a") == float(number) for one in names), f"{name} {key}"
+                if names or number != "0":
+                    told = names or [one for one in found if one.startswith(f"uzswap_{key}") or "_current_" in one]
+                    assert any(value(found, one, cgroup="/jobs/a") == float(number) for one in told), f"{name} {key}"
         elif row.shape in ("value", "limit", "flag"):
             text = g.read(name).strip()
             names = [one for one in found if re.fullmatch(rf"{base}(_[a-z]+)?(_total)?", one)]
@@ -79,6 +82,34 @@ def test_every_number_of_every_file(z: Zswap, g: MemCgroup) -> None:
         if engine_row.shape in ("value", "flag", "word", "flat_keyed", "histogram"):
             base = "uzswap_" + re.sub(r"\W", "_", path.replace("uzswap.", ""))
             assert [one for one in found if one.startswith(base)], path
+
+
+def test_what_is_zero_is_not_said(z: Zswap, g: MemCgroup) -> None:
+    """But the use of memory, by which one sees that the cgroup is there, and what has been something else."""
+    text = exposition(z)[0].decode()
+    assert [line for line in text.splitlines() if '"/jobs/a"' in line] == [
+        'uzswap_memory_current_bytes{cgroup="/jobs/a"} 0'
+    ]
+    handles = fill(z, g, 10, 1000, referenced=False)
+    z.free_many(handles)
+    found = scrape(z)
+    assert value(found, "uzswap_memory_zswap_current_bytes", cgroup="/jobs/a") == 0
+    assert value(found, "uzswap_memory_stat_zswpout_pages_total", cgroup="/jobs/a") == 10
+    assert not [name for name in found if name.startswith("uzswap_memory_max")]
+    g.write("memory.max", "1M")
+    assert value(scrape(z), "uzswap_memory_max_bytes", cgroup="/jobs/a") == 1 << 20
+
+
+def test_buckets_by_configuration(z: Zswap, g: MemCgroup) -> None:
+    z.fault_in_many(fill(z, g, 10, 1000, referenced=False))
+    name = "uzswap_zswap_debug_load_latency_seconds"
+    counts = {}
+    for which in BUCKETS:
+        found = samples(exposition(z, buckets=which)[0].decode())
+        assert value(found, f"{name}_count", series="zswap") == 10
+        assert value(found, f"{name}_bucket", series="zswap", le="+Inf") == 10
+        counts[which] = len(found[f"{name}_bucket"])
+    assert counts["none"] < counts["some"] < counts["all"]
 
 
 def test_names_have_units(z: Zswap, g: MemCgroup) -> None:
@@ -100,7 +131,8 @@ def test_names_have_units(z: Zswap, g: MemCgroup) -> None:
 
 
 def test_counters_and_levels(z: Zswap, g: MemCgroup) -> None:
-    kinds = {family.name: family.type for family in text_string_to_metric_families(exposition(z)[0].decode())}
+    text = exposition(z, zeros=True)[0].decode()
+    kinds = {family.name: family.type for family in text_string_to_metric_families(text)}
     assert kinds["uzswap_memory_stat_zswpwb_pages"] == "counter"
     assert kinds["uzswap_memory_events_oom_events"] == "counter"
     assert kinds["uzswap_memory_pressure_seconds"] == "counter"
@@ -116,7 +148,7 @@ def test_histograms(z: Zswap, g: MemCgroup) -> None:
     handles = fill(z, g, 10, 1000, referenced=False)
     reclaim(g, 3000)
     z.fault_in_many(handles)
-    found = scrape(z)
+    found = samples(exposition(z, buckets="all")[0].decode())
     assert value(found, "uzswap_zswap_debug_compressed_size_bytes_count") == 10
     assert value(found, "uzswap_zswap_debug_compressed_size_bytes_sum") == 10_000
     assert value(found, "uzswap_zswap_debug_compressed_size_bytes_bucket", le="768.0") == 0
@@ -161,7 +193,7 @@ def test_with_other_metrics_of_the_program(engine: EngineFactory) -> None:
 
 def test_on_the_socket(z: Zswap, g: MemCgroup, private: Path) -> None:
     with z.serve(private / "s") as server, Client(server.path) as client:
-        assert 'uzswap_memory_current_bytes{cgroup="/jobs/a"} 0.0' in client.read("/metrics")
+        assert 'uzswap_memory_current_bytes{cgroup="/jobs/a"} 0' in client.read("/metrics")
 
 
 def test_without_the_library(z: Zswap, private: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,9 +139,10 @@ def test_groups_of_a_frame_are_charged_once() -> None:
     for slot in slots:
         blocks: list[tuple[int, int]] = []
         charged += estimate([slot.value], blocks)
-        more, tokens = buffers.join(blocks)
-        charged += more
-        joined.append(tokens)
+        coming = buffers.join(blocks)
+        charged += coming.more
+        joined.append(coming.part)
+        buffers.came(coming)
     # 6 columns, and an index for each group
     assert 7 * 8 * ROWS < charged < 9 * 8 * ROWS
     assert sum(estimate([slot.value]) for slot in slots) > 40 * 6 * 8 * ROWS
@@ -158,7 +159,8 @@ def test_one_array_in_two_values_is_charged_once() -> None:
     for more in (8 * ROWS, 0):
         blocks: list[tuple[int, int]] = []
         assert estimate([{"array": array}], blocks) < 1000
-        assert buffers.join(blocks) == (more, tuple(blocks))
+        coming = buffers.join(blocks)
+        assert (coming.more, coming.part) == (more, tuple(blocks))
         assert len(blocks) == 1
     alone: list[tuple[int, int]] = []
     assert estimate([[np.zeros(ROWS)]], alone) > 8 * ROWS
@@ -166,7 +168,8 @@ def test_one_array_in_two_values_is_charged_once() -> None:
     assert estimate([[np.zeros(ROWS)]], alone, all_blocks=True) < 1000
     # What is charged as paged memory is not charged again.
     paged = Buffers(is_paged=lambda address: address == alone[0][0])
-    assert paged.join([*alone, *blocks]) == (8 * ROWS, tuple(blocks))
+    coming = paged.join([*alone, *blocks])
+    assert (coming.more, coming.part) == (8 * ROWS, tuple(blocks))
 
 
 def test_groups_come_back_as_views_of_one_frame() -> None:

@@ -46,10 +46,14 @@ def test_who_holds_it() -> None:
 
 def test_a_module_and_a_dict_hold_it() -> None:
     slot = Slot({"config": SETTINGS})
-    reason = why(slot, "refer")
+    reason = why(slot, "pin")
     assert "value['config'], is held by the module" in reason
     assert "test_reasons, as SETTINGS" in reason
-    assert "too large" in reason
+    assert why(slot, "refer").startswith("nothing keeps it")
+    part = [bytearray(65 << 20)]
+    large = Slot([part])
+    reason = why(large, "refer")
+    assert "can't be referred to" in reason
     others = {"x": slot.value["config"]["hosts"]}
     slot = Slot([others["x"]])
     assert "['x']" in why(slot)

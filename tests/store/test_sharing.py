@@ -7,6 +7,7 @@ import functools
 import gc
 import io
 import pickle
+import sys
 import threading
 import types
 import weakref
@@ -106,18 +107,30 @@ def test_a_part_that_leads_back_to_the_value_keeps_it() -> None:
     assert examine([slot.value], "refer").obstacle is None
 
 
-def test_what_is_large_and_shared_keeps_the_value() -> None:
-    for size, obstacle in ((100, None), (1000, REFERENCED)):
+def test_what_is_large_and_shared_is_named_so_that_it_is_charged() -> None:
+    for size, charged in ((100, False), (1000, True)):
         part = list(range(10**6, 10**6 + size))
         slot = Slot([part, [1.5]])
-        assert examine([slot.value], "refer").obstacle == obstacle
-        # Beside a value that is eight times as large it is little.
-        slot = Slot([part, bytearray(400_000)])
+        apart = examine([slot.value], "refer").held
+        assert (apart.closure is not None) == charged
+        if charged:
+            first, kept, blocks = apart.closure
+            assert first == id(part)
+            assert (id(part), sys.getsizeof(part)) in blocks
+            assert kept >= sum(nbytes for _, nbytes in blocks)
         roundtrip(slot)
         assert slot.value[0] is part
-    everything = gc.get_objects()
-    slot = Slot([everything, [1.5]])
-    assert examine([slot.value], "refer").obstacle is not None
+        # Beside a value that is eight times as large it is little.
+        slot = Slot([part, bytearray(400_000)])
+        assert examine([slot.value], "refer").held.closure is None
+        roundtrip(slot)
+        assert slot.value[0] is part
+
+
+def test_what_leads_to_too_much_keeps_the_value() -> None:
+    part = [bytearray(65 << 20)]
+    slot = Slot([part, [1.5]])
+    assert examine([slot.value], "refer").obstacle == REFERENCED
 
 
 PARTS: dict[str, Callable[[], tuple[Any, Any]]] = {
@@ -353,11 +366,15 @@ def test_a_view_that_is_alone_leaves_the_rest_behind() -> None:
     assert examine([slot.value]).nbytes < 2000
 
 
-def test_views_of_what_others_hold_stay_when_that_is_large() -> None:
+def test_views_of_what_others_hold_are_referred_to_and_its_memory_is_named() -> None:
     base = np.arange(100_000)
     slot = Slot([base[:100], base[50:]])
-    assert examine([slot.value], "refer").obstacle == REFERENCED
-    del base
+    apart = examine([slot.value], "refer").held
+    assert (base.__array_interface__["data"][0], base.nbytes) in apart.closure[2]
+    roundtrip(slot)
+    base[55] = 77
+    assert slot.value[0][55] == slot.value[1][5] == 77
+    del base, apart
     roundtrip(slot)
     slot.value[0][60] = -1
     assert slot.value[1][10] == -1

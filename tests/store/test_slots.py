@@ -114,7 +114,7 @@ def test_values_that_have_to_stay_are_put_apart(engine: EngineFactory, monkeypat
         examined.append(1)
         return real(once, shared)
 
-    monkeypatch.setattr("uzswap.store.slots.examine", count)
+    monkeypatch.setattr("uzswap.store.eviction.examine", count)
     cgroup = engine().cgroup("/a")
     with Store[Any, Any](cgroup) as store:
         held = [[float(key)] for key in range(3000)]

@@ -306,3 +306,89 @@ close()
 print("done")
 """
     assert run(SETTING + code).check().stdout.splitlines()[-1] == "done"
+
+
+def test_a_part_that_another_thread_was_bringing_is_not_the_childs() -> None:
+    """A thread waits in a key's comparison, before its charge and after it; another shares the memory meanwhile."""
+    code = """
+parent = os.getpid()
+
+class Key:
+    '''Of one hash, so that each is compared; one that has something to do does it then.'''
+    def __init__(self, name, act=None):
+        self.name, self.act = name, act
+    def __hash__(self):
+        return 1
+    def __eq__(self, other):
+        for one in (self, other):
+            if one.act is not None and os.getpid() == parent:
+                one.act()
+        return self.name == other.name
+
+def waits(turn):
+    '''What the turn-th comparison does; an event that tells when it is at that, and one for it to go on.'''
+    compared, there, go_on = [], threading.Event(), threading.Event()
+    def act():
+        compared.append(1)
+        if len(compared) == turn:
+            there.set()
+            go_on.wait()
+    return act, there, go_on
+
+def is_exact():
+    store.check()
+    assert int(group.read("memory.current")) == -(-store.resident_bytes // 4096) * 4096
+
+store[Key("there")] = b"already"
+for turn in (1, 2, 3):  # before the charge, after it, and when the key is about to be there
+    for shared_by in (None, "before", "meanwhile"):
+        frame = np.arange(1 << 17)
+        act, there, go_on = waits(turn)
+        if shared_by == "before":
+            store["other"] = frame[:1000]
+        thread = threading.Thread(target=store.__setitem__, args=(Key("new", act), frame[1000:]))
+        thread.start()
+        there.wait()
+        if shared_by == "meanwhile":
+            store["other"] = frame[:1000]
+
+        def work():
+            is_exact()
+            store.clear()
+            assert store.resident_bytes == int(group.read("memory.current")) == 0
+            store["more"] = [frame[5:], frame[:5]]
+            is_exact()
+            close()
+
+        ended(child(work))
+        go_on.set()
+        thread.join()
+        is_exact()
+        store.discard("other")
+        store.pop(Key("new"))
+        is_exact()
+
+# And whoever forks in the midst of bringing one brings it on both sides.
+frame = np.arange(1 << 17)
+children = []
+def forks():
+    pid = os.fork()
+    signal.alarm(120)
+    children.append(pid)
+for turn in (1, 2, 3):
+    count = []
+    def once():
+        count.append(1)
+        if len(count) == turn:
+            forks()
+    store[Key("new", once)] = frame[1000:]
+    is_exact()
+    assert len(store.pop(Key("new"))) == len(frame) - 1000
+    is_exact()
+    if not children[-1]:
+        os._exit(0)
+    ended(children[-1])
+close()
+print("done")
+"""
+    assert run(SETTING + code).check().stdout.splitlines()[-1] == "done"

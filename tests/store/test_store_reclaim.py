@@ -5,14 +5,13 @@ from __future__ import annotations
 import collections
 import errno
 import gc
-import tracemalloc
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.store.values import Acting, counters, evict, noise
+from tests.store.values import Acting, counters, evict, noise, packed
 
 from uzswap import ReclaimIncomplete, Store
 from uzswap.store import weigh
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
     from tests.conftest import EngineFactory
 
 MIB = 1 << 20
-
-
-def packed(store: Store[Any, Any]) -> list[Any]:
-    return [key for key in store if store.where(key) != "resident"]
 
 
 def fill(store: Store[Any, Any], n: int, size: int) -> None:
@@ -378,227 +373,6 @@ def test_with_writeback_off_only_what_compresses_goes(engine: EngineFactory) -> 
         assert store["mixed"] == [bytearray(200_000), noise(200_000, 1)]
 
 
-# What happens meanwhile: the values act while they are pickled, in the middle of an eviction
-
-
-def test_an_access_during_eviction_wins(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = Acting(on_save=lambda: store["a"])
-        evict(store)
-        assert store.where("a") == "resident"
-        assert store.stats()["evicted"] == 0
-        store["a"].on_save = None
-        evict(store)
-        assert store.where("a") == "zswap"
-
-
-def test_a_new_value_during_eviction_wins(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = Acting(on_save=lambda: store.__setitem__("a", [5]))
-        store.reclaim(1)
-        assert store["a"] == [5]
-
-
-@pytest.mark.parametrize("away", ["del", "pop", "clear", "close"])
-def test_a_deletion_during_eviction_wins(engine: EngineFactory, away: str) -> None:
-    z = engine()
-    cgroup = z.cgroup("/a")
-    popped = []
-    with Store[str, Any](cgroup) as store:
-        actions: dict[str, Callable[[], Any]] = {
-            "del": lambda: store.__delitem__("a"),
-            "pop": lambda: popped.append(store.pop("a")),
-            "clear": lambda: store.clear(),
-            "close": lambda: store.close(),
-        }
-        store["a"] = Acting(on_save=actions[away])
-        assert store.reclaim(1).freed_bytes == 0
-        assert counters(cgroup)["current"] == 0
-        assert len(popped) == (away == "pop")
-        if away != "close":
-            assert "a" not in store
-            store["a"] = 1
-    z.check()
-
-
-def test_reclaim_from_within_an_eviction(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = Acting(on_save=lambda: evict(store))
-        store["b"] = noise(10_000)
-        evict(store)
-        assert packed(store) == ["a", "b"]
-        assert len(store["a"].payload) == 10_000
-
-
-def test_an_eviction_may_use_the_store(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = Acting(on_save=lambda: store.update(b=[1] * 100, c=store["d"]))
-        store["d"] = noise(10_000)
-        evict(store)
-        assert store["b"] == [1] * 100
-        assert store["c"] == noise(10_000)
-
-
-def test_a_deletion_during_a_load_takes_effect(engine: EngineFactory) -> None:
-    z = engine()
-    cgroup = z.cgroup("/a")
-    with Store[str, Any](cgroup) as store:
-        for away in (lambda: store.__delitem__("a"), store.clear, lambda: store.discard("a")):
-            store["a"] = Acting(on_load=away)
-            evict(store)
-            assert isinstance(store["a"], Acting)
-            assert "a" not in store
-            assert counters(cgroup)["current"] == 0
-
-
-def test_a_new_value_during_a_load_stays(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = Acting(on_load=lambda: store.__setitem__("a", [5]))
-        evict(store)
-        assert isinstance(store["a"], Acting)
-        assert store["a"] == [5]
-        store["b"] = Acting(on_load=lambda: store.__setitem__("b", [6]))
-        evict(store)
-        assert store.pop("b") == [6]
-        assert "b" not in store
-
-
-def test_closing_the_store_during_a_load(engine: EngineFactory) -> None:
-    z = engine()
-    cgroup = z.cgroup("/a")
-    store = Store[str, Any](cgroup)
-    store["a"] = Acting(on_load=store.close)
-    evict(store)
-    assert isinstance(store["a"], Acting)
-    assert counters(cgroup)["current"] == 0
-    cgroup.remove()
-
-
-def test_a_value_that_needs_itself(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = Acting(on_load=lambda: store["a"])
-        evict(store)
-        for _ in range(2):
-            with pytest.raises(RuntimeError, match=r"'a'.*needs itself"):
-                store["a"]
-            assert store.where("a") == "zswap"
-
-
-def test_a_load_that_fails_half_way_loses_nothing(engine: EngineFactory) -> None:
-    failures = [KeyError("first"), ValueError("second")]
-
-    def fail() -> None:
-        if failures:
-            raise failures.pop(0)
-
-    z = engine()
-    cgroup = z.cgroup("/a")
-    with Store[str, Any](cgroup) as store:
-        store["a"] = [noise(300_000), np.arange(100_000), Acting(on_load=fail)]
-        store["b"] = [1]
-        evict(store)
-        with pytest.raises(KeyError, match="first") as info:
-            store.get("a", "the KeyError is not this key's absence")
-        assert info.value.__notes__ == ["in the store of /a, while loading the value of 'a': it is kept"]
-        with pytest.raises(ValueError, match="second"):
-            store.pop("a")
-        assert store.where("a") == "zswap"
-        assert counters(cgroup)["anon"] == store.resident_bytes
-        first, second, _ = store["a"]
-        assert first == noise(300_000)
-        assert np.array_equal(second, np.arange(100_000))
-        z.check()
-
-
-# Weight
-
-
-def test_growth_in_place_is_seen_when_told(engine: EngineFactory) -> None:
-    z = engine()
-    cgroup = z.cgroup("/a")
-    with Store[str, Any](cgroup) as store:
-        store["a"] = []
-        before = store.resident_bytes
-        store["a"].extend(float(i) for i in range(10_000))
-        assert store.resident_bytes == before
-        assert store.reweigh() == store.resident_bytes == counters(cgroup)["anon"] > 300_000
-        store["a"].clear()
-        assert store.reweigh() == counters(cgroup)["anon"] == before
-        store["a"] += [float(i) for i in range(10_000)]  # sets it again
-        assert store.resident_bytes == counters(cgroup)["anon"] > 300_000
-        cgroup.write("memory.max", "1M")
-        store["a"].append(bytearray(2 * MIB))
-        with pytest.raises(MemoryError):
-            store.reweigh()
-        assert store.resident_bytes == counters(cgroup)["anon"] < MIB
-
-
-def test_growth_in_place_is_seen_by_reclaim(engine: EngineFactory) -> None:
-    z = engine()
-    cgroup = z.cgroup("/a")
-    with Store[str, Any](cgroup) as store:
-        store["a"] = []
-        store["a"].extend(float(i) for i in range(10_000))
-        evict(store)
-        assert store.resident_bytes == counters(cgroup)["anon"] == 0
-        assert store["a"][-1] == 9999.0
-        assert store.resident_bytes == counters(cgroup)["anon"] > 300_000
-
-
-def test_setting_the_same_object_again_charges_its_growth_only(engine: EngineFactory) -> None:
-    z = engine(swap=None)
-    cgroup = z.cgroup("/a")
-    cgroup.write("memory.max", "1M")
-    with Store[str, Any](cgroup) as store:
-        store["a"] = noise(600_000)
-        for _ in range(5):
-            store["a"] += noise(50_000)
-        assert len(store["a"]) == 850_000
-        assert store.resident_bytes == counters(cgroup)["anon"] < MIB
-        del store["a"][100:]
-        store["a"] = store["a"]
-        assert store.resident_bytes == counters(cgroup)["anon"] < 900_000
-
-
-def test_shared_data_is_charged_but_not_counted_as_freed(engine: EngineFactory) -> None:
-    z = engine()
-    cgroup = z.cgroup("/a")
-    with Store[str, Any](cgroup) as store:
-        data = bytes(noise(500_000))
-        store["a"] = [bytearray(3 * MIB), data]
-        assert store.resident_bytes > 3 * MIB + 500_000
-        evict(store)
-        assert store.stats()["packed_bytes"] < 3 * MIB + 1000
-        assert store["a"][1] == data
-        store["b"] = [data]
-        evict(store)
-        assert packed(store) == ["a"]
-
-
-def test_a_loaded_array_has_the_weight_it_had(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = np.arange(100_000)
-        weight = store.resident_bytes
-        for _ in range(3):
-            evict(store)
-            store["a"]
-            assert weight <= store.resident_bytes < weight + 1000
-            assert weight <= store.reweigh() < weight + 1000
-
-
-def test_a_large_array_is_loaded_into_the_memory_it_keeps(engine: EngineFactory) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = np.arange(100_000)
-        evict(store)
-        base = store["a"].base
-        while isinstance(base, np.ndarray):
-            base = base.base
-        assert isinstance(base, memoryview)
-        assert isinstance(base.obj, bytearray)
-        assert len(base.obj) == 800_000
-        assert store["a"].flags.writeable
-
-
 # Counters
 
 
@@ -649,7 +423,7 @@ def test_a_held_value_is_examined_once_and_not_at_every_reclaim(
         examined.append(1)
         return real(once, shared)
 
-    monkeypatch.setattr("uzswap.store.slots.examine", count)
+    monkeypatch.setattr("uzswap.store.eviction.examine", count)
     with Store[str, Any](engine().cgroup("/a"), shared="pin") as store:
         store["whole"] = held = [1.5]
         store["part"] = {"x": [[2.5]]}
@@ -681,31 +455,3 @@ def test_enodev_is_not_possible_while_a_store_is_there(engine: EngineFactory) ->
     with Store[str, Any](cgroup), pytest.raises(OSError, match="/a") as info:
         cgroup.remove()
     assert info.value.errno == errno.EBUSY
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: np.arange(2_000_000),
-        lambda: bytes(noise(16_000_000)),
-        lambda: noise(16_000_000),
-        lambda: {"a": np.arange(1_000_000), "b": [bytes(noise(8_000_000))]},
-    ],
-    ids=["array", "bytes", "bytearray", "both in a dict"],
-)
-def test_large_values_are_copied_once_each_way(engine: EngineFactory, make: Callable[[], Any]) -> None:
-    with Store[str, Any](engine().cgroup("/a")) as store:
-        store["a"] = make()
-        size = store.resident_bytes
-        tracemalloc.start()
-        try:
-            evict(store)
-            assert tracemalloc.get_traced_memory()[1] < size / 10  # straight from the value's memory
-            tracemalloc.reset_peak()
-            before, _ = tracemalloc.get_traced_memory()
-            value = store["a"]
-            assert tracemalloc.get_traced_memory()[1] - before < size * 1.1  # straight into the new value's
-        finally:
-            tracemalloc.stop()
-        assert store.where("a") == "resident"
-        assert type(value) is type(make())

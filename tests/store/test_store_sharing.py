@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.store.values import counters, evict
+from tests.store.values import Acting, counters, evict
 
 import uzswap
 from uzswap import Store
@@ -42,6 +43,52 @@ def test_a_shared_dict_of_settings_does_not_fill_a_limit(engine: EngineFactory) 
         for key in range(200):
             assert store[key]["settings"] is settings
             assert store[key]["data"][-1] == 999.0
+
+
+def test_settings_larger_than_what_refers_to_them_are_charged_once(engine: EngineFactory) -> None:
+    """A limit that holds two values with their settings holds any number of them."""
+    settings = {f"option {i}": [f"value {i}", i] for i in range(200)}
+    cgroup = engine().cgroup("/a")
+    cgroup.write("memory.max", "256K")
+    with Store[int, Any](cgroup) as store:
+        for key in range(200):
+            store[key] = {"settings": settings, "row": [key]}
+        evict(store)
+        store.check()
+        assert store.stats()["resident"] == 0
+        alone = store.resident_bytes
+        assert 8000 < alone < 60_000  # the settings, once
+        settings["option 0"].append("seen by all")
+        for key in range(200):
+            assert store[key]["settings"] is settings
+            assert store[key]["row"] == [key]
+        store.check()
+        evict(store)
+        store.check()
+        for key in range(100):
+            del store[key]
+        store[100] = "something else"
+        assert store.pop(101)["settings"] is settings
+        store.check()
+        store.clear()
+        store.check()
+        assert store.resident_bytes == cgroup.usage() == 0
+
+
+def test_what_frees_less_than_is_charged_for_its_parts_stays(engine: EngineFactory) -> None:
+    with Store[str, Any](engine().cgroup("/a")) as store:
+        part: list[Any] = []
+        store["a"] = [part]
+        part.extend([float(i)] for i in range(10_000))  # after it was weighed
+        evict(store)
+        assert store.where("a") == "resident"
+        assert store.stats()["referenced"] == 1
+        store.check()
+        store.reweigh()
+        evict(store)
+        assert store.where("a") == "zswap"
+        assert store["a"][0] is part
+        store.check()
 
 
 def test_copies_do_not_see_later_changes(engine: EngineFactory) -> None:
@@ -155,7 +202,7 @@ def test_an_array_of_the_engines_own_is_not_charged_a_second_time(engine: Engine
 
 
 def test_a_value_that_cannot_be_charged_anew_leaves_the_charge_as_it_was(engine: EngineFactory) -> None:
-    """Whatever ends the charge: no room, or what the handler of a signal raises out of it."""
+    """There is no room for what it weighs now."""
     cgroup = engine().cgroup("/a")
     with Store[int, Any](cgroup) as store:
         held = store[0] = [b"x" * 1000]
@@ -170,3 +217,39 @@ def test_a_value_that_cannot_be_charged_anew_leaves_the_charge_as_it_was(engine:
         cgroup.write("memory.max", "max")
         assert store.reweigh() > 100_000
         store.check()
+
+
+def test_a_handler_that_raises_out_of_charging_a_value_anew_leaves_the_charge_as_it_was(engine: EngineFactory) -> None:
+    """It runs when the reclaim ends that the charge has begun: a value that goes out for it has sent the signal."""
+
+    class Interrupt(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Interrupt
+
+    cgroup = engine().cgroup("/a")
+    frame = np.arange(1 << 14)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with Store[str, Any](cgroup) as store:
+            held = store["held"] = [frame[:10]]
+            store["goes"] = Acting(lambda: signal.raise_signal(signal.SIGUSR1))
+            current = cgroup.usage()
+            cgroup.write("memory.max", current + 4096)
+            held.extend((frame[10:], bytearray(8000)))
+            with pytest.raises(Interrupt):
+                store.reweigh()
+            assert store.where("goes") != "resident"
+            assert cgroup.usage() - counters(cgroup)["zswap"] == store.resident_bytes < current
+            store.check()
+            cgroup.write("memory.max", current - 4096)
+            with pytest.raises(MemoryError):
+                store.reweigh()
+            assert cgroup.usage() - counters(cgroup)["zswap"] == store.resident_bytes < current
+            store.check()
+            cgroup.write("memory.max", "max")
+            assert store.reweigh() > current - 4096
+            store.check()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

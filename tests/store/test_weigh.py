@@ -17,13 +17,17 @@ import uuid
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from uzswap.store.kinds import opaque
+from uzswap.store.kinds import opaque, sealed
+from uzswap.store.store import Store
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE, estimate, examine
+
+if TYPE_CHECKING:
+    from tests.conftest import EngineFactory
 
 #: Whether examine() has to ask objects for their __dict__, which makes it where it was not needed yet.
 LOOKING_MAKES_DICTS = sys.version_info >= (3, 13)
@@ -462,3 +466,20 @@ def test_classes_are_not_kept_alive() -> None:
     del Local
     gc.collect()
     assert gone() is None
+
+
+@sealed
+class Sealed:
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+
+
+def test_what_is_sealed_is_not_followed(engine: EngineFactory) -> None:
+    """Somebody holds what is in it, and it goes all the same; what comes back is a copy."""
+    held = [1, 2, 3]
+    group = engine().cgroup("/a")
+    with Store(group, shared="copy", sizeof=lambda value: 4096) as store:
+        store["x"] = Sealed(held)
+        assert store.evict("x") == 4096
+        assert store["x"].inner == held
+        assert store["x"].inner is not held

@@ -50,3 +50,8 @@ def counters(cgroup: MemCgroup) -> dict[str, int]:
     """``memory.stat``, and ``memory.current`` with it, to the byte."""
     stat = {key: int(value) for key, value in map(str.split, cgroup.read("memory.stat").splitlines())}
     return {**stat, "current": cgroup.usage()}
+
+
+def packed(store: Store[Any, Any]) -> list[Any]:
+    """The keys of what went out."""
+    return [key for key in store if store.where(key) != "resident"]

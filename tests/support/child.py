@@ -209,6 +209,7 @@ class NobodysChild(Child):
                     "PATH": os.defpath,
                     "PYTHONPATH": os.pathsep.join(names[entry] for entry in search),
                     "PYTHONDONTWRITEBYTECODE": "1",
+                    **{name: os.environ[name] for name in ("UZSWAP_SOAK",) if name in os.environ},
                     **env,
                 },
                 stdin=subprocess.PIPE,

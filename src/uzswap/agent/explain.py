@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from uzswap.agent.policies.policy import MEMORY
+from uzswap.agent.policies.policy import MEMORY, RECOMPRESS, ZSWAP
 from uzswap.agent.records import Record
 from uzswap.units import format_size
 
@@ -28,7 +28,7 @@ GATES: Final[dict[str, str]] = {
     "young": "nothing has been in zswap for {age:s} yet",
     "nothing compressed": "it has nothing in zswap",
     "warming up": "it has not been watched for long enough",
-    "no ages": "this tree tells no ages of pages, which the policy farmem needs: choose another one",
+    "no ages": "this tree tells no ages of pages in memory, which the policy farmem needs: choose twostage or refault",
     "swap full": "swap is as good as full",
     "budget": "the write budget is used up",
     "quiet hours": "these are quiet hours, in which nothing is written",
@@ -43,6 +43,7 @@ GATES: Final[dict[str, str]] = {
     "dry run": "this is a dry run",
 }
 
+_STAGES: Final = {MEMORY: "memory", ZSWAP: "writeback of zswap", RECOMPRESS: "compression again"}
 _WORDS: Final = {
     0: "all of it",
     errno.EAGAIN: "no more could go just now",
@@ -94,7 +95,7 @@ def explain(record: Record) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
     inputs = _Inputs({name: _Input(value) for name, value in record.inputs.items()})  # type: ignore[misc]
     gate = GATES.get(record.gate, record.gate).format_map(inputs)
-    what = "memory" if record.stage == MEMORY else "writeback of zswap"
+    what = _STAGES[record.stage]
     if not record.asked:
         again = f" ({record.count} times until {time.strftime('%H:%M:%S', time.localtime(record.until))})"
         return f"{when}  {what}: nothing, for {gate}{again if record.count > 1 else ''}"

@@ -1,6 +1,6 @@
 """The agent: looks after the cgroups of a tree, one round after another.
 
-What holds: nothing but ``memory.reclaim`` is ever written; the world is read anew in every round; a cgroup is known by
+What holds: nothing but requests is ever written; the world is read anew in every round; a cgroup is known by
 its inode, so another one of the same name begins anew; an error about one cgroup is that cgroup's alone; the root may
 go away and come back.
 """
@@ -13,19 +13,21 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 from uzswap.agent.budget import Budget
-from uzswap.agent.config import Config
+from uzswap.agent.config import Choice, Config
 from uzswap.agent.metrics import Metrics
-from uzswap.agent.observe import GONE, Reader
+from uzswap.agent.observe import GONE, Reader, Reading
 from uzswap.agent.policies import POLICIES
-from uzswap.agent.policies.policy import MEMORY, ZSWAP, Decision, Done, Observation, Policy
-from uzswap.agent.probes import probe
+from uzswap.agent.policies.policy import MEMORY, RECOMPRESS, ZSWAP, Decision, Done, Observation, Policy
+from uzswap.agent.probes import Abilities, probe
+from uzswap.agent.reads import InlineReads, Reads
 from uzswap.agent.records import Record, Records
-from uzswap.agent.requests import Finished, Request, Requests
+from uzswap.agent.requests import Finished, Request, Requests, file_of
 from uzswap.agent.tree import Machine, Tree
-from uzswap.client.root import PATIENCE
+from uzswap.client.root import PATIENCE, Root
 
 __all__ = ["Agent", "Clock", "SystemClock"]
 
@@ -43,12 +45,21 @@ _REST_ZSWAP: Final = 120.0
 _FRUIT: Final = 0.1
 #: requests in a row that have to bring nothing: the first may only use up a second chance (SPEC 6.5)
 _FRUITLESS: Final = 2
+#: stages that make memory free: while both rest a cgroup is not even looked at
+_MOVING: Final = (MEMORY, ZSWAP)
 #: gates that say that there is nothing, not that it must not be done
 _NOTHING_TO_DO: Final = frozenset(
     {"floor", "nothing compressed", "no source", "no swap", "writeback off", "no ages", "swap full", "not worth it"}
 )
-#: seconds from one look to the next at a cgroup of which there is nothing to be had
-_SLOWEST: Final = 60.0
+#: Neither a kernel nor an engine has them: DAMON's regions are those of a process or of the machine, and an engine's
+#: uzswap.writeback_age is of what is in its pool already, all cgroups together.
+_NO_AGES: Final = (
+    "farmem does nothing here: no uzswap.cold_age and no uzswap.promotion_age tell ages of pages in memory; "
+    "choose twostage, whose gate is what refaults cost, or refault where there is no PSI"
+)
+#: seconds from one look to the next at a cgroup of which there is nothing to be had: what stays in zswap has to be met
+#: twice, to take its second chance and to be compressed again, between the ages of 60 and 120 s
+_SLOWEST: Final = 30.0
 #: errnos after which a request counts as fruitless at once
 _HARD: Final = frozenset(
     {errno.EINTR, errno.ETIMEDOUT, errno.EINVAL, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC}
@@ -57,19 +68,19 @@ _HARD: Final = frozenset(
 _USUAL: Final = frozenset({0, errno.EAGAIN, errno.ENOENT, errno.ENODEV})
 
 
-class Clock:
+class Clock(Protocol):
     """Time as the agent knows it; a replay has its own."""
 
     def monotonic(self) -> float:
         """Return seconds of a clock that is never set."""
-        raise NotImplementedError
+        ...
 
     def wall(self) -> float:
         """Return seconds since the epoch."""
-        raise NotImplementedError
+        ...
 
 
-class SystemClock(Clock):
+class SystemClock:
     """The machine's."""
 
     def monotonic(self) -> float:
@@ -101,13 +112,21 @@ class _Watched:
     reader: Reader
     due: float
     done: list[Done] = field(default_factory=list)
-    #: waits for the request that is under way
-    waiting: Decision | None = None
-    #: bytes on the device at the last look
+    #: stage -> what waits for the request that is under way, with what its counter was
+    waiting: dict[int, tuple[Decision, int | None]] = field(default_factory=dict)
+    #: at the last look: bytes on the device that one compressed byte is; bytes there
+    expansion: float = 1.0
     disk: int | None = None
     #: how many ticks until it is looked at again: more while there is nothing that could be done
     slower: int = 1
-    stages: dict[int, _Stage] = field(default_factory=lambda: {MEMORY: _Stage(), ZSWAP: _Stage()})
+    stages: dict[int, _Stage] = field(default_factory=lambda: {stage: _Stage() for stage in (*_MOVING, RECOMPRESS)})
+
+
+class _World(NamedTuple):
+    """Who is there, and on what machine."""
+
+    cgroups: list[tuple[str, int]]
+    machine: Machine
 
 
 class Agent:
@@ -119,6 +138,8 @@ class Agent:
         Whose cgroups.
     requests
         Carries requests out.
+    reads
+        Carries reads out; by default in this thread, which one that hangs then holds up.
     say
         Told what an operator has to know, a line each; never the same one twice in a row.
     dry_run
@@ -133,6 +154,7 @@ class Agent:
         records: Records,
         budget: Budget,
         *,
+        reads: Reads | None = None,
         clock: Clock | None = None,
         say: Callable[[str], object] = _log.warning,
         dry_run: bool = False,
@@ -141,6 +163,7 @@ class Agent:
         self.metrics = Metrics()
         self._config = config
         self._requests = requests
+        self._reads: Reads = reads or InlineReads(tree.root)
         self._records = records
         self._budget = budget
         self._clock = clock or SystemClock()
@@ -151,8 +174,8 @@ class Agent:
         self._watched: dict[str, _Watched] = {}
         self._look_at = float("-inf")
         self._machine = Machine()
-        #: inode -> (cgroup, decision, seconds since the epoch, bytes taken from the budget)
-        self._under_way: dict[int, tuple[_Watched, Decision, float, int]] = {}
+        #: inode -> (cgroup, decision, bytes taken from the budget, bytes that one of a decision's is on the device)
+        self._under_way: dict[int, tuple[_Watched, Decision, int, float]] = {}
         self._reachable = True
 
     @property
@@ -169,10 +192,13 @@ class Agent:
             self._look(now)
         budget = self._budget.available(self._clock.wall())
         quiet = self._is_quiet()
-        for one in list(self._watched.values()):
-            if one.due <= now:
-                budget -= self._step(one, now, budget, quiet)
-                one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
+        due = [one for one in self._watched.values() if one.due <= now]
+        # Not even looked at while both stages rest: that is what a rest is for.
+        awake = [one for one in due if any(one.stages[stage].rests_until <= now for stage in _MOVING)]
+        for one, told in zip(awake, self._reads.all([partial(one.reader.read, now=now) for one in awake]), strict=True):
+            budget -= self._step(one, told, now, budget, quiet)
+        for one in due:
+            one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
         self._collect()
         self.metrics.watched, self.metrics.budget = len(self._watched), max(0, budget)
         self._records.flush(now)
@@ -185,6 +211,7 @@ class Agent:
         """Wait for what is under way, and keep what is known."""
         self._requests.close()
         self._collect()
+        self._reads.close()
         self._budget.keep()
         self._records.close()
         self.tree.root.close()
@@ -192,19 +219,18 @@ class Agent:
     # Who is looked after
 
     def _look(self, now: float) -> None:
-        try:
-            there = self.tree.find(self._config.agent.watch)
-            self._machine = self.tree.machine()
-        except OSError as error:
+        (world,) = self._reads.all([self._read_world])
+        if isinstance(world, OSError):
             if self._reachable:
-                self._say(f"{self.tree.name} cannot be read ({error.strerror}): it is looked for again")
+                self._say(f"{self.tree.name} cannot be read ({world.strerror}): it is looked for again")
             self._reachable = False
             return
         if not self._reachable:
             self._say(f"{self.tree.name} is there again")
         self._reachable = True
-        found = set()
-        for path, inode in there:
+        self._machine = world.machine
+        found, new = set(), []
+        for path, inode in world.cgroups:
             if self._config.ignores(path):
                 continue
             found.add(path)
@@ -212,32 +238,41 @@ class Agent:
             if before is None or before.inode != inode:
                 if before is not None:
                     self._forget(path)
-                self._meet(path, inode, now)
+                new.append((path, inode))
         for path in self._watched.keys() - found:
             self._forget(path)
+        choices = {path: self._config.of(path) for path, _ in new}
+        new = [(path, inode) for path, inode in new if choices[path][0].enabled]
+        probes = self._reads.all([partial(self._probe, path) for path, _ in new])
+        for (path, inode), abilities in zip(new, probes, strict=True):
+            if not isinstance(abilities, OSError):
+                self._meet(path, inode, *choices[path], abilities, now)
+            elif abilities.errno not in GONE:
+                self._say_once(f"probe {abilities.errno}", f"{path}: {abilities.strerror}")
 
-    def _meet(self, path: str, inode: int, now: float) -> None:
-        choice, settings = self._config.of(path)
-        if not choice.enabled:
-            return
-        cgroup = self.tree.cgroup(path)
-        try:
-            abilities = probe(self.tree, cgroup, self._machine)
-        except OSError as error:
-            if error.errno not in GONE:
-                self._say_once(f"probe {error.errno}", f"{path}: {error.strerror}")
-            return
-        for word, text in abilities.missing.items():
+    def _read_world(self, root: Root) -> _World:
+        tree = self.tree.through(root)
+        return _World(tree.find(self._config.agent.watch), tree.machine())
+
+    def _probe(self, path: str, root: Root) -> Abilities:
+        tree = self.tree.through(root)
+        return probe(tree, tree.cgroup(path), self._machine)
+
+    def _meet(self, path: str, inode: int, choice: Choice, settings: Any, abilities: Abilities, now: float) -> None:
+        policy = POLICIES[choice.policy]
+        missing = dict(abilities.missing)
+        if "cpu" not in policy.WANTS:
+            missing.pop("cpu", None)
+        if "ages" in policy.WANTS and not abilities.ages:
+            missing["ages"] = _NO_AGES
+        for word, text in missing.items():
             self._say_once(word, f"{path}: {text}")
         if not abilities.reclaim:
-            self._watched.pop(path, None)
             return
-        policy = POLICIES[choice.policy]
         # Each at its own moment: many at once would be a peak.
         due = now + random.Random(inode).random() * min(settings.tick, _LOOK) / 2
-        self._watched[path] = _Watched(
-            path, inode, choice.policy, policy, settings, policy.State(), Reader(cgroup, abilities, policy.WANTS), due
-        )
+        reader = Reader(self.tree.cgroup(path).path, abilities, policy.WANTS)
+        self._watched[path] = _Watched(path, inode, choice.policy, policy, settings, policy.State(), reader, due)
 
     def _forget(self, path: str) -> None:
         self._watched.pop(path, None)
@@ -257,22 +292,19 @@ class Agent:
 
     # One cgroup
 
-    def _step(self, one: _Watched, now: float, budget: int, quiet: bool) -> int:
-        """Look at a cgroup and do what its policy decides; returns bytes taken from the budget."""
+    def _step(self, one: _Watched, told: Reading | OSError, now: float, budget: int, quiet: bool) -> int:
+        """Do what a cgroup's policy decides from what its files told; returns bytes taken from the budget."""
         stages = one.stages
-        if all(stage.rests_until > now for stage in stages.values()):
-            return 0  # not even looked at: that is what a rest is for
-        try:
-            seen = one.reader.observe(now, self._machine, max(0, budget), quiet, tuple(one.done))
-            one.state, decisions = one.policy.step(one.settings, one.state, seen)
-        except OSError as error:
-            if error.errno in GONE:
+        if isinstance(told, OSError):
+            if told.errno in GONE:
                 self._forget(one.path)
             else:
-                self._say_once(f"read {error.errno}", f"{one.path}: {error.strerror}: it is left alone meanwhile")
+                self._say_once(f"read {told.errno}", f"{one.path}: {told.strerror}: it is left alone meanwhile")
                 self._rest(stages[MEMORY], now)
                 stages[ZSWAP].rests_until = stages[MEMORY].rests_until
             return 0
+        seen = one.reader.observation(told, now, self._machine, max(0, budget), quiet, tuple(one.done))
+        one.state, decisions = one.policy.step(one.settings, one.state, seen)
         one.done.clear()
         self._show(one, seen)
         taken = 0
@@ -280,22 +312,25 @@ class Agent:
             taken = max(0, seen.disk - (seen.disk if one.disk is None else one.disk))
             if taken:
                 self._budget.take(taken, self._clock.wall())
-        one.disk = seen.disk
+        one.disk, one.expansion = seen.disk, seen.expansion
         if all(
             stages[decision.stage].rests_until > now or (not decision.nbytes and decision.gate in _NOTHING_TO_DO)
             for decision in decisions
         ):
             one.slower = min(2 * one.slower, max(1, int(_SLOWEST / one.settings.tick)))
-        elif not any(stage.fruitless for stage in stages.values()):
+        elif not any(stages[stage].fruitless for stage in _MOVING):
             one.slower = 1
         for decision in decisions:
             if decision.penalty:
-                self._budget.take(decision.penalty, self._clock.wall())
-                taken += decision.penalty
-            taken += self._act(one, decision, now)
+                penalty = int(decision.penalty * seen.expansion)
+                self._budget.take(penalty, self._clock.wall())
+                taken += penalty
+            # Over a lowered limit it is another counter, which is read when it is lowered.
+            before = None if decision.by_limit else {MEMORY: seen.reclaimed, ZSWAP: seen.written}.get(decision.stage, 0)
+            taken += self._act(one, decision, before, now)
         return taken
 
-    def _act(self, one: _Watched, decision: Decision, now: float) -> int:
+    def _act(self, one: _Watched, decision: Decision, before: int | None, now: float) -> int:
         if not decision.nbytes:
             self._record(one, decision, Done(decision.stage, 0, 0))
             return 0
@@ -312,17 +347,16 @@ class Agent:
                 self._say_once("hung", f"{one.path}: a request does not even end when it is interrupted")
                 self._rest(one.stages[decision.stage], now)
             elif self._under_way[one.inode][1].stage != decision.stage:
-                one.waiting = decision
+                one.waiting[decision.stage] = decision, before
                 return 0
             self._record(one, _nothing(decision, gate), Done(decision.stage, 0, 0))
             return 0
-        taken = decision.nbytes if decision.stage == ZSWAP else 0
-        wall = self._clock.wall()
+        taken = int(decision.nbytes * one.expansion) if decision.stage == ZSWAP else 0
         if taken:
-            self._budget.take(taken, wall)
-        self._under_way[one.inode] = (one, decision, wall, taken)
+            self._budget.take(taken, self._clock.wall())
+        self._under_way[one.inode] = (one, decision, taken, one.expansion)
         try:
-            self._requests.start(Request(one.inode, one.path, decision))
+            self._requests.start(Request(one.inode, one.path, decision, before))
         except OSError as error:
             del self._under_way[one.inode]
             self._budget.give_back(taken)
@@ -337,29 +371,33 @@ class Agent:
             self._finish(finished)
 
     def _finish(self, finished: Finished) -> None:
-        one, decision, _, taken = self._under_way.pop(finished.request.inode)
+        one, decision, taken, expansion = self._under_way.pop(finished.request.inode)
         done = finished.done
-        if taken > done.done:
-            self._budget.give_back(taken - done.done)
+        written = int(done.done * expansion)
+        if taken > written:
+            self._budget.give_back(taken - written)
         elif taken:
-            self._budget.take(done.done - taken, self._clock.wall())
+            self._budget.take(written - taken, self._clock.wall())
         one.done.append(done)
         self._record(one, decision, done)
         if done.errno not in _USUAL:
             name = errno.errorcode.get(done.errno, str(done.errno))
-            self._say_once(name, f"{one.path}: memory.reclaim gave {name}: it rests a while")
+            self._say_once(name, f"{one.path}: {file_of(decision)} gave {name}: it rests a while")
         self._judge(one.stages[done.stage], done)
-        waiting, one.waiting = one.waiting, None
-        if waiting is not None and self._watched.get(one.path) is one:
-            self._act(one, waiting, self._clock.monotonic())
+        waiting, one.waiting = one.waiting, {}
+        if self._watched.get(one.path) is one:
+            for decision, before in waiting.values():
+                self._act(one, decision, before, self._clock.monotonic())
 
     def _judge(self, stage: _Stage, done: Done) -> None:
         if done.done > done.asked * _FRUIT:
             stage.rest, stage.fruitless = 0.0, 0
             return
+        if done.stage == RECOMPRESS and done.errno not in _HARD:
+            return  # all of it is young, or has been done: what is tried again before it is written is not fruitless
         stage.fruitless += 1
         if stage.fruitless >= _FRUITLESS or done.errno in _HARD:
-            self._rest(stage, self._clock.monotonic(), _REST_ZSWAP if done.stage == ZSWAP else None)
+            self._rest(stage, self._clock.monotonic(), None if done.stage == MEMORY else _REST_ZSWAP)
 
     def _rest(self, stage: _Stage, now: float, most: float | None = None) -> None:
         """Let a stage rest, twice as long as the last time."""

@@ -7,12 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from uzswap.agent.policies.policy import MEMORY, RECOMPRESS, ZSWAP
+
 if TYPE_CHECKING:
     from uzswap.agent.records import Record
 
 __all__ = ["Metrics"]
 
-_NAMES: Final = {1: "memory", 2: "zswap"}
+_NAMES: Final = {MEMORY: "memory", ZSWAP: "zswap", RECOMPRESS: "recompress"}
 
 
 class Metrics:

@@ -17,7 +17,8 @@ def notify(text: str, environment: Mapping[str, str] = os.environ) -> bool:
         return False
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
         to.connect("\0" + where[1:] if where.startswith("@") else where)
-        to.send(text.encode())
+        # A manager that does not listen holds up nobody: the next beat comes soon.
+        to.send(text.encode(), socket.MSG_DONTWAIT)
         return True
     return False
 

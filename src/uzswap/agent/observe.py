@@ -9,15 +9,30 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from uzswap.agent.policies.policy import Done, Histogram, Observation, Stall
+from uzswap.agent.policies.policy import PAGE, Done, Histogram, Observation, Stall
 from uzswap.agent.probes import Abilities
 from uzswap.agent.tree import Machine
-from uzswap.client.root import Cgroup
+from uzswap.client.root import Root
 
-__all__ = ["GONE", "Reader", "histogram_of", "numbers", "stall_of"]
+__all__ = [
+    "GONE",
+    "STOLEN",
+    "WRITTEN",
+    "Reader",
+    "Reading",
+    "histogram_of",
+    "number_of",
+    "numbers",
+    "reclaimed_of",
+    "stall_of",
+    "written_of",
+]
 
+#: keys of memory.stat that tell what a stage did: pages, from 6.13 on; compressed bytes
+STOLEN: Final = "pgsteal_proactive"
+WRITTEN: Final = "zswpwb_proactive_b"
 #: seconds after which memory.min and memory.swap.max are read again: what sets them does so at start-up
 _SELDOM: Final = 60.0
 
@@ -32,18 +47,27 @@ def numbers(text: str) -> dict[str, str]:
     return dict(zip(words[::2], words[1::2], strict=False))
 
 
+def number_of(text: str, key: str) -> int | None:
+    """Return one number of ``key value`` lines, not the first; None without it.
+
+    >>> number_of("anon 4096\\nzswap 10\\n", "zswap"), number_of("anon 4096\\nzswap 10\\n", "swap")
+    (10, None)
+    """
+    at = text.find(f"\n{key} ")
+    return None if at < 0 else int(text[at + len(key) + 2 : text.find("\n", at + 1)])
+
+
 def stall_of(text: str | None) -> Stall | None:
     """Return the ``some`` line of a pressure file.
 
     >>> stall_of("some avg10=0.10 avg60=0.02 avg300=0.00 total=1234\\n")
     Stall(avg10=0.1, avg60=0.02, total=1234)
     """
-    for line in (text or "").splitlines():
-        state, _, pairs = line.partition(" ")
-        if state == "some":
-            found = dict(pair.split("=", 1) for pair in pairs.split())
-            return Stall(float(found["avg10"]), float(found["avg60"]), int(found["total"]))
-    return None
+    words = (text or "").split(None, 5)
+    if len(words) < 5 or words[0] != "some":
+        return None
+    found = dict([word.split("=", 1) for word in words[1:5]])
+    return Stall(float(found["avg10"]), float(found["avg60"]), int(found["total"]))
 
 
 def histogram_of(text: str | None) -> Histogram | None:
@@ -54,20 +78,38 @@ def histogram_of(text: str | None) -> Histogram | None:
     return Histogram(tuple(age for age, _ in pairs), tuple(count for _, count in pairs))
 
 
+class Reading(NamedTuple):
+    """The texts of a cgroup's files at one time; None are those that it does not have, or nobody wants."""
+
+    stat: str
+    current: str | None
+    swap: str | None
+    memory_pressure: str | None
+    io_pressure: str | None
+    cpu: str | None
+    cold: str | None
+    promoted: str | None
+
+
 @dataclass(slots=True)
 class Reader:
-    """Reads one cgroup, again and again."""
+    """Reads one cgroup, again and again.
 
-    cgroup: Cgroup
+    :meth:`read` may wait for the file system, and is for any thread, one at a time; :meth:`observation` waits for
+    nobody.
+    """
+
+    #: of the cgroup
+    directory: str
     abilities: Abilities
-    #: what is read for this policy alone, where there is any: "ages", "cpu"
+    #: what is read for this policy alone, where there is any: "memory.pressure", "io.pressure", "cpu", "ages"
     wants: frozenset[str] = frozenset()
     _seldom_at: float = float("-inf")
     _minimum: int = 0
     _swap_max: int | None = None
     _writeback: bool = True
 
-    def observe(self, now: float, machine: Machine, budget: int, quiet: bool, done: tuple[Done, ...]) -> Observation:
+    def read(self, root: Root, now: float) -> Reading:
         """Read the files.
 
         Raises
@@ -75,72 +117,94 @@ class Reader:
         OSError
             ENOENT or ENODEV the cgroup is gone.
         """
-        read = self._read
-        stat = numbers(self.cgroup.read("memory.stat"))
-
-        def value(*keys: str) -> int:
-            return sum([int(stat.get(key, 0)) for key in keys])
-
+        stat = root.read(f"{self.directory}/memory.stat")
         if now - self._seldom_at >= _SELDOM:
-            self._read_seldom(now)
-        can = self.abilities
-        current = read("memory.current")
-        swap = read("memory.swap.current") if "uzswap.disk" not in stat else None
-        anon_lru = value("inactive_anon", "active_anon")
-        zswap, zswapped = value("zswap"), value("zswapped")
-        zswpin = value("zswpin")
-        faults = value("pgmajfault")
-        room = self._room(machine, int(swap or 0), zswap)
+            self._read_seldom(root, now)
+        can, wants = self.abilities, self.wants
+
+        def if_wanted(word: str, there: bool, file: str) -> str | None:
+            return self._read(root, file) if there and word in wants else None
+
+        return Reading(
+            stat,
+            None if can.engine else self._read(root, "memory.current"),
+            None if can.engine else self._read(root, "memory.swap.current"),
+            if_wanted("memory.pressure", can.memory_pressure, "memory.pressure"),
+            if_wanted("io.pressure", can.io_pressure, "io.pressure"),
+            if_wanted("cpu", can.cpu, "cpu.stat"),
+            if_wanted("ages", can.ages, "uzswap.cold_age"),
+            if_wanted("ages", can.ages, "uzswap.promotion_age"),
+        )
+
+    def observation(
+        self, told: Reading, now: float, machine: Machine, budget: int, quiet: bool, done: tuple[Done, ...]
+    ) -> Observation:
+        """Return what the files say."""
+        stat = numbers(told.stat)
+
+        def value(key: str) -> int:
+            return int(stat.get(key, 0))
+
+        swap = int(told.swap or 0)
+        anon, inactive_anon, inactive_file = value("anon"), value("inactive_anon"), value("inactive_file")
+        zswap, zswapped, zswpin = value("zswap"), value("zswapped"), value("zswpin")
+        resident, faults = anon + value("file"), value("pgmajfault")
+        expansion = max(1.0, zswapped / zswap) if zswap and not self.abilities.engine else 1.0
+        room = self._room(machine, swap, zswap)
         if not machine.zswap:
             room = min(room, budget)  # stage one writes to the device itself
-        resident = value("anon", "file")
         return Observation(
             time=now,
-            current=int(current) if current else resident + zswap + value("kernel"),
+            # An engine's is in memory.stat, to the page; a kernel's root has none.  zswap is kernel memory in both.
+            current=int(told.current) if told.current else _in_pages(resident + value("kernel")),
             resident=resident,
-            inactive=value("inactive_anon", "inactive_file"),
-            reclaimable=value("inactive_file", "active_file") + min(room, anon_lru),
+            inactive=inactive_anon + inactive_file,
+            reclaimable=inactive_file + value("active_file") + min(room, inactive_anon + value("active_anon")),
             minimum=self._minimum,
             zswap=zswap,
             zswapped=zswapped,
-            disk=value("uzswap.disk") if "uzswap.disk" in stat else max(0, int(swap or 0) - zswapped),
-            memory_stall=stall_of(read("memory.pressure")) if can.memory_pressure else None,
-            io_stall=stall_of(read("io.pressure")) if can.io_pressure else None,
+            disk=value("uzswap.disk") if "uzswap.disk" in stat else max(0, swap - zswapped),
+            memory_stall=stall_of(told.memory_pressure),
+            io_stall=stall_of(told.io_pressure),
             refaults=_came_back(stat),
-            stolen=value("pgsteal") if "pgsteal" in stat else value("pgsteal_kswapd", "pgsteal_direct"),
-            scanned=value("pgscan") if "pgscan" in stat else value("pgscan_kswapd", "pgscan_direct"),
+            stolen=value("pgsteal") if "pgsteal" in stat else value("pgsteal_kswapd") + value("pgsteal_direct"),
+            scanned=value("pgscan") if "pgscan" in stat else value("pgscan_kswapd") + value("pgscan_direct"),
             zswpin=zswpin,
             zswpout=value("zswpout"),
             # Before 6.13 memory.stat has no pswpin: a major fault that zswap did not serve was a read.
             diskin=value("pswpin") if "pswpin" in stat else max(0, faults - zswpin),
             zswpwb=value("zswpwb"),
             faults=faults,
-            cpu=_cpu(read("cpu.stat")) if "cpu" in self.wants and can.cpu else None,
+            reclaimed=reclaimed_of(stat),
+            written=written_of(stat),
+            cpu=_cpu(told.cpu),
             ram=machine.ram,
             pool=min(1.0, machine.pool / machine.pool_max) if machine.pool and machine.pool_max else 0.0,
             swap=1 - machine.swap_free / machine.swap_total if machine.swap_total else 0.0,
             unwritable=self._unwritable(quiet, machine),
-            takes_age=can.min_age,
-            budget=budget,
-            cold=histogram_of(read("uzswap.cold_age")) if "ages" in self.wants and can.ages else None,
-            promoted=histogram_of(read("uzswap.promotion_age")) if "ages" in self.wants and can.ages else None,
+            takes_age=self.abilities.min_age,
+            takes_recompress=self.abilities.recompress,
+            budget=int(budget / expansion),
+            expansion=expansion,
+            cold=histogram_of(told.cold),
+            promoted=histogram_of(told.promoted),
             done=done,
         )
 
-    def _read(self, file: str) -> str | None:
+    def _read(self, root: Root, file: str) -> str | None:
         """Return the text of a file, None without it: that the cgroup is there memory.stat has shown."""
         try:
-            return self.cgroup.root.read(f"{self.cgroup.path}/{file}")
+            return root.read(f"{self.directory}/{file}")
         except OSError as error:
             if error.errno in _NOT_HAD:
                 return None
             raise
 
-    def _read_seldom(self, now: float) -> None:
+    def _read_seldom(self, root: Root, now: float) -> None:
         self._seldom_at = now
-        self._minimum = _limit(self._read("memory.min")) or 0
-        self._swap_max = _limit(self._read("memory.swap.max"))
-        self._writeback = (self._read("memory.zswap.writeback") or "1").strip() != "0"
+        self._minimum = _limit(self._read(root, "memory.min")) or 0
+        self._swap_max = _limit(self._read(root, "memory.swap.max"))
+        self._writeback = (self._read(root, "memory.zswap.writeback") or "1").strip() != "0"
 
     def _room(self, machine: Machine, used: int, zswap: int) -> int:
         """Return how much more anonymous memory has room in swap; an engine takes it at writeback only."""
@@ -159,6 +223,23 @@ class Reader:
         if machine.swap_free <= machine.swap_total // 100:
             return "swap full"
         return "quiet hours" if quiet else ""
+
+
+def reclaimed_of(stat: Mapping[str, str]) -> int:
+    """Return bytes that requests for memory have taken, ever; on a kernel that does not count them, before 6.13, what
+    makes the same difference."""
+    if STOLEN in stat:
+        return int(stat[STOLEN]) * PAGE
+    return -int(stat.get("anon", 0)) - int(stat.get("file", 0))
+
+
+def written_of(stat: Mapping[str, str]) -> int:
+    """Return compressed bytes that requests have had written to the device, ever."""
+    return int(stat.get(WRITTEN, 0))
+
+
+def _in_pages(nbytes: int) -> int:
+    return -(-nbytes // PAGE) * PAGE
 
 
 def _limit(text: str | None) -> int | None:

@@ -24,6 +24,7 @@ class Abilities:
     reclaim: bool = False
     source_zswap: bool = False
     min_age: bool = False
+    recompress: bool = False
     memory_pressure: bool = False
     io_pressure: bool = False
     cpu: bool = False
@@ -66,6 +67,7 @@ def probe(tree: Tree, cgroup: Cgroup, machine: Machine) -> Abilities:
         reclaim=reclaim,
         source_zswap=source,
         min_age=min_age,
+        recompress="uzswap.recompress" in names,
         memory_pressure=memory_pressure,
         io_pressure=stalls(cgroup, "io.pressure"),
         cpu="cpu.stat" in names,

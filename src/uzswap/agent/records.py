@@ -24,6 +24,8 @@ __all__ = ["FILE", "Record", "Records", "read_records", "read_status"]
 FILE: Final = "decisions.sqlite"
 #: seconds of decisions that a kill loses
 _FLUSH: Final = 5.0
+#: seconds from one look of `uzswap agent status` at a cgroup to the next: it is a row for each
+_SHOW: Final = 30.0
 #: rows kept while the file cannot be written
 _IN_MEMORY: Final = 1000
 _PAGE: Final = 4096
@@ -92,7 +94,9 @@ class Records:
         self._flushed = float("-inf")
         #: not yet in the file
         self._waiting: deque[Record] = deque(maxlen=_IN_MEMORY)
-        self._status: dict[str, tuple[int, float, str]] = {}
+        #: inode, time and what is shown; None is gone
+        self._status: dict[str, tuple[int, float, dict[str, object]] | None] = {}
+        self._shown = float("-inf")
         #: (cgroup, stage) -> the last one, while it can count another
         self._last: dict[tuple[str, int], tuple[Record, int | None]] = {}
         #: those of the last that are in the file and have counted since
@@ -113,12 +117,13 @@ class Records:
 
     def show(self, cgroup: str, inode: int, when: float, inputs: dict[str, object]) -> None:
         """Have ``uzswap agent status`` know a cgroup as it is."""
-        self._status[cgroup] = (inode, when, json.dumps(inputs))
+        self._status[cgroup] = (inode, when, inputs)
 
     def forget(self, cgroup: str) -> None:
         """Have it not show a cgroup any more."""
         self._last = {key: value for key, value in self._last.items() if key[0] != cgroup}
-        self._status[cgroup] = (0, 0.0, "")
+        self._status[cgroup] = None
+        self._shown = float("-inf")
 
     def recent(self) -> list[Record]:
         """Return what is not in the file."""
@@ -129,8 +134,9 @@ class Records:
         if self._path is None or (now - self._flushed < _FLUSH and not force):
             return
         self._flushed = now
+        show = force or now - self._shown >= _SHOW
         try:
-            self._write()
+            self._write(show=show)
         except (sqlite3.Error, OSError) as error:
             self._close()
             if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
@@ -144,6 +150,8 @@ class Records:
             if self._failing:
                 self._say(f"decisions are written to {self._path} again")
             self._failing = False
+            if show:
+                self._shown = now
 
     def close(self) -> None:
         """Write the rest."""
@@ -172,28 +180,29 @@ class Records:
             raise
         return db
 
-    def _write(self) -> None:
+    def _write(self, *, show: bool) -> None:
         if self._db is None:
             self._db = self._open()
         db = self._db
-        places = ", ".join("?" * 13)
+        places = ", ".join("?" * 14)
         db.execute("BEGIN IMMEDIATE")
         try:
-            numbered = []
-            for record in self._waiting:
-                row = db.execute(f"INSERT INTO decisions ({_COLUMNS}) VALUES ({places})", record.row())
-                numbered.append((record, row.lastrowid or 0))
-            for number, record in self._counted.items():
-                db.execute(
-                    "UPDATE decisions SET until = ?, count = ?, inputs = ? WHERE id = ?",
-                    (record.until, record.count, json.dumps(record.inputs), number),
-                )
-            for cgroup, (inode, when, text) in self._status.items():
-                if inode:
-                    db.execute("INSERT OR REPLACE INTO status VALUES (?, ?, ?, ?)", (cgroup, inode, when, text))
-                else:
-                    db.execute("DELETE FROM status WHERE cgroup = ?", (cgroup,))
-            db.execute("DELETE FROM decisions WHERE id <= (SELECT MAX(id) FROM decisions) - ?", (self._rows,))
+            (last,) = db.execute("SELECT IFNULL(MAX(id), 0) FROM decisions").fetchone()
+            numbered = list(enumerate(self._waiting, last + 1))
+            db.executemany(
+                f"INSERT INTO decisions (id, {_COLUMNS}) VALUES ({places})",
+                ((number, *record.row()) for number, record in numbered),
+            )
+            db.executemany(
+                "UPDATE decisions SET until = ?, count = ?, inputs = ? WHERE id = ?",
+                (
+                    (record.until, record.count, json.dumps(record.inputs), number)
+                    for number, record in self._counted.items()
+                ),
+            )
+            if show:
+                self._write_status(db)
+            db.execute("DELETE FROM decisions WHERE id <= ?", (last + len(numbered) - self._rows,))
             db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -203,11 +212,21 @@ class Records:
             raise
         self._waiting.clear()
         self._counted.clear()
-        self._status.clear()
-        for record, number in numbered:
+        if show:
+            self._status.clear()
+        for number, record in numbered:
             key = (record.cgroup, record.stage)
             if key in self._last and self._last[key][0] is record:
                 self._last[key] = (record, number)
+
+    def _write_status(self, db: sqlite3.Connection) -> None:
+        shown = [(cgroup, *row) for cgroup, row in self._status.items() if row is not None]
+        db.executemany(
+            "INSERT OR REPLACE INTO status VALUES (?, ?, ?, ?)",
+            ((cgroup, inode, when, json.dumps(inputs)) for cgroup, inode, when, inputs in shown),
+        )
+        gone = [(cgroup,) for cgroup, row in self._status.items() if row is None]
+        db.executemany("DELETE FROM status WHERE cgroup = ?", gone)
 
     def _make_room(self, db: sqlite3.Connection) -> bool:
         """Drop the older half if it is the bound in bytes that was met; whether it was.  The rest is for next time."""

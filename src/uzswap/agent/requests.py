@@ -1,27 +1,28 @@
 """Requests to memory.reclaim: at most one under way for each cgroup, each with a deadline, none waiting for another.
 
-Each has a thread of its own, so that one that hangs holds up nobody.  One that takes longer than its deadline is
-interrupted by the root (EINTR); one that does not even end then is left alone, and its cgroup with it, until it ends.
+They are made by threads, and one that hangs holds up nobody.  One that takes longer than its deadline is interrupted by
+the root (EINTR); one that does not even end then is left alone, and its cgroup with it, until it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from uzswap.agent.lowered import Lowered
-from uzswap.agent.observe import numbers
-from uzswap.agent.policies.policy import MEMORY, PAGE, Decision, Done
+from uzswap.agent.observe import STOLEN, WRITTEN, number_of, numbers, reclaimed_of
+from uzswap.agent.policies.policy import MEMORY, PAGE, RECOMPRESS, ZSWAP, Decision, Done
 from uzswap.agent.tree import Tree
 from uzswap.client.root import PATIENCE, Root
 from uzswap.threads import start_thread
 
-__all__ = ["Finished", "InlineRequests", "Request", "Requests", "ThreadedRequests", "carry_out", "text_of"]
+__all__ = ["Finished", "InlineRequests", "Request", "Requests", "ThreadedRequests", "carry_out", "file_of", "text_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Request:
     inode: int
     path: str
     decision: Decision
+    #: what its counter was when it was decided; None: not known
+    before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +73,54 @@ class Requests(Protocol):
 
 
 def text_of(decision: Decision) -> str:
-    """Return what is written to memory.reclaim.
+    """Return what is written to the file of :func:`file_of`.
 
     >>> text_of(Decision(1, 4096, "open")), text_of(Decision(2, 100, "open", min_age=120))
     ('4096', '100 source=zswap min_age=120')
+    >>> text_of(Decision(3, 4096, "open", min_age=60, codec="zstd"))
+    '4096 codec=zstd min_age=60'
     """
-    if decision.stage == MEMORY:
-        return f"{decision.nbytes}"
+    key = {MEMORY: "", ZSWAP: " source=zswap", RECOMPRESS: f" codec={decision.codec}"}[decision.stage]
     age = "" if decision.min_age is None else f" min_age={decision.min_age}"
-    return f"{decision.nbytes} source=zswap{age}"
+    return f"{decision.nbytes}{key}{age}"
 
 
-#: keys of memory.stat that tell what a stage did
-_WRITTEN: Final = "zswpwb_proactive_b"
-_STOLEN: Final = "pgsteal_proactive"
+def file_of(decision: Decision) -> str:
+    """Return the control file of a request."""
+    return "uzswap.recompress" if decision.stage == RECOMPRESS else "memory.reclaim"
 
 
 def carry_out(
-    root: Root, directory: str, decision: Decision, within: float | None, lowered: Lowered | None = None
+    root: Root,
+    directory: str,
+    decision: Decision,
+    within: float | None,
+    lowered: Lowered | None = None,
+    before: int | None = None,
 ) -> Done:
-    """Make one request, and return what came of it, by the counters: EAGAIN is success in part."""
+    """Make one request, and return what came of it, by the counters: EAGAIN is success in part.
+
+    Parameters
+    ----------
+    before
+        What the counter was, from the observation that was decided by; None reads it.
+    """
     began = time.monotonic()
-    number, before, after = 0, None, None
+    number, after = 0, None
     try:
-        before = _amount(root, directory, decision)
+        if decision.stage == RECOMPRESS:
+            before = 0  # its file tells of the last request alone
+        elif before is None:
+            before = _amount(root, directory, decision)
         if not decision.by_limit:
-            root.write(f"{directory}/memory.reclaim", text_of(decision).encode(), within=within)
+            root.write(f"{directory}/{file_of(decision)}", text_of(decision).encode(), within=within)
         elif lowered is not None:
             _push_out(root, directory, decision, within, lowered)
     except OSError as error:
         number = error.errno or errno.EIO
-    if before is not None:
+        if decision.stage == RECOMPRESS and number == errno.ENOENT and _is_there(root, directory):
+            number = errno.EINVAL  # it is the codec that there is not
+    if before is not None and (decision.stage != RECOMPRESS or number in _BEGUN):
         try:
             after = _amount(root, directory, decision)
         except OSError as error:  # gone
@@ -120,21 +140,48 @@ def _push_out(root: Root, directory: str, decision: Decision, within: float | No
         root.write(f"{directory}/memory.reclaim", f"{decision.nbytes}".encode(), within=within)
 
 
+def _is_there(root: Root, directory: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(root.inode(directory))
+    return False
+
+
+#: errnos of requests that may have done something
+_BEGUN: Final = (0, errno.EINTR, errno.ENOMEM)
+
+
 def _amount(root: Root, directory: str, decision: Decision) -> int:
     """Return bytes: what a stage did ever, or for a kernel that does not count it, what makes the same difference."""
-    stat = numbers(root.read(f"{directory}/memory.stat"))
+    if decision.stage == RECOMPRESS:  # of the last request
+        return int(numbers(root.read(f"{directory}/uzswap.recompress"))["taken"])
+    text = root.read(f"{directory}/memory.stat")
+    if decision.stage == ZSWAP and not decision.by_limit:
+        return number_of(text, WRITTEN) or 0
+    if decision.stage == MEMORY and (pages := number_of(text, STOLEN)) is not None:
+        return pages * PAGE
+    stat = numbers(text)
     if decision.by_limit:
+        # On the device is what was pushed out, and what was refused while others still had their second chance.
         held, was = int(stat.get("zswap", 0)), int(stat.get("zswapped", 0))
-        return int(int(stat.get("zswpwb", 0)) * PAGE * (held / was if was else 1.0))
-    if decision.stage != MEMORY:
-        return int(stat.get(_WRITTEN, 0))
-    if _STOLEN in stat:  # 6.13 and later
-        return int(stat[_STOLEN]) * PAGE
-    return -int(stat.get("anon", 0)) - int(stat.get("file", 0))
+        on_device = int(root.read(f"{directory}/memory.swap.current")) - was
+        return int(on_device * (held / was if was else 1.0))
+    return reclaimed_of(stat)
+
+
+class _Worker:
+    """A thread that carries out requests, one after the other."""
+
+    def __init__(self) -> None:
+        #: since when it has been at one, monotonic seconds; None while it waits for one
+        self.since: float | None = None
 
 
 class ThreadedRequests:
-    """A thread for each request.  Closing it waits for none of them."""
+    """A few threads, and another one for each that does not come back: one that hangs holds up nobody.
+
+    Reclaim is work: hundreds of requests at once would be a peak, so there are ``at_once`` threads, and those that are
+    overdue do not count.  Closing it waits for none of these.
+    """
 
     def __init__(
         self,
@@ -150,62 +197,98 @@ class ThreadedRequests:
         self._wake = wake
         self._root = root
         self._lowered = lowered
-        self._slots = threading.BoundedSemaphore(max(1, at_once))
-        self._lock = threading.Lock()
+        self._at_once = max(1, at_once)
+        self._changed = threading.Condition()
+        #: inode -> since when it has been under way, or has waited for its turn
         self._under_way: dict[int, float] = {}
-        self._ended: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._waiting: deque[Request] = deque()
+        self._workers: set[_Worker] = set()
+        self._ended: list[Finished] = []
+        self._closed = False
 
     def busy(self, inode: int) -> float | None:
-        with self._lock:
+        with self._changed:
             began = self._under_way.get(inode)
         return None if began is None else time.monotonic() - began
 
     def start(self, request: Request) -> None:
-        with self._lock:
+        with self._changed:
             if request.inode in self._under_way:
                 raise OSError(errno.EBUSY, "a request is under way", request.path)
             self._under_way[request.inode] = time.monotonic()
-        try:
-            start_thread("uzswap-request", self._run, request)
-        except OSError:
-            with self._lock:
-                del self._under_way[request.inode]
-            raise
+            self._waiting.append(request)
+            try:
+                self._provide()
+            except OSError:
+                if not self._workers:  # nobody would ever take it
+                    self._waiting.pop()
+                    del self._under_way[request.inode]
+                    raise
+            self._changed.notify()
 
-    def _run(self, request: Request) -> None:
-        done = Done(request.decision.stage, request.decision.nbytes, 0, errno.EIO)
-        # Reclaim is work: hundreds at once would be a peak.  But it is not waited for those that are overdue.
-        turn = self._slots.acquire(timeout=self._deadline)
-        with self._lock:
-            self._under_way[request.inode] = time.monotonic()
+    def _provide(self) -> None:
+        """Have a thread for what waits, if one more is allowed.  The lock is held."""
+        now = time.monotonic()
+        at_work = [worker.since for worker in self._workers]
+        counted = sum(1 for since in at_work if since is None or now - since <= self._deadline)
+        if len(self._waiting) <= at_work.count(None) or counted >= self._at_once:
+            return
+        worker = _Worker()
+        start_thread("uzswap-request", self._work, worker)
+        self._workers.add(worker)
+
+    def _work(self, me: _Worker) -> None:
         try:
             with self._root() as root:
-                directory = self._tree.cgroup(request.path).path
-                done = carry_out(root, directory, request.decision, self._deadline, self._lowered)
+                while (request := self._take(me)) is not None:
+                    self._carry_out(root, request)
         finally:
-            if turn:
-                self._slots.release()
-            self._ended.put(Finished(request, done))
+            with self._changed:
+                self._workers.discard(me)
+                self._changed.notify_all()
+
+    def _take(self, me: _Worker) -> Request | None:
+        """Wait for a request; None ends the thread: all is over, or another one has taken its place."""
+        with self._changed:
+            me.since = None
+            while not self._waiting:
+                if self._closed or len(self._workers) > self._at_once:
+                    return None
+                self._changed.wait()
+            request = self._waiting.popleft()
+            me.since = self._under_way[request.inode] = time.monotonic()
+            return request
+
+    def _carry_out(self, root: Root, request: Request) -> None:
+        done = Done(request.decision.stage, request.decision.nbytes, 0, errno.EIO)
+        try:
+            directory = self._tree.cgroup(request.path).path
+            done = carry_out(root, directory, request.decision, self._deadline, self._lowered, request.before)
+        finally:
+            with self._changed:
+                self._ended.append(Finished(request, done))
+                self._changed.notify_all()
             self._wake()
 
     def finished(self) -> list[Finished]:
-        found = []
-        while True:
-            try:
-                found.append(self._ended.get_nowait())
-            except queue.Empty:
-                break
-        # Only what was told about is over: its cgroup could not have a next one before.
-        with self._lock:
+        with self._changed:
+            found, self._ended = self._ended, []
+            # Only what was told about is over: its cgroup could not have a next one before.
             for one in found:
                 del self._under_way[one.request.inode]
+            with contextlib.suppress(OSError):  # no thread can be had: those that there are go on
+                self._provide()
         return found
 
     def close(self) -> None:
         """Wait until those have ended that end when they are interrupted."""
         until = time.monotonic() + self._deadline + PATIENCE
-        while self._ended.qsize() < len(self._under_way) and time.monotonic() < until:
-            time.sleep(0.01)
+        with self._changed:
+            while len(self._ended) < len(self._under_way) and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            self._closed = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: all(worker.since is not None for worker in self._workers), PATIENCE)
 
 
 class InlineRequests:
@@ -220,7 +303,8 @@ class InlineRequests:
 
     def start(self, request: Request) -> None:
         directory = self._tree.cgroup(request.path).path
-        self._ended.append(Finished(request, carry_out(self._tree.root, directory, request.decision, None)))
+        done = carry_out(self._tree.root, directory, request.decision, None, before=request.before)
+        self._ended.append(Finished(request, done))
 
     def finished(self) -> list[Finished]:
         ended, self._ended = self._ended, []

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from uzswap.errors import os_error
 
-__all__ = ["state_directory"]
+__all__ = ["private_directory"]
 
 
-def state_directory(path: Path) -> Path:
+def private_directory(path: Path) -> Path:
     """Make the directory when it is missing, mode 0700, and return where it really is.
 
     That it cannot be made is said when something is to be written there.

@@ -1,7 +1,7 @@
 """A root: its cgroups, found anew each time, and what the machine below it says.
 
-What a root can be: the kernel's cgroup2 file system, a mount of an engine's tree, or an engine's socket.  The rest is
-the same for all of them.
+What a root can be: the kernel's cgroup2 file system, a mount of an engine's tree, an engine's socket, or a cluster of
+Dask's.  The rest is the same for all of them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 import re
 import stat as st
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from uzswap.client.deadlines import Deadlines
 from uzswap.client.directory import DirectoryRoot
 from uzswap.client.over_socket import SocketRoot
 from uzswap.client.root import Cgroup, Root
+from uzswap.client.schemes import is_url, open_url
 from uzswap.errors import os_error
 
 __all__ = ["KERNEL", "Machine", "Tree", "glob", "open_tree"]
@@ -62,6 +63,10 @@ class Tree:
         """Return the root, for another thread."""
         return self.root.again()
 
+    def through(self, root: Root) -> Tree:
+        """Return the same tree, seen through another root of it."""
+        return replace(self, root=root)
+
     def find(self, patterns: Iterable[str]) -> list[tuple[str, int]]:
         """Return (path, inode) of the cgroups that one of the patterns matches, in order.
 
@@ -97,13 +102,17 @@ class Tree:
                 if not path or error.errno not in (errno.ENOENT, errno.ENODEV):
                     raise
                 return
+        matches = glob(parts[0]).fullmatch
+        if len(parts) == 1 and parts[0] != "**":
+            found.update((f"{path}/{name}", child) for name, child in listed[path] if matches(name))
+            return
         for name, child in listed[path]:
             below = f"{path}/{name}"
             if parts[0] == "**":
                 self._find(below, parts, child, found, listed)
                 if parts[1:] and glob(parts[1]).fullmatch(name):
                     self._find(below, parts[2:], child, found, listed)
-            elif glob(parts[0]).fullmatch(name):
+            elif matches(name):
                 self._find(below, parts[1:], child, found, listed)
 
     def machine(self) -> Machine:
@@ -154,13 +163,15 @@ def glob(pattern: str) -> re.Pattern[str]:
 
 
 def open_tree(path: str, deadlines: Deadlines | None = None) -> Tree:
-    """Return the tree at a path: a directory with cgroups, a mount of an engine, or its socket.
+    """Return the tree at a path: a directory with cgroups, a mount of an engine, its socket, or a cluster's URL.
 
     Raises
     ------
     OSError
         ENOENT there is nothing; EINVAL it has no cgroups; EOPNOTSUPP they are of version 1.
     """
+    if is_url(path):
+        return Tree(open_url(path), "/cgroup", path, "", "/zswap/parameters", engine=True)
     where = os.path.abspath(path)
     try:
         mode = os.stat(where).st_mode

@@ -15,9 +15,10 @@ import errno
 import gc
 import os
 import threading
+import warnings
 import weakref
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 from uzswap.arrays.kept import Kept
 from uzswap.cgroup.surroundings import Reclaimed
@@ -52,6 +53,30 @@ def refusal(error: OSError) -> OSError:
         error.errno or errno.ENOSYS,
         f"no paged arrays here: {why}.  uzswap.Store and Zswap.swap_out() work without it.  Remedy: {remedy}",
     )
+
+
+def refusal_by_signal(error: OSError) -> OSError:
+    """Return the error that tells why faults cannot be served by signal, and the remedy."""
+    if error.errno == errno.EBUSY:
+        why = "this thread blocks SIGBUS, so that the kernel would kill the process at its first fault"
+        remedy = "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGBUS}) first"
+    elif error.errno == errno.EOPNOTSUPP:
+        why = "it takes x86-64, Linux 6.8 and a seccomp filter of the process's own"
+        remedy = "another machine, or in a container: docker run --security-opt seccomp=unconfined"
+    else:
+        return refusal(error)
+    return os_error(error.errno, f'no faults="signal" here: {why}.  Remedy: faults="thread", the default; or {remedy}')
+
+
+def _warn_of_blockers() -> None:
+    if blocking := paged.sigbus_blockers():
+        warnings.warn(
+            f'threads {", ".join(map(str, blocking))} block SIGBUS: with faults="signal" the kernel kills the process '
+            "when one of them touches an array of which a page is not resident.  If they do so, have them unblock it, "
+            'or use faults="thread"',
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 #: seconds between two looks at what faults have met: what memory.events shows is taken when it is read
@@ -92,6 +117,9 @@ class ArrayHost(Protocol):
 
     @property
     def root(self) -> MemCgroup: ...
+
+    @property
+    def faults(self) -> Literal["thread", "signal"]: ...
 
     @property
     def closing(self) -> bool: ...
@@ -137,16 +165,23 @@ class Arena:
         ------
         OSError
             userfaultfd is refused: its errno, and a text that says what still works; EAGAIN no thread can be had; EBADF
-            the engine is being closed.
+            the engine is being closed.  With ``faults="signal"``: EOPNOTSUPP it cannot be had here, EBUSY the calling
+            thread blocks SIGBUS.
+
+        Warns
+        -----
+        RuntimeWarning
+            With ``faults="signal"``: other threads block SIGBUS.
         """
         with self._lock:
             if self._ends:
                 raise os_error(errno.EBADF, "the engine is closed: make a new one")
             if self.memory is None:
+                by_signal = self.zswap.faults == "signal"
                 try:
-                    memory = paged.Memory(self.zswap.core)
+                    memory = paged.Memory(self.zswap.core, by_signal=by_signal)
                 except OSError as error:
-                    raise refusal(error) from None
+                    raise (refusal_by_signal if by_signal else refusal)(error) from None
                 try:
                     self._listener = start_thread("uzswap-arrays", _listen, weakref.ref(self.zswap), memory)
                 except OSError:
@@ -158,6 +193,8 @@ class Arena:
                 # Not at exit: arrays may outlive everything else.
                 self._finalizer = weakref.finalize(self.zswap, self.memory.close)
                 self._finalizer.atexit = False
+                if by_signal:
+                    _warn_of_blockers()
             return self.memory
 
     def handler(self, cgroup: MemCgroup, least: int = 0, item: int = 0, *, shared: bool = True) -> hook.Handler:

@@ -240,12 +240,13 @@ def _exchange(rows: _Rows, flat: NDArray[np.intp], other: NDArray[Any], into: bo
     first_bytes = begins[order].astype(np.uint64)
     places = order.astype(np.uint64) * np.uint64(rows.row_bytes)
     borders = _borders(first_bytes, rows.row_bytes, _threads(len(order) * rows.row_bytes))
-    move = rows.memory.scatter if into else rows.memory.gather
 
     def some(first: int, after: int) -> tuple[int, int]:
         for at in range(first, after, _ROWS_AT_ONCE):
             part = slice(at, min(at + _ROWS_AT_ONCE, after))
-            error, page = move(rows.area, first_bytes[part], places[part], rows.row_bytes, other.ctypes.data)
+            error, page = rows.memory.exchange(
+                rows.area, first_bytes[part], places[part], rows.row_bytes, other.ctypes.data, into
+            )
             if error:
                 return error, page
         return 0, 0

@@ -74,6 +74,8 @@ class Bounded(Layer[K, V]):
     brings it back even where that goes over the bound of memory, as with any limit; the next set drops what is too
     much.  The bound of the disk is looked at after each set, so it is met between two of them.
 
+    What is pinned is not dropped; where nothing else is left, a set is a MemoryError.
+
     The order is that of reads and sets; ``in``, iteration and :meth:`~uzswap.Store.where` are no use of a value.  A key
     in it takes some 250 bytes.  Who changes ``memory.max`` of the cgroup changes the bound.
 
@@ -151,7 +153,7 @@ class Bounded(Layer[K, V]):
     def _drop_coldest(self, but: object) -> bool:
         """Drop the value that was not used for longest, but for the one that is being set; False if there is none.
 
-        One that another thread is just at is passed by.
+        One that is pinned, or that another thread is just at, is passed by.
         """
         for _ in range(len(self._order)):
             use = next(iter(self._order), None)
@@ -159,7 +161,7 @@ class Bounded(Layer[K, V]):
                 break
             key: K = use.key  # type: ignore[assignment]
             self._order.move_to_end(use)
-            if use is but or not self._keys.attempt(key):
+            if use is but or self._is_pinned(key) or not self._keys.attempt(key):
                 continue
             try:
                 dropped = use.within and self._drop(key, "full")
@@ -169,6 +171,12 @@ class Bounded(Layer[K, V]):
             if dropped:
                 return True
         return False
+
+    def _is_pinned(self, key: K) -> bool:
+        try:
+            return self.info(key).pinned
+        except KeyError:
+            return False
 
     def _use(self, key: K) -> _Use:
         """Note that a key is used."""

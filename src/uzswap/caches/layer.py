@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Self, TypeVar, overload
 
 from uzswap.caches.keys import KeyLocks, OnEvict, Reason, tell
 from uzswap.cgroup.memcg import MemCgroup
+from uzswap.store.store import ValueInfo
 
 __all__ = ["NOTHING", "Layer", "at_hand", "get_many"]
 
@@ -246,6 +247,30 @@ class Layer(MutableMapping[K, V], Generic[K, V]):
     def where(self, key: K) -> str:
         """Return where the value of ``key`` is: see :meth:`uzswap.Store.where`; "resident" below anything else."""
         return _place(self.below, key)
+
+    def info(self, key: K) -> ValueInfo:
+        """As :meth:`uzswap.Store.info`.  KeyError without such a key, TypeError without a store at the bottom."""
+        return self._of_store("info", key)  # type: ignore[no-any-return]
+
+    def evict(self, key: K) -> int:
+        """As :meth:`uzswap.Store.evict`: the value goes out of memory, and stays in the cache."""
+        return self._of_store("evict", key)  # type: ignore[no-any-return]
+
+    def pin(self, key: K) -> None:
+        """As :meth:`uzswap.Store.pin`.  What is pinned expires and is replaced all the same; bounds pass it by."""
+        self._of_store("pin", key)
+
+    def unpin(self, key: K) -> None:
+        """As :meth:`uzswap.Store.unpin`."""
+        self._of_store("unpin", key)
+
+    def _of_store(self, name: str, key: K) -> Any:
+        method: Callable[[K], Any] | None = getattr(self.below, name, None)
+        if method is None:
+            raise TypeError(f"there is no uzswap.Store below, but {type(self.below).__name__}")
+        if key not in self:
+            raise KeyError(key)
+        return method(key)
 
     def at_hand(self, key: K) -> bool:
         """Whether a read takes next to no time: the value is resident, or small and in the pool, or there is none."""

@@ -38,7 +38,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
-from uzswap.cgroup.psi import FIXED_1, FSHIFT, PERIOD, Covered, Window, calc_averages
+from uzswap.cgroup.psi import FSHIFT, PERIOD, Covered, Window, calc_averages
 from uzswap.condition import Regardless
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_condition
@@ -75,6 +75,14 @@ def has_cap_sys_resource(pid: int | None = None) -> bool:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
     return False
+
+
+_NO_PRESSURE: Final = ((0.0, 0.0, 0.0, 0), (0.0, 0.0, 0.0, 0))
+
+
+def _percent(average: int) -> float:
+    """Return an average as the kernel shows it: whole percents, and hundredths cut off."""
+    return (average * 100 >> FSHIFT) / 100
 
 
 class Trigger:
@@ -309,16 +317,28 @@ class Pressure:
 
     def read(self) -> str:
         """Return the two lines of ``memory.pressure``: averages in percent, totals in microseconds."""
+        return "".join(
+            [
+                f"{name} avg10={avg10:.2f} avg60={avg60:.2f} avg300={avg300:.2f} total={total}\n"
+                for name, (avg10, avg60, avg300, total) in zip(STATES, self.numbers(), strict=True)
+            ]
+        )
+
+    def numbers(self) -> tuple[tuple[float, float, float, int], ...]:
+        """Return the same as numbers, of some and of full: avg10, avg60, avg300 and total."""
+        if not self._open and self._some.total == 0:  # nobody has ever waited, as in most groups
+            return _NO_PRESSURE
         with self.monitor.changed:
             self._advance(self.monitor.clock())
-            return "".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        for state, name in enumerate(STATES):
-            whole_and_cents = ((a >> FSHIFT, (a & (FIXED_1 - 1)) * 100 >> FSHIFT) for a in self._averages[state])
-            avg10, avg60, avg300 = (f"{whole}.{cents:02d}" for whole, cents in whole_and_cents)
-            total = self.total(state) // NSEC_PER_USEC
-            yield f"{name} avg10={avg10} avg60={avg60} avg300={avg300} total={total}\n"
+            return tuple(
+                (
+                    _percent(averages[0]),
+                    _percent(averages[1]),
+                    _percent(averages[2]),
+                    self.total(state) // NSEC_PER_USEC,
+                )
+                for state, averages in enumerate(self._averages)
+            )
 
     def trigger(self, text: str, *, privileged: bool) -> Trigger:
         """Add a trigger: ``some|full <threshold us> <window us>``.

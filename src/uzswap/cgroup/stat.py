@@ -19,8 +19,11 @@ __all__ = [
     "FILE_OF_EVENT",
     "MEMORY_EVENTS",
     "NUMA_STATS",
+    "SCANS",
     "STATS",
+    "STEALS",
     "SWAP_EVENTS",
+    "ZSWAP_ENTRIES",
     "Stat",
     "Unit",
     "flat_keyed",
@@ -28,7 +31,7 @@ __all__ = [
 ]
 
 Unit = Literal[
-    "bytes", "kB", "pages", "entries", "segments", "events", "cgroups", "percent", "seconds", "ns", "bool", ""
+    "bytes", "kB", "pages", "entries", "segments", "events", "cgroups", "percent", "seconds", "us", "ns", "bool", ""
 ]
 
 
@@ -62,15 +65,16 @@ SWAP_EVENTS: Final = (
     Stat("fail", "events", True, "swap space could not be had, for memory.swap.max or because the device is full"),
 )
 _RECLAIMERS: Final = ("kswapd", "direct", "khugepaged", "proactive")
-_SCANS: Final = tuple(f"pgscan_{who}" for who in _RECLAIMERS)
-_STEALS: Final = tuple(f"pgsteal_{who}" for who in _RECLAIMERS)
+#: the keys that pgscan and pgsteal are the sums of
+SCANS: Final = tuple(f"pgscan_{who}" for who in _RECLAIMERS)
+STEALS: Final = tuple(f"pgsteal_{who}" for who in _RECLAIMERS)
 
 #: what MemCgroup.count_event takes
 EVENTS: Final = (
     *(stat.name for stat in MEMORY_EVENTS),
     *(f"swap.{stat.name}" for stat in SWAP_EVENTS),
-    *_STEALS,
-    *_SCANS,
+    *STEALS,
+    *SCANS,
 )
 #: event -> the control file that shows it and can be polled for it
 FILE_OF_EVENT: Final[Mapping[str, str]] = {stat.name: "memory.events" for stat in MEMORY_EVENTS} | {
@@ -121,8 +125,8 @@ STATS: Final = (
     *(_events(f"workingset_{what}_{kind}", node=True) for what in ("activate", "restore") for kind in ("anon", "file")),
     _events("workingset_nodereclaim", node=True),
     *(_pages(f"pgdemote_{who}", node=True) for who in _RECLAIMERS),
-    *(_pages(name, text="resident pages that this kind of reclaim freed") for name in _STEALS),
-    *(_pages(name, text="resident pages that this kind of reclaim looked at") for name in _SCANS),
+    *(_pages(name, text="resident pages that this kind of reclaim freed") for name in STEALS),
+    *(_pages(name, text="resident pages that this kind of reclaim looked at") for name in SCANS),
     *(_pages(f"pgrefill_{who}") for who in _RECLAIMERS),
     _pages("pgpromote_success", node=True),
     _pages("pgscan", text="sum of pgscan_*"),
@@ -144,7 +148,7 @@ STATS: Final = (
     _level(
         "uzswap.metadata_bytes",
         "uzswap.metadata_bytes",
-        "the engine's tables: 48 a page or value that is swapped out, 32 a page of an array; in no limit",
+        "the engine's tables: 48 a page or value that is swapped out (pages of one value share), 24 a page of an array",
     ),
     _pages("uzswap.same_filled", "uzswap.same_filled", "pages stored as one repeated word, all zero ones not counted"),
 )
@@ -167,10 +171,10 @@ def memory_stat(counters: Sequence[int], events: Mapping[str, int]) -> dict[str,
     values = _ZEROS.copy()
     for name, position in _FROM_CORE:
         values[name] = counters[position]
-    for name in (*_STEALS, *_SCANS):
+    for name in (*STEALS, *SCANS):
         values[name] = events[name]
-    values["pgscan"] = sum(events[name] for name in _SCANS)
-    values["pgsteal"] = sum(events[name] for name in _STEALS)
+    values["pgscan"] = sum(events[name] for name in SCANS)
+    values["pgsteal"] = sum(events[name] for name in STEALS)
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -21,25 +22,29 @@ from uzswap.agent.explain import explain
 from uzswap.agent.loop import Agent
 from uzswap.agent.lowered import Lowered
 from uzswap.agent.notify import notify, watchdog_interval
+from uzswap.agent.reads import ThreadedReads
 from uzswap.agent.records import Record, Records, read_records, read_status
 from uzswap.agent.requests import ThreadedRequests
 from uzswap.agent.settings import parse_duration
-from uzswap.agent.state import state_directory
-from uzswap.agent.tree import KERNEL, open_tree
+from uzswap.agent.state import private_directory
+from uzswap.agent.tree import KERNEL, Tree, open_tree
 from uzswap.cli.report import printable
 from uzswap.client.deadlines import Deadlines
+from uzswap.client.directory import DirectoryRoot
 from uzswap.errors import InvalidArgumentError
 from uzswap.units import format_size
 
-__all__ = ["agent"]
+__all__ = ["agent", "state_directory"]
 
 #: seconds between two looks whether to stop, at most
 _NAP: Final = 6.0
+#: seconds until a read hangs, at most: the three that a round may wait for are less than the unit's WatchdogSec
+_READ: Final = 10.0
 #: seconds from one try to open a root that is not there to the next
 _AGAIN: Final = 5.0
 
 
-def _state_directory() -> str:
+def state_directory() -> str:
     """Return where decisions and the budget are kept: what systemd gives, or the user's state directory."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
@@ -72,7 +77,12 @@ def agent() -> None:
 
 
 @agent.command()
-@click.option("--root", default=KERNEL, show_default=True, help="A cgroup2 mount, or a mount or socket of an engine.")
+@click.option(
+    "--root",
+    default=KERNEL,
+    show_default=True,
+    help="A cgroup2 mount, a mount or socket of an engine, or dask://SCHEDULER.",
+)
 @click.option("--config", "config_path", type=click.Path(), help="TOML file: see docs/agent.md.")
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="A setting for all cgroups.")
 @_STATE
@@ -94,23 +104,14 @@ def run(
     """
     config = configuration(config_path, given)
     until = None if duration is None else time.monotonic() + _duration(duration)
-    directory = state_directory(state or Path(_state_directory()))
+    directory = private_directory(state or Path(state_directory()))
     budget_file = directory / "budget.json"
     stop = threading.Event()
     wake = threading.Event()
     with Deadlines() as deadlines, _stopped_by_signals(stop, wake):
-        tree = None
-        said = False
-        while tree is None:
-            try:
-                tree = open_tree(root, deadlines)
-            except FileNotFoundError as error:
-                if not said:
-                    _say(f"{root}: {error.strerror}; it is looked for again")
-                said = True
-                notify(f"READY=1\nWATCHDOG=1\nSTATUS=waits for {root}")
-                if _wait(stop, _AGAIN, until):
-                    return 0
+        tree = _tree(root, deadlines, config.agent.deadline, stop, until)
+        if tree is None:
+            return 0
         records = Records(directory, config.agent.record_rows, config.agent.record_bytes, _say)
         budget = Budget(config.agent.swapout_rate, config.agent.swapout_day, budget_file, _say)
         lowered = Lowered(directory / "lowered.json", _say)
@@ -119,7 +120,8 @@ def run(
         requests = ThreadedRequests(
             tree, settings.deadline, lambda: None, tree.again, lowered, at_once=settings.at_once
         )
-        one = Agent(tree, config, requests, records, budget, say=_say, dry_run=dry_run)
+        reads = ThreadedReads(tree.again, min(settings.deadline, _READ))
+        one = Agent(tree, config, requests, records, budget, reads=reads, say=_say, dry_run=dry_run)
         server = None if metrics_port is None else one.metrics.serve(metrics_port)
         try:
             _rounds(one, stop, wake, until)
@@ -131,6 +133,28 @@ def run(
                 server[0].shutdown()
                 server[0].server_close()
     return 0
+
+
+def _tree(root: str, deadlines: Deadlines, deadline: float, stop: threading.Event, until: float | None) -> Tree | None:
+    """Open a root as soon as it is there, and answers; None when it is over before."""
+    # Of a mount whose server hangs not even the type can be had.
+    reads = ThreadedReads(DirectoryRoot, min(deadline, _READ))
+    said = False
+    try:
+        while True:
+            (found,) = reads.all([lambda _: open_tree(root, deadlines)])
+            if isinstance(found, Tree):
+                return found
+            if found.errno not in (errno.ENOENT, errno.ETIMEDOUT):
+                raise found
+            if not said:
+                _say(f"{root}: {found.strerror}; it is looked for again")
+            said = True
+            notify(f"READY=1\nWATCHDOG=1\nSTATUS=waits for {root}")
+            if _wait(stop, _AGAIN, until):
+                return None
+    finally:
+        reads.close()
 
 
 def _rounds(one: Agent, stop: threading.Event, wake: threading.Event, until: float | None) -> None:
@@ -225,7 +249,7 @@ def why(cgroup: str | None, since: str, last: int, state: Path | None, as_json: 
     CGROUP is its path below the agent's root, such as /user.slice; without one, of all.
     """
     path = None if cgroup is None else f"/{cgroup.strip('/')}"
-    found = read_records(state or Path(_state_directory()), path, time.time() - _duration(since), last)
+    found = read_records(state or Path(state_directory()), path, time.time() - _duration(since), last)
     if as_json:
         for record in found:
             click.echo(json.dumps(_as_dict(record)))
@@ -247,7 +271,7 @@ def _as_dict(record: Record) -> dict[str, object]:
 @_JSON
 def status(state: Path | None, as_json: bool) -> int:
     """Show the cgroups that are looked after, as they were seen last."""
-    found = read_status(state or Path(_state_directory()))
+    found = read_status(state or Path(state_directory()))
     if as_json:
         for row in found:
             click.echo(json.dumps(row))

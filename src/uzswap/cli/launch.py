@@ -89,7 +89,7 @@ def _mount(z: Zswap, where: bool | str | None) -> None:
     with contextlib.suppress(*(() if where else (OSError, ImportError))):
         mount = z.mount(path)
         atexit.register(mount.close)
-        if not kernel_waits():
+        if z.faults == "signal" or not kernel_waits():
             atexit.register(_unmounter(str(mount.path)))  # runs before the other
 
 

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "stat": "uzswap.cli.stat:stat",
     "top": "uzswap.cli.top:top",
     "tree": "uzswap.cli.tree:tree",
+    "web": "uzswap.cli.web:web",
     "write": "uzswap.cli.files:write",
 }
 

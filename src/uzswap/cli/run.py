@@ -8,6 +8,7 @@ signals are the program's.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import importlib.util
 import os
@@ -20,7 +21,7 @@ from typing import Final, NoReturn
 
 import click
 
-from uzswap.cli.settings import CONFIG, SETTINGS, Settings
+from uzswap.cli.settings import CONFIG, NAMES, SETTINGS, Settings, option_of, variable_of
 from uzswap.client.runtime import engines
 from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.probes.machine import kernel_waits
@@ -35,39 +36,55 @@ _WHAT_TO_RUN: Final = "cm"
 
 class _Run(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Settings, in a TOML file or as UZSWAP_NAME"):
-            formatter.write_dl([(name, f"{row.help}  [default: {row.default}]") for name, row in SETTINGS.items()])
-            formatter.write_dl([("memory.high, ...", "what to write to a control file of the program's cgroup")])
+        with formatter.section("Settings, also in a TOML file as NAME_X or in the environment as UZSWAP_NAME_X"):
+            formatter.write_dl(
+                [(option_of(name), f"{row.help}  [default: {row.default}]") for name, row in SETTINGS.items()]
+            )
+            formatter.write_dl([("--memory-high, ...", "what to write to a control file of the program's cgroup")])
 
 
+def _with_settings(command: click.Command) -> click.Command:
+    """Add an option for each setting; the epilog lists them."""
+    command.params[:0] = [click.Option([option_of(name), variable_of(name)], hidden=True) for name in NAMES]
+    return command
+
+
+@_with_settings
 @click.command(cls=_Run, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--config", type=click.Path(), envvar=CONFIG, help=f"TOML file with settings.  [env: {CONFIG}]")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- python SCRIPT [ARGUMENTS]")
-def run(config: str | None, command: tuple[str, ...]) -> NoReturn:
+def run(config: str | None, command: tuple[str, ...], **given: str | None) -> NoReturn:
     """Run a Python program with an engine of its own.
 
     With a socket and a mount, and its numpy arrays managed.
 
     \b
     uzswap run -- python script.py ...
+    uzswap run --memory-max 3G -- python script.py ...
     uzswap run -- python -m module ...
     uzswap run -- python -c "..."
     uzswap run -- script ...            with python in its first line
 
     The program can use uzswap.default_engine().  Exit code and signals are its own.
     """
+    if command[0].startswith("--"):
+        close = difflib.get_close_matches(command[0], [option_of(name) for name in NAMES], 1)
+        meant = f"did you mean {close[0]}?" if close else "uzswap run --help lists them"
+        raise click.UsageError(f"{command[0]} is no option: {meant}")
     environment = dict(os.environ)
     if config is not None:
         environment[CONFIG] = os.path.abspath(config)
+    # click has lowered the names of the variables, which each option's value goes by.
+    environment |= {name.upper(): value for name, value in given.items() if value is not None}
     try:
-        Settings.read(environment)
+        settings = Settings.read(environment)
     except InvalidArgumentError as error:
         raise click.UsageError(error.strerror or "") from error
     interpreter, options, program = _understand(list(command))
     arguments = [interpreter, *options, str(Path(__file__).with_name("launch.py")), *program]
     with contextlib.suppress(OSError):
         engines()  # takes away what dead ones have left
-    if not kernel_waits():
+    if settings.engine.get("faults") == "signal" or not kernel_waits():
         _preload(environment)
     os.execve(_with_uzswap(interpreter), arguments, environment)
 

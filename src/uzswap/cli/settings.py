@@ -1,8 +1,9 @@
-"""What ``uzswap run`` is told: a TOML file, and ``UZSWAP_*`` environment variables, which win.
+"""What ``uzswap run`` is told: by a TOML file, by ``UZSWAP_*`` environment variables, which win, and by options, which
+win again.
 
-A setting has the same name in both: ``swap_size = "8G"`` is ``UZSWAP_SWAP_SIZE=8G``.  Control files are settings, too:
-``"memory.high" = "1G"`` is ``UZSWAP_MEMORY_HIGH=1G``, for the program's cgroup, and ``"zswap/parameters/enabled"`` is
-``UZSWAP_ZSWAP_PARAMETERS_ENABLED``.
+A setting has the same name in all: ``swap_size = "8G"`` is ``UZSWAP_SWAP_SIZE=8G`` and ``--swap-size 8G``.  Control
+files are settings, too: ``"memory.high" = "1G"`` is ``UZSWAP_MEMORY_HIGH=1G`` and ``--memory-high 1G``, for the cgroup
+of the program, and ``"zswap/parameters/enabled"`` is ``UZSWAP_ZSWAP_PARAMETERS_ENABLED``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from uzswap.files.cgroup import FILES
 from uzswap.files.engine import ENGINE_FILES
 from uzswap.units import kstrtobool, parse_size
 
-__all__ = ["CONFIG", "SETTINGS", "Settings"]
+__all__ = ["CONFIG", "NAMES", "SETTINGS", "Settings", "option_of", "variable_of"]
 
 #: names the TOML file
 CONFIG: Final = "UZSWAP_CONFIG"
@@ -81,6 +82,7 @@ SETTINGS: Final = {
     "nodes": Setting("NUMA nodes to keep LRUs for", _count, "1", True),
     "paranoid": Setting("whether what is in the pool is checked, too, when it is loaded", _yes, "no", True),
     "encrypt": Setting("whether what is on the device is encrypted", _yes, "yes, if it has a name", True),
+    "faults": Setting("who serves a fault on an array: thread, or signal (a handler of SIGBUS)", _text, "thread", True),
     "cgroup": Setting("who is charged for the program's arrays", _text, "/program"),
     "managed": Setting("whether numpy's arrays are the engine's", _yes, "yes"),
     "min_bytes": Setting("from this size on", _size, "1M"),
@@ -90,8 +92,18 @@ SETTINGS: Final = {
 }
 
 
-def _variable(name: str) -> str:
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
     return _PREFIX + re.sub(r"[./]", "_", name.removeprefix("uzswap.")).upper()
+
+
+def option_of(name: str) -> str:
+    """Return the option of a setting.
+
+    >>> option_of("memory.max"), option_of("uzswap.resident.max"), option_of("swap_size")
+    ('--memory-max', '--resident-max', '--swap-size')
+    """
+    return "--" + re.sub(r"[./_]", "-", name.removeprefix("uzswap."))
 
 
 #: of the program's cgroup
@@ -99,8 +111,9 @@ _CGROUP_FILES: Final = tuple(
     name for name, row in FILES.items() if row.writable and row.reader is not None and not row.writes_per_open
 )
 _ENGINE_FILES: Final = tuple(path for path, row in ENGINE_FILES.items() if row.writable)
-_NAMES: Final = (*SETTINGS, *_CGROUP_FILES, *_ENGINE_FILES)
-_BY_VARIABLE: Final = {_variable(name): name for name in _NAMES}
+#: all of them
+NAMES: Final = (*SETTINGS, *_CGROUP_FILES, *_ENGINE_FILES)
+_BY_VARIABLE: Final = {variable_of(name): name for name in NAMES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +190,8 @@ def _read_file(path: str) -> dict[str, Value]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path} is no TOML: {error}") from error
     for name, value in told.items():
-        if name not in _NAMES:
-            raise InvalidArgumentError(f"{path}: {name} is no setting: {_known(name, _NAMES)}")
+        if name not in NAMES:
+            raise InvalidArgumentError(f"{path}: {name} is no setting: {_known(name, NAMES)}")
         if not isinstance(value, str | int):
             raise InvalidArgumentError(f"{path}: {name} = {value!r}: text, a whole number, true or false is wanted")
     return told

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
 from typing import Final
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
-from uzswap.cli.report import Output
+from uzswap.cli.report import Output, printable
 from uzswap.client.places import open_cgroup
 from uzswap.client.root import Cgroup
 from uzswap.files.cgroup import FILES
@@ -31,26 +34,50 @@ _BYTES: Final = frozenset(
 @click.command()
 @click.argument("cgroup", type=CGROUP)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also what is 0.")
+@click.option("-r", "--recursive", is_flag=True, help="Of all cgroups below it too.")
 @click.option("--raw", is_flag=True, help="Sizes in bytes.")
 @json_option
 @engine_option
-def stat(cgroup: str, everything: bool, raw: bool, as_json: bool, engine: str | None) -> None:
+def stat(cgroup: str, everything: bool, recursive: bool, raw: bool, as_json: bool, engine: str | None) -> None:
     """Show what all files of a cgroup tell, apart from what is 0.
 
     CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/...
     """
     one = open_cgroup(cgroup, engine)
     with one.root:
-        told = {name: parse_file(text) for name, text in _files(one).items()}
+        all_told = list(_subtree(one, everything=everything)) if recursive else [(one.name, _parsed(one))]
     if as_json:
-        click.echo(json.dumps({"cgroup": one.name, **told}))
+        objects = [{"cgroup": name, **told} for name, told in all_told]
+        click.echo(json.dumps(objects if recursive else objects[0]))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    for name, value in told.items():
-        _add(table, name, "", value, everything=everything, raw=raw)
+    for name, told in all_told:
+        if recursive:
+            table.add_row(Text(printable(name), "bold"), "")
+        for file, value in told.items():
+            _add(table, file, "", value, everything=everything, raw=raw)
     Output().print(table)
+
+
+def _subtree(top: Cgroup, *, everything: bool) -> Iterator[tuple[str, dict[str, Value]]]:
+    """Yield name and contents of each cgroup: with one request, where that can be and zeros are not wanted."""
+    told = None if everything else top.stats()
+    if told is not None:
+        for _, cgroup, files in told:
+            yield cgroup.name, {file: value for file, value in files.items() if file != "cgroup"}
+        return
+    for level, cgroup in top.preorder():
+        try:
+            yield cgroup.name, _parsed(cgroup)
+        except OSError as error:
+            if not level or error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+
+
+def _parsed(cgroup: Cgroup) -> dict[str, Value]:
+    return {name: parse_file(text) for name, text in _files(cgroup).items()}
 
 
 def _files(cgroup: Cgroup) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
@@ -12,12 +11,12 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import click
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +24,7 @@ from rich.text import Text
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.report import Output, describe, printable
 from uzswap.cli.usage import Usage
-from uzswap.client.places import open_cgroup
+from uzswap.client.places import open_cgroups
 from uzswap.client.root import Cgroup
 from uzswap.threads import start_thread
 from uzswap.units import format_size
@@ -55,10 +54,16 @@ class Column:
     name: str
     value: Callable[[Row], Number]
     show: Callable[[float], str]
+    #: where not all have room: the larger, the sooner it goes
+    goes: int
 
 
 def _size(value: float) -> str:
     return format_size(round(value))
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}"
 
 
 def _rate(value: float) -> str:
@@ -66,18 +71,28 @@ def _rate(value: float) -> str:
 
 
 COLUMNS: Final = (
-    Column("m", "resident", "resident", lambda row: row.now.resident, _size),
-    Column("z", "zswap", "zswap", lambda row: row.now.zswap, _size),
-    Column("d", "disk", "disk", lambda row: row.now.disk, _size),
-    Column("c", "ratio", "ratio", lambda row: row.now.ratio, "{:.2f}".format),
+    Column("m", "resident", "resident", lambda row: row.now.resident, _size, 0),
+    Column("z", "zswap", "zswap", lambda row: row.now.zswap, _size, 1),
+    Column("d", "disk", "disk", lambda row: row.now.disk, _size, 2),
+    Column("l", "max", "memory_max", lambda row: row.now.limit, _size, 5),
+    Column("s", "share", "share_of_max", lambda row: row.now.share, "{:.0f}%".format, 4),
+    Column("c", "ratio", "ratio", lambda row: row.now.ratio, "{:.2f}".format, 6),
     Column(
-        "f", "refaults/s", "refaults_per_second", lambda row: row.now.refaults_per_second(row.before), "{:.0f}".format
+        "f",
+        "refaults/s",
+        "refaults_per_second",
+        lambda row: row.now.refaults_per_second(row.before),
+        "{:.0f}".format,
+        6,
     ),
-    Column("p", "pressure", "pressure_some_avg10", lambda row: row.now.pressure, "{:.2f}%".format),
-    Column("w", "writes", "written_bytes_per_second", lambda row: row.now.written_per_second(row.before), _rate),
+    Column("p", "pressure", "pressure_some_avg10", lambda row: row.now.pressure, "{:.2f}%".format, 3),
+    Column("w", "writes", "written_bytes_per_second", lambda row: row.now.written_per_second(row.before), _rate, 8),
+    Column("x", "rss", "rss", lambda row: row.now.rss, _size, 9),
 )
 _BY_NAME: Final = "n"
-_KEYS: Final = "n m z d c f p w: sort   up down: choose   r: reclaim   q: quit"
+#: as wide as a table may want to be
+_ANY: Final = 10_000
+_KEYS: Final = "n m z d l s c f p w x: sort   up down: choose   r: reclaim   q: quit"
 _UP: Final = frozenset({"\x1b[A", "\x1bOA", "k"})
 _DOWN: Final = frozenset({"\x1b[B", "\x1bOB", "j"})
 
@@ -106,17 +121,22 @@ def top(
     """Show what the cgroups below CGROUP use, live.
 
     \b
-    n m z d c f p w   sort by name, resident memory, zswap, disk, ratio of compression, refaults,
-                      pressure, writes to the device; once more: the other way round
-    up down, k j      choose a cgroup
-    r                 reclaim from it: type what memory.reclaim takes, such as "10M source=zswap"
-    q                 quit
+    n m z d l s c f p w x   sort by name, resident memory, zswap, disk, memory.max, share of it, ratio of
+                            compression, refaults, pressure, writes to the device, RSS of the engine's
+                            process; once more: the other way round
+    up down, k j            choose a cgroup
+    r                       reclaim from it: type what memory.reclaim takes, such as "10M source=zswap"
+    q                       quit
+
+    With several engines and no --engine, of all of them.  Columns that have no room are left out.
 
     Without a terminal, with --once, --iterations or --json, tables are printed, or one line of JSON each time.
     """
-    one = open_cgroup(cgroup, engine)
-    with one.root:
-        looks = Looks(one, depth)
+    with contextlib.ExitStack() as stack:
+        several = open_cgroups(cgroup, engine)
+        for one in several:
+            stack.enter_context(one.root)
+        looks = Looks(several, depth)
         if once or iterations or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
             _print(looks, interval, 1 if once else iterations, sort, as_json=as_json)
         else:
@@ -126,22 +146,23 @@ def top(
 class Looks:
     """Reads all cgroups, again and again."""
 
-    def __init__(self, cgroup: Cgroup, depth: int | None) -> None:
-        self._cgroup = cgroup
+    def __init__(self, cgroups: Sequence[Cgroup], depth: int | None) -> None:
+        self._cgroups = cgroups
         self._depth = depth
         self._last: dict[str, Usage] = {}
 
     def look(self) -> list[Row]:
         """Return a row for each cgroup that there is now; raises OSError when there is none, as :class:`Usage`."""
-        rows = []
-        for level, cgroup in self._cgroup.preorder(self._depth):
+        rows: list[Row] = []
+        trouble: OSError | None = None
+        for top in self._cgroups:
             try:
-                usage = Usage.of(cgroup)
-            except OSError as error:
-                if level and error.errno in (errno.ENOENT, errno.ENODEV):
-                    continue
-                raise
-            rows.append(Row(cgroup, usage, self._last.get(usage.cgroup)))
+                for _, cgroup, usage in Usage.of_subtree(top, self._depth):
+                    rows.append(Row(cgroup, usage, self._last.get(usage.cgroup)))
+            except OSError as error:  # another engine may have the cgroup, or still be there
+                trouble = error
+        if trouble is not None and not rows:
+            raise trouble
         self._last = {row.now.cgroup: row.now for row in rows}
         return rows
 
@@ -154,16 +175,29 @@ def _sorted(rows: list[Row], key: str, *, reverse: bool = False) -> list[Row]:
     return rows
 
 
-def _table(rows: list[Row], sort: str, *, chosen: str | None = None, reverse: bool = False) -> Table:
+def _table(rows: list[Row], sort: str, console: Console, *, chosen: str | None = None, reverse: bool = False) -> Table:
+    """Return a table of the columns that have room."""
+    columns = list(COLUMNS)
+    while True:
+        table = _table_of(columns, rows, sort, chosen, reverse)
+        if (
+            len(columns) == 1
+            or console.measure(table, options=console.options.update(width=_ANY)).maximum <= console.width
+        ):
+            return table
+        columns.remove(max(columns, key=lambda column: column.goes))
+
+
+def _table_of(columns: list[Column], rows: list[Row], sort: str, chosen: str | None, reverse: bool) -> Table:
     mark = "^" if reverse else "v"
     table = Table(box=None, pad_edge=False)
     table.add_column("cgroup" + (f" {mark}" if sort == _BY_NAME else ""), overflow="ellipsis", no_wrap=True)
-    for column in COLUMNS:
+    for column in columns:
         title = column.title + (f" {mark}" if sort == column.key else "")
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        values = (column.value(row) for column in COLUMNS)
-        cells = ("-" if value is None else column.show(value) for column, value in zip(COLUMNS, values, strict=True))
+        values = (column.value(row) for column in columns)
+        cells = ("-" if value is None else column.show(value) for column, value in zip(columns, values, strict=True))
         style = "reverse" if row.now.cgroup == chosen else ""
         table.add_row(Text(printable(row.now.cgroup)), *cells, style=style)
     return table
@@ -178,7 +212,7 @@ def _print(looks: Looks, interval: float, iterations: int | None, sort: str, *, 
             told = [{"cgroup": row.now.cgroup} | {one.name: one.value(row) for one in COLUMNS} for row in rows]
             click.echo(json.dumps({"time": time.time(), "cgroups": told}))
         else:
-            console.print(_table(rows, sort))
+            console.print(_table(rows, sort, console))
             console.file.flush()
         count += 1
         if count == iterations:
@@ -245,7 +279,8 @@ class View:
         # The heading, a line for messages, one for the keys.
         height = max(1, self._console.height - 3)
         first = max(0, names.index(self._chosen) - height + 1)
-        table = _table(rows[first : first + height], self._sort, chosen=self._chosen, reverse=self._reverse)
+        shown = rows[first : first + height]
+        table = _table(shown, self._sort, self._console, chosen=self._chosen, reverse=self._reverse)
         if self._typed is not None:
             last = Text.assemble((f"reclaim from {printable(self._chosen)}: ", "bold"), self._typed, ("_", "blink"))
         else:

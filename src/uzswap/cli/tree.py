@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 
 import click
@@ -12,7 +11,7 @@ from rich.tree import Tree as Branches
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.report import Output, printable
 from uzswap.cli.usage import Usage
-from uzswap.client.places import open_cgroup
+from uzswap.client.places import open_cgroups
 from uzswap.units import format_size
 
 __all__ = ["tree"]
@@ -26,30 +25,42 @@ __all__ = ["tree"]
 def tree(cgroup: str, depth: int | None, as_json: bool, engine: str | None) -> None:
     """Show the cgroups below CGROUP and what they use.
 
-    CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/...
+    With their share of memory.max.  CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree,
+    or /sys/fs/cgroup/...  With several engines and no --engine, of all of them.
     """
-    top = open_cgroup(cgroup, engine)
     levels: list[tuple[int, Usage]] = []
-    with top.root:
-        for level, one in top.preorder(depth):
+    trouble: OSError | None = None
+    for top in open_cgroups(cgroup, engine):
+        with top.root:
             try:
-                levels.append((level, Usage.of(one)))
-            except OSError as error:
-                if not level or error.errno not in (errno.ENOENT, errno.ENODEV):
-                    raise
+                levels += [(level, usage) for level, _, usage in Usage.of_subtree(top, depth)]
+            except OSError as error:  # another engine may have the cgroup
+                trouble = error
+    if trouble is not None and not levels:
+        raise trouble
     if as_json:
-        keys = ("cgroup", "resident", "zswap", "zswapped", "disk")
+        keys = ("cgroup", "resident", "zswap", "zswapped", "disk", "current", "limit", "share", "rss")
         click.echo(json.dumps([{key: getattr(usage, key) for key in keys} for _, usage in levels]))
         return
     branches: list[Branches] = []
+    trees: list[Branches] = []
     for level, usage in levels:
         label = _label(usage, usage.cgroup if not level else usage.cgroup.rpartition("/")[2])
         del branches[level:]
         branches.append(branches[-1].add(label) if level else Branches(label))
-    Output().print(branches[0])
+        if not level:
+            trees.append(branches[0])
+    output = Output()
+    for one in trees:
+        output.print(one)
 
 
 def _label(usage: Usage, name: str) -> Text:
     sizes = ((usage.resident, "resident"), (usage.zswap, "zswap"), (usage.disk, "disk"))
-    told = ", ".join(f"{format_size(nbytes)} {where}" for nbytes, where in sizes if nbytes)
+    words = [f"{format_size(nbytes)} {where}" for nbytes, where in sizes if nbytes]
+    if usage.limit is not None:
+        words.append(f"{usage.share:.0f}% of {format_size(usage.limit)}" if usage.limit else "of no memory")
+    if usage.rss is not None:
+        words.append(f"{format_size(usage.rss)} RSS of the process")
+    told = ", ".join(words)
     return Text.assemble((printable(name), "bold"), f"  {told}" if told else "")

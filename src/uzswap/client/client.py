@@ -9,9 +9,11 @@ import json
 import os
 import select
 import socket
+from collections.abc import Callable
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
+from uzswap.client.root import PATIENCE
 from uzswap.errors import os_error, reclaim_error
 from uzswap.result import ReclaimResult
 
@@ -86,6 +88,24 @@ class Client:
         self._request("PUT", path, raw)
         return len(raw)
 
+    def stat(self, cgroup: str = "/", *, recursive: bool = False) -> list[dict[str, Any]]:
+        """Return what is told by the files of a cgroup, or of each of its subtree: {"cgroup", file: number or keys}.
+
+        What is 0 or unlimited, and always was, is left out.
+        """
+        query = {"cgroup": cgroup, "recursive": str(int(recursive))}
+        told: list[dict[str, Any]] = json.loads(self._request("GET", "/v1/stat", query=query)[0])["cgroups"]
+        return told
+
+    def ages(self, cgroup: str = "/") -> dict[str, Any]:
+        """Return what is in the pool by age: {"since": seconds, "bytes": compressed, "entries"}, each a list.
+
+        An age counts under the last of ``since`` that it has reached, so the sum from one on is what a request for
+        writeback with that ``min_age`` could take.
+        """
+        told: dict[str, Any] = json.loads(self._request("GET", "/v1/ages", query={"cgroup": cgroup})[0])
+        return told
+
     def list(self, path: str) -> list[dict[str, Any]]:
         """Return name, type, mode and inode of what is in a directory."""
         entries: list[dict[str, Any]] = self._listing(path)["entries"]
@@ -117,14 +137,23 @@ class Client:
         return RemoteFile(self, self._request("POST", path, query=query)[1]["Location"])
 
     def _request(
-        self, method: str, path: str, body: bytes | None = None, query: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        query: dict[str, str] | None = None,
+        wait: Callable[[socket.socket], None] | None = None,
     ) -> tuple[bytes, http.client.HTTPMessage]:
-        """Return the body of the answer and its headers."""
+        """Return the body of the answer and its headers; ``wait`` waits until it comes."""
         # The path as it is, dots and all: it is the tree that says what they mean.
-        target = quote(os.fsencode(path), safe="/") + (f"?{urlencode(query)}" if query else "")
+        target = quote(os.fsencode(path), safe="/") + (
+            f"?{urlencode(query, errors='surrogateescape')}" if query else ""
+        )
         self._connection.drop_if_ended()
         try:
             self._connection.request(method, target, body, {"Content-Type": "text/plain"} if body is not None else {})
+            if wait is not None:
+                wait(self._connection.sock)
             answer = self._connection.getresponse()
             content = answer.read()
         except http.client.RemoteDisconnected as error:
@@ -159,8 +188,26 @@ class RemoteFile:
     def read(self) -> str:
         return self._client.read(self._location)
 
-    def write(self, data: str | bytes) -> int:
-        return self._client.write(self._location, data)
+    def write(self, data: str | bytes, *, within: float | None = None) -> int:
+        """Write as one write; returns the number of bytes.
+
+        One that takes longer than ``within`` seconds is interrupted (EINTR), and the file is closed then; ETIMEDOUT
+        when there is no answer even then.
+        """
+        if within is None:
+            return self._client.write(self._location, data)
+
+        def wait(connection: socket.socket) -> None:
+            if not _answers(connection, within):
+                with contextlib.suppress(OSError):
+                    self.interrupt(PATIENCE)
+                if not _answers(connection, PATIENCE):
+                    text = f"the engine did not even answer within {PATIENCE:g} s of being interrupted"
+                    raise os_error(errno.ETIMEDOUT, text, self._location)
+
+        raw = data.encode() if isinstance(data, str) else data
+        self._client._request("PUT", self._location, raw, wait=wait)
+        return len(raw)
 
     def poll(self, timeout: float) -> int:
         """Wait for news, ``timeout`` seconds at most; returns poll(2)'s events."""
@@ -179,6 +226,12 @@ class RemoteFile:
         if not self._closed:
             self._closed = True
             self._client._request("DELETE", self._location)
+
+
+def _answers(connection: socket.socket, seconds: float) -> bool:
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
 
 
 def _raise(content: bytes, path: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import math
 import os
 import signal
 import threading
@@ -42,14 +43,17 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 class Deadlines:
     """Watches writes, and interrupts those that take too long.  A context manager, entered by the main thread.
 
-    Threads may share it.
+    Threads may share it; each that has written by it listens to its signal from then on.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         #: thread -> when its write is to be interrupted, monotonic seconds
         self._until: dict[int, float] = {}
+        #: when the watch looks next; it is woken for what is earlier only
+        self._looks = math.inf
         self._closed = False
+        self._threads = threading.local()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -87,17 +91,20 @@ class Deadlines:
     @contextlib.contextmanager
     def _watched(self, within: float) -> Iterator[None]:
         me = threading.get_ident()
-        # Threads of ours leave signals to the main thread; this one is meant for them.
-        before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGNAL})
+        if not hasattr(self._threads, "listens"):
+            # Threads of ours leave signals to the main thread; this one is meant for them.  Once for each: to tell
+            # what the mask was before takes longer than a write (Python makes a set of it).
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGNAL})
+            self._threads.listens = True
         with self._changed:
-            self._until[me] = time.monotonic() + within
-            self._changed.notify()
+            self._until[me] = until = time.monotonic() + within
+            if until < self._looks:
+                self._changed.notify()
         try:
             yield
         finally:
             with self._changed:
                 del self._until[me]
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _watch(self) -> None:
         with self._changed:
@@ -108,5 +115,5 @@ class Deadlines:
                         # It is in _watched() as long as it is in the dict, so it lives.
                         signal.pthread_kill(thread, SIGNAL)
                         self._until[thread] = now + _AGAIN
-                soonest = min(self._until.values(), default=None)
-                self._changed.wait(None if soonest is None else max(0.0, soonest - time.monotonic()))
+                self._looks = min(self._until.values(), default=math.inf)
+                self._changed.wait(None if self._looks == math.inf else max(0.0, self._looks - time.monotonic()))

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import errno
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from uzswap.client.client import Client, RemoteFile
 from uzswap.client.root import PATIENCE, Interrupts, Name, Root
@@ -43,13 +43,32 @@ class SocketRoot(Root):
         self, path: str, data: bytes, *, within: float | None = None, interrupts: Interrupts | None = None
     ) -> None:
         with self._told(path):
-            if within is None and interrupts is None:
-                self._client.write(path, data)
-            else:
+            if interrupts is not None:
                 self._write_interruptibly(path, data, within, interrupts)
+            elif within is not None:
+                self._write_within(path, data, within)
+            else:
+                self._client.write(path, data)
 
-    def _write_interruptibly(self, path: str, data: bytes, within: float | None, interrupts: Interrupts | None) -> None:
-        """Have a thread write to an open file, whose closing interrupts the write."""
+    def _write_within(self, path: str, data: bytes, within: float) -> None:
+        self._client.set_timeout(within)
+        try:
+            file = self._client.open(path)
+        except TimeoutError:
+            raise os_error(errno.ETIMEDOUT, f"the engine did not answer within {within:g} s", path) from None
+        finally:
+            self._client.set_timeout(None)
+        try:
+            file.write(data, within=within)
+        except ReclaimError as error:
+            error.filename = path  # to the engine it was a number
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def _write_interruptibly(self, path: str, data: bytes, within: float | None, interrupts: Interrupts) -> None:
+        """Have a thread write to an open file, whose closing interrupts the write: this one is for signals."""
         # A connection of its own, which can be cut without spoiling the other's next answer.
         with Client(self.socket, timeout=within) as client:
             try:
@@ -64,7 +83,7 @@ class SocketRoot(Root):
 
             try:
                 done = _in_thread(file, data)
-                with contextlib.nullcontext() if interrupts is None else interrupts.call(interrupt):
+                with interrupts.call(interrupt):
                     if concurrent.futures.wait([done], within).not_done:
                         interrupt()
                         if concurrent.futures.wait([done], PATIENCE).not_done:
@@ -73,7 +92,7 @@ class SocketRoot(Root):
                             raise os_error(errno.ETIMEDOUT, text, path)
                     done.result()
             except ReclaimError as error:
-                error.filename = path  # to the engine it was a number
+                error.filename = path
                 raise
             finally:
                 with contextlib.suppress(OSError):
@@ -90,6 +109,15 @@ class SocketRoot(Root):
     def inode(self, path: str) -> int:
         with self._told(path):
             return self._client.inode(path)
+
+    def stat(self, path: str) -> list[dict[str, Any]] | None:
+        cgroup = path.removeprefix("/cgroup") or "/"
+        try:
+            with self._told(path):
+                return self._client.stat(cgroup, recursive=True)
+        except FileNotFoundError:
+            # No such cgroup, or no such request: reading tells.
+            return None
 
     def mkdir(self, path: str) -> None:
         with self._told(path):

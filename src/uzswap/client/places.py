@@ -15,15 +15,19 @@ from uzswap.client.directory import DirectoryRoot
 from uzswap.client.mounts import FSTYPE, mounted_type
 from uzswap.client.over_socket import SocketRoot
 from uzswap.client.root import Cgroup, Root
-from uzswap.client.runtime import find
+from uzswap.client.runtime import Entry, engines, find
 from uzswap.errors import os_error
 
-__all__ = ["open_cgroup", "open_engine", "open_path"]
+__all__ = ["open_cgroup", "open_cgroups", "open_engine", "open_path"]
 
 #: file systems with cgroups in them; of these, "cgroup" is version 1, which has no memory.reclaim
 _CGROUPS: Final = frozenset({FSTYPE, "cgroup2", "cgroup"})
 #: and those with the kernel's other files of the same names
 _FILES: Final = _CGROUPS | {"sysfs", "debugfs", "proc"}
+
+
+#: what an engine's tree has at the top, and what its server has beside it
+_TOP: Final = frozenset({"", "cgroup", "zswap", "vmstat", "meminfo", "swaps", "metrics", "openapi.yaml"})
 
 
 def open_engine(name: str | None) -> SocketRoot:
@@ -34,7 +38,10 @@ def open_engine(name: str | None) -> SocketRoot:
     OSError
         ENOENT there is no such engine; EINVAL there are several, and no name was given; ENOTCONN it has no socket.
     """
-    entry = find(name)
+    return _socket_of(find(name))
+
+
+def _socket_of(entry: Entry) -> SocketRoot:
     if entry.socket is None:
         where = f", use {entry.mounts[0]}" if entry.mounts else ""
         raise os_error(errno.ENOTCONN, f"engine {entry.name} ({entry.command}) has no socket: call z.serve(){where}")
@@ -42,10 +49,15 @@ def open_engine(name: str | None) -> SocketRoot:
 
 
 def open_path(path: str, engine: str | None) -> tuple[Root, str]:
-    """Return the tree that a path is in, and the path there; an engine that is named is always meant."""
+    """Return the tree that a path is in, and the path there; an engine that is named is always meant.
+
+    What is not in the tree of an engine is taken for a path below its cgroups: ``/jobs/a/memory.max``.
+    """
     if engine is None and _file_system(path) in _FILES:
         return DirectoryRoot(), os.path.abspath(path)
-    return open_engine(engine), f"/{path.lstrip('/')}"
+    inner = path.lstrip("/")
+    first = inner.partition("/")[0]
+    return open_engine(engine), f"/{inner}" if first in _TOP else f"/cgroup/{inner}"
 
 
 def open_cgroup(path: str, engine: str | None) -> Cgroup:
@@ -64,8 +76,24 @@ def open_cgroup(path: str, engine: str | None) -> Cgroup:
     if found in _CGROUPS:
         where = os.path.abspath(path)
         return Cgroup(DirectoryRoot(), where, where)
+    return _in_engine(path, find(engine))
+
+
+def open_cgroups(path: str, engine: str | None) -> list[Cgroup]:
+    """Return a cgroup, as :func:`open_cgroup`; of every engine, when there are several and none is named.
+
+    Their names begin with the engine's then: ``1234:/jobs``.
+    """
+    if engine is None and _file_system(path) not in _CGROUPS:
+        served = [entry for entry in engines() if entry.socket is not None]
+        if len(served) > 1:
+            return [_in_engine(path, entry, prefix=f"{entry.name}:") for entry in served]
+    return [open_cgroup(path, engine)]
+
+
+def _in_engine(path: str, entry: Entry, prefix: str = "") -> Cgroup:
     name = f"/{path.strip('/')}"
-    return Cgroup(open_engine(engine), f"/cgroup{name.rstrip('/')}", name)
+    return Cgroup(_socket_of(entry), f"/cgroup{name.rstrip('/')}", f"{prefix}{name}", entry.pid)
 
 
 def _file_system(path: str) -> str | None:

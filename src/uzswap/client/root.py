@@ -25,7 +25,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from uzswap.errors import os_error
 
@@ -105,6 +105,14 @@ class Root(Protocol):
         """Return the identity of a directory."""
         ...
 
+    def stat(self, path: str) -> list[dict[str, Any]] | None:
+        """Return what the files of a cgroup and of all below it tell, in pre-order, when one request can tell it.
+
+        Each is ``{"cgroup": path, file: number or {key: number}}`` without what is 0 or unlimited; the path is an
+        engine's, "/" its root.  None where there is no such request: in a file system, and with older engines.
+        """
+        return None
+
     def mkdir(self, path: str) -> None: ...
 
     def rmdir(self, path: str) -> None: ...
@@ -119,6 +127,8 @@ class Cgroup:
     path: str
     #: as a user calls it
     name: str
+    #: of the process that the engine is in; None for cgroups in a file system
+    pid: int | None = None
 
     def read(self, file: str) -> str:
         """Return the text of a control file."""
@@ -163,7 +173,25 @@ class Cgroup:
                 yield self.child(entry.name)
 
     def child(self, name: str) -> Cgroup:
-        return Cgroup(self.root, f"{self.path.rstrip('/')}/{name}", f"{self.name.rstrip('/')}/{name}")
+        return self._below(name)
+
+    def stats(self, depth: int | None = None) -> Iterator[tuple[int, Cgroup, dict[str, Any]]] | None:
+        """Iterate over (level, cgroup, what its files tell) of the subtree, or return None: see :meth:`Root.stat`."""
+        told = self.root.stat(self.path)
+        if told is None:
+            return None
+        top = told[0]["cgroup"]
+        below = len(top.rstrip("/")) + 1
+        return (
+            (level, self._below(one["cgroup"][below:]) if level else self, one)
+            for one in told
+            for level in [0 if one["cgroup"] == top else one["cgroup"].count("/", below) + 1]
+            if depth is None or level <= depth
+        )
+
+    def _below(self, relative: str) -> Cgroup:
+        path, name = (f"{above.rstrip('/')}/{relative}" for above in (self.path, self.name))
+        return Cgroup(self.root, path, name, self.pid)
 
     def preorder(self, depth: int | None = None) -> Iterator[tuple[int, Cgroup]]:
         """Iterate over (level, cgroup) of the subtree, this one first; what is removed meanwhile is left out."""
@@ -182,4 +210,4 @@ class Cgroup:
 
     def again(self) -> Cgroup:
         """Return the same cgroup, for another thread."""
-        return Cgroup(self.root.again(), self.path, self.name)
+        return Cgroup(self.root.again(), self.path, self.name, self.pid)

@@ -212,16 +212,19 @@ def _neither(path: str) -> OSError:
 
 def _open(path: str, flags: int) -> tuple[int, bool]:
     """Open with O_DIRECT where that works, else without.  The second value tells which."""
+    fd = os.open(path, flags, 0o600)
     try:
-        fd = os.open(path, flags | os.O_DIRECT, 0o600)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return os.open(path, flags, 0o600), False
-    try:
+        # Not at once: where it is refused (tmpfs before 6.6) the file has been made then, and O_EXCL meets it.
+        plain = fcntl.fcntl(fd, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, plain | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return fd, False
         if _direct_works(fd):
             return fd, True
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
+        fcntl.fcntl(fd, fcntl.F_SETFL, plain)
     except BaseException:
         os.close(fd)
         raise

@@ -23,7 +23,7 @@ import operator
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Literal, Self, cast
 
 from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
@@ -96,6 +96,9 @@ class Zswap:
         Whether what is written to the device is encrypted (AES-256-GCM), with a key that ends with the process.  None:
         what has a name is, a file without one, whose blocks the kernel frees with the process, is not: see
         docs/benchmarks.md for what it costs.
+    faults
+        Who serves a fault on an array: "thread", a thread of the engine, which asks nothing of the program; or
+        "signal", the thread that it is in, in a handler of SIGBUS, which has conditions (docs/semantics.md, arrays).
 
     Attributes
     ----------
@@ -153,7 +156,10 @@ class Zswap:
         nodes: int = 1,
         paranoid: bool = False,
         encrypt: bool | None = None,
+        faults: Literal["thread", "signal"] = "thread",
     ) -> None:
+        if faults not in ("thread", "signal"):
+            raise InvalidArgumentError(f'faults={faults!r}: faults are served by "thread" or by "signal"')
         limit = parse_max_pool(max_pool, accept_threshold_percent)
         chosen = Compressor.parse(compressor)
         nbytes = parse_size(swap_size)
@@ -166,6 +172,7 @@ class Zswap:
         if encrypt is not None and not isinstance(encrypt, bool):
             raise TypeError(f"encrypt is True, False or None, not {encrypt!r}")
         self.nodes: Final = nodes
+        self.faults: Final = faults
         self._closed = False
         self.core = Engine(nodes, bool(paranoid))
         self.tree = CgroupTree(self, CGROUP_FILES)
@@ -641,12 +648,14 @@ class Zswap:
         """Mount the control files, until the mount or the engine is closed; see :class:`~uzswap.serve.fuse.Mount`."""
         return self._serving.mount(path, allow_other=allow_other)
 
-    def serve(self, path: str | os.PathLike[str] | None = None, *, port: int | None = None) -> Server:
+    def serve(
+        self, path: str | os.PathLike[str] | None = None, *, port: int | None = None, web: bool = False
+    ) -> Server:
         """Serve the control files on a Unix socket, by default where the ``uzswap`` command finds it.
 
         See :class:`~uzswap.serve.server.Server`.
         """
-        return self._serving.serve(path, port=port)
+        return self._serving.serve(path, port=port, web=web)
 
     # Looking inside
 

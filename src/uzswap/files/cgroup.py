@@ -61,12 +61,13 @@ def _numa_stat(cgroup: MemCgroup) -> str:
     """
     nodes = range(cgroup.zswap.nodes)
     values = cgroup.stats()
-    lines = [stat.name + "".join([f" N{n}={0 if n else values[stat.name]}" for n in nodes]) for stat in PER_NODE]
+    others = "".join([f" N{node}=0" for node in nodes[1:]])
+    lines = [f"{stat.name} N0={values[stat.name]}{others}\n" for stat in PER_NODE]
     lru_len = cgroup.zswap.core.lru_len
     subtree = list(cgroup.preorder())
-    entries = [sum(lru_len(member.index, n) for member in subtree) for n in nodes]
-    lines.append(ZSWAP_ENTRIES.name + "".join([f" N{n}={entries[n]}" for n in nodes]))
-    return "\n".join(lines) + "\n"
+    entries = [sum(lru_len(member.index, node) for member in subtree) for node in nodes]
+    lines.append(ZSWAP_ENTRIES.name + "".join([f" N{node}={entries[node]}" for node in nodes]) + "\n")
+    return "".join(lines)
 
 
 def _cgroup_stat(cgroup: MemCgroup) -> str:
@@ -89,7 +90,7 @@ def _sum(
         value = sum(counters[position] for position in positions)
         return f"{value if len(positions) == 1 else round_up_to_page(value)}\n"
 
-    return FileType(name, text, "value", unit, counter, reader=read, on_root=on_root)
+    return FileType(name, text, "value", unit, counter, sources=sources, reader=read, on_root=on_root)
 
 
 def _limit(name: str, text: str, *, enforced: bool = False) -> FileType[MemCgroup]:

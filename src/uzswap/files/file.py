@@ -72,6 +72,8 @@ class FileType(Generic[T]):
     counter: bool = False
     #: the keys of a file of key-value lines, in order
     keys: tuple[Stat, ...] = ()
+    #: of a file of one number: the counters of the data plane whose sum it is
+    sources: tuple[str, ...] = ()
     #: returns the text, newline included
     reader: Callable[[T], str] | None = None
     #: takes what was written, cut at the first NUL; raises OSError and changes nothing, or changes it all
@@ -96,11 +98,14 @@ class FileType(Generic[T]):
 
     def read(self, target: T, owner: MemCgroup) -> str:
         """Open, read and close.  ``owner`` is the cgroup that the file is in, the root for files of the engine."""
-        with self.naming(owner):
+        try:
             if self.reader is None:
                 raise os_error(errno.EACCES, "this file cannot be read: write to it instead")
             with owner.in_use():
                 return self.reader(target)
+        except OSError as error:
+            self._name(error, owner)
+            raise
 
     def open(
         self, target: T, owner: MemCgroup, *, nonblock: bool = False, privileged: bool | None = None
@@ -118,9 +123,12 @@ class FileType(Generic[T]):
         try:
             yield
         except OSError as error:
-            if error.filename is None:
-                error.filename = self.path(owner)
+            self._name(error, owner)
             raise
+
+    def _name(self, error: OSError, owner: MemCgroup) -> None:
+        if error.filename is None:
+            error.filename = self.path(owner)
 
 
 class Session(Generic[T]):

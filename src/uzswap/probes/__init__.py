@@ -35,6 +35,7 @@ def doctor() -> list[Finding]:
         machine.huge_pages(),
         *machine.userfaultfd(),
         machine.arrays(),
+        machine.signal_faults(),
         machine.fuse(),
         kernel.zswap(),
         kernel.source_zswap(),

@@ -40,7 +40,12 @@ _UFFD_USER_MODE_ONLY = 1
 _USERFAULTFD_IOC_NEW = 0xAA00
 _UFFDIO_API = 0xC018AA3F
 _UFFD_API = 0xAA
+_UFFD_FEATURE_SIGBUS = 1 << 7
 _UFFD_FEATURE_MOVE = 1 << 16
+# arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/linux/seccomp.h
+_SECCOMP = 317
+_SECCOMP_GET_ACTION_AVAIL = 2
+_SECCOMP_RET_TRAP = 0x30000
 
 
 def _uffd_by_syscall(flags: int) -> int:
@@ -123,6 +128,30 @@ def arrays() -> Finding:
     return Finding(what, Level.OK, "full mode: system calls into arrays work as well")
 
 
+def signal_faults() -> Finding:
+    """Whether faults can be served by a handler of SIGBUS; nothing of the process is changed to find out."""
+    what, fix = 'faults="signal"', 'Zswap(faults="thread"), the default'
+    if platform.machine() != "x86_64":
+        return Finding(what, Level.LIMITED, f"x86-64 only, this is {platform.machine()}", fix)
+    try:
+        fd = _uffd_by_syscall(_UFFD_USER_MODE_ONLY)
+        try:
+            features = _features(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return Finding(what, Level.LIMITED, f"userfaultfd: {reason(error)}", fix)
+    for name, bit in (("SIGBUS", _UFFD_FEATURE_SIGBUS), ("MOVE", _UFFD_FEATURE_MOVE)):
+        if not features & bit:
+            return Finding(what, Level.LIMITED, f"this kernel's userfaultfd has no {name}", fix)
+    action = ctypes.c_uint32(_SECCOMP_RET_TRAP)
+    asked = (ctypes.c_long(_SECCOMP), ctypes.c_uint(_SECCOMP_GET_ACTION_AVAIL), ctypes.c_uint(0))
+    if _libc().syscall(*asked, ctypes.byref(action)):
+        code = ctypes.get_errno()
+        return Finding(what, Level.LIMITED, f"seccomp: {reason(OSError(code, os.strerror(code)))}", fix)
+    return Finding(what, Level.OK, "can be had: random access without the switch to a serving thread")
+
+
 def _sysctl() -> str:
     try:
         return f"; vm.unprivileged_userfaultfd = {Path('/proc/sys/vm/unprivileged_userfaultfd').read_text().strip()}"
@@ -130,14 +159,18 @@ def _sysctl() -> str:
         return ""
 
 
-def _move(fd: int) -> Finding:
+def _features(fd: int) -> int:
     # Asked with no feature, the handshake answers with all that the kernel has.
     answer = bytearray(struct.pack("=QQQ", _UFFD_API, 0, 0))
+    fcntl.ioctl(fd, _UFFDIO_API, answer)
+    return int(struct.unpack("=QQQ", answer)[1])
+
+
+def _move(fd: int) -> Finding:
     try:
-        fcntl.ioctl(fd, _UFFDIO_API, answer)
+        features = _features(fd)
     except OSError as error:
         return Finding("UFFDIO_MOVE", Level.MISSING, f"UFFDIO_API: {reason(error)}", "a newer kernel")
-    features = struct.unpack("=QQQ", answer)[1]
     if features & _UFFD_FEATURE_MOVE:
         return Finding("UFFDIO_MOVE", Level.OK, f"features 0x{features:x}")
     return Finding("UFFDIO_MOVE", Level.MISSING, f"features 0x{features:x} lack MOVE (bit 16)", "a newer kernel")

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uzswap import MemCgroup, Zswap
-from uzswap.agent.loop import Clock
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.client.root import Interrupts, Name, Root
 from uzswap.core.boundary.engine import COUNTERS
@@ -35,7 +34,7 @@ AGES: Final = tuple(120.0 * i for i in range(256))
 _EPOCH: Final = 1_767_225_600.0
 
 
-class Virtual(Clock):
+class Virtual:
     """A clock that goes where it is told to; the engine's goes with it, a thousandth faster.  Seconds from 0 on.
 
     Real time passes meanwhile: an entry that is as old as a limit to the second is then over it, in every run.

@@ -70,6 +70,11 @@ def _file(row: FileType[Any], parameters: list[Any]) -> dict[str, Any]:
     return item
 
 
+def _choice(name: str, choices: tuple[str, ...], description: str) -> dict[str, Any]:
+    schema = {"type": "string", "enum": list(choices), "default": choices[0]}
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
     paths: dict[str, Any] = {}
@@ -108,7 +113,34 @@ def document() -> dict[str, Any]:
         },
         "delete": {"summary": "close it", "responses": _responses("204", "it is closed")},
     }
-    paths["/metrics"] = {"get": {"summary": "for Prometheus", "responses": _responses("200", "the metrics", _TEXT)}}
+    paths["/metrics"] = {
+        "get": {
+            "summary": "for Prometheus",
+            "parameters": [
+                _choice("zeros", ("0", "1"), "say what is 0 or unlimited, and always was, as well"),
+                _choice("buckets", ("some", "all", "none"), "which buckets of histograms to say"),
+            ],
+            "responses": _responses("200", "the metrics", _TEXT),
+        }
+    }
+    told = {"application/json": {"schema": {"$ref": "#/components/schemas/Stat"}}}
+    cgroup = {"name": "cgroup", "in": "query", "schema": {"type": "string", "default": "/"}}
+    paths["/v1/stat"] = {
+        "get": {
+            "summary": "what the files of a cgroup tell, or of all below it too, without what is 0 and always was",
+            "parameters": [cgroup, _choice("recursive", ("0", "1"), "of the whole subtree, in pre-order")],
+            "responses": _responses("200", "numbers by file and key", told),
+        }
+    }
+    paths["/v1/ages"] = {
+        "get": {
+            "summary": "what a subtree has in the pool, by age: what a request with a min_age could write",
+            "parameters": [cgroup],
+            "responses": _responses(
+                "200", "by age", {"application/json": {"schema": {"$ref": "#/components/schemas/Ages"}}}
+            ),
+        }
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -122,6 +154,10 @@ def document() -> dict[str, Any]:
     }
 
 
+def _numbers(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "integer"}, "description": description}
+
+
 _INODE: Final = {"type": "integer", "description": "a cgroup's own, and no other's after it is gone"}
 _SCHEMAS: Final = {
     "Error": {
@@ -133,6 +169,31 @@ _SCHEMAS: Final = {
             "message": {"type": "string"},
             "path": {"type": "string"},
             "result": {"type": "object", "description": "how far a reclaim came, as in uzswap.last_reclaim"},
+        },
+    },
+    "Stat": {
+        "type": "object",
+        "required": ["time", "cgroups"],
+        "properties": {
+            "time": {"type": "number", "description": "seconds since 1970"},
+            "cgroups": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["cgroup"],
+                    "properties": {"cgroup": {"type": "string"}},
+                    "additionalProperties": {"type": ["number", "string", "object"]},
+                },
+            },
+        },
+    },
+    "Ages": {
+        "type": "object",
+        "required": ["since", "bytes", "entries"],
+        "properties": {
+            "since": _numbers("seconds, growing from 0: an age counts under the last one that it has reached"),
+            "bytes": _numbers("compressed bytes"),
+            "entries": _numbers("entries"),
         },
     },
     "Listing": {

@@ -19,9 +19,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 from uzswap.errors import ReclaimError, os_error
+from uzswap.files.snapshot import ages_of, take
 from uzswap.serve.openapi import as_yaml
 from uzswap.serve.peer import is_privileged, peer_of
 from uzswap.serve.virtual_tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
@@ -31,6 +32,7 @@ from uzswap.threads import start_thread
 from uzswap.units import is_path
 
 if TYPE_CHECKING:
+    from uzswap.cgroup.memcg import MemCgroup
     from uzswap.files.view import EngineView
 
 try:
@@ -41,6 +43,7 @@ except ImportError as error:
 __all__ = ["STATUS", "MountTree", "Requests", "errors_as_json"]
 
 T = TypeVar("T")
+Choice = TypeVar("Choice", bound=str)
 MountTree = Callable[[str, bool], object]
 
 #: errno -> HTTP status; the errno in the body is what counts.  Others are 500: the device, or a fault of ours.
@@ -117,6 +120,8 @@ class Requests:
         application = web.Application(middlewares=[errors_as_json])
         router = application.router
         router.add_get("/metrics", self.metrics)
+        router.add_get("/v1/stat", self.stat)
+        router.add_get("/v1/ages", self.ages)
         router.add_get("/openapi.yaml", self.openapi)
         router.add_get("/open/{number}", self.get_open)
         router.add_put("/open/{number}", self.put_open)
@@ -264,12 +269,30 @@ class Requests:
 
     async def metrics(self, request: web.Request) -> web.Response:
         try:
-            from uzswap.serve.metrics import exposition
+            from uzswap.serve.metrics import BUCKETS, exposition
         except ImportError as error:
             raise os_error(errno.EOPNOTSUPP, str(error), request.path) from error
         accept = request.headers.get("Accept", "")
-        body, content_type = await _in_thread(lambda: exposition(self._engine, accept))
+        zeros = _choice(request, "zeros", ("0", "1")) == "1"
+        buckets = _choice(request, "buckets", BUCKETS)
+        body, content_type = await _in_thread(lambda: exposition(self._engine, accept, zeros=zeros, buckets=buckets))
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def stat(self, request: web.Request) -> web.Response:
+        """What the files of a cgroup tell, or of a whole subtree, in one answer."""
+        recursive = _choice(request, "recursive", ("0", "1")) == "1"
+        cgroup = self._cgroup(request)
+        return web.Response(body=await _in_thread(lambda: _stat(cgroup, recursive)), content_type="application/json")
+
+    async def ages(self, request: web.Request) -> web.Response:
+        """What a subtree has in the pool, by age."""
+        cgroup = self._cgroup(request)
+        return web.Response(body=await _in_thread(lambda: _ages(cgroup)), content_type="application/json")
+
+    def _cgroup(self, request: web.Request) -> MemCgroup:
+        # A name may have bytes that are no text, which request.query would replace.
+        query = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
+        return self._engine.tree.lookup(query.get("cgroup", ["/"])[0])
 
     async def metrics_of_one(self, request: web.Request) -> web.Response:
         """As :meth:`metrics`, for anybody: however many ask, it takes one thread."""
@@ -297,6 +320,25 @@ def _listing(directory: Directory) -> bytes:
     ]
     told = {"inode": directory.inode, "entries": entries}
     return json.dumps(told).encode()  # escapes every character that is no text
+
+
+def _stat(cgroup: MemCgroup, recursive: bool) -> bytes:
+    told = take(cgroup, recursive=recursive).as_json()
+    return json.dumps({"time": time.time(), "cgroups": told}, separators=(",", ":")).encode()
+
+
+def _ages(cgroup: MemCgroup) -> bytes:
+    since, nbytes, entries = ages_of(cgroup)
+    return json.dumps({"since": since, "bytes": nbytes, "entries": entries}).encode()
+
+
+def _choice(request: web.Request, name: str, choices: tuple[Choice, ...]) -> Choice:
+    """Return one word of the query, by default the first."""
+    text = request.query.get(name, choices[0])
+    for choice in choices:
+        if text == choice:
+            return choice
+    raise os_error(errno.EINVAL, f"{name}={text!r} is not one of {', '.join(choices)}", request.path)
 
 
 def _seconds(request: web.Request) -> float:

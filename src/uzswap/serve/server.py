@@ -10,7 +10,9 @@ POST       a file, with ``?open``    opens it, for what belongs to an open file;
 GET, PUT   /open/N                   reads and writes it; GET with ``?poll=SECONDS`` waits for news: ``{"events"}``
 DELETE     /open/N                   closes it; a write that is under way ends with EINTR
 POST       /, with ``?mount=PATH``   mounts the tree, as ``z.mount()``; with ``&allow_other`` for others too; 201
-GET        /metrics                  everything, for Prometheus
+GET        /v1/stat                  a cgroup's numbers as JSON; ``?cgroup=/jobs&recursive=1``: of all below it too
+GET        /v1/ages?cgroup=/jobs     what it has in the pool, by age
+GET        /metrics                  everything, for Prometheus; ``?zeros=1``, ``?buckets=all|none``
 GET        /openapi.yaml             this, for programs
 =========  ========================  ==============================================================================
 
@@ -37,7 +39,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
+from aiohttp.web import AppRunner
 
 from uzswap.engine.lifetime import on_fork
 from uzswap.errors import os_error
@@ -50,6 +52,7 @@ from uzswap.units import is_path
 if TYPE_CHECKING:
     from uzswap.files.view import EngineView
     from uzswap.serve.requests import MountTree
+    from uzswap.web.page import Page
 
 __all__ = ["STATUS", "Server"]
 
@@ -79,11 +82,16 @@ class Server:
     port
         Serve ``/metrics``, and nothing else, on this port of localhost too; 0 chooses one, see :attr:`port`.  Every
         user of the machine can read it, one at a time.
+    web
+        Serve the page of :mod:`uzswap.web` on that port as well, or on one that is chosen, for those who know
+        :attr:`url`.
     closed
         Called at the end of :meth:`close`.
 
     Raises
     ------
+    ImportError
+        There is no bokeh, for the page.
     OSError
         The socket or the port cannot be had: EADDRINUSE, EACCES, ENAMETOOLONG; EAGAIN no thread can be had.
     """
@@ -95,14 +103,22 @@ class Server:
         *,
         mount: MountTree,
         port: int | None = None,
+        web: bool = False,
         closed: Callable[[], object] = lambda: None,
     ) -> None:
         if not is_path(os.fspath(path)):
             raise os_error(errno.EINVAL, "a path has no NUL in it, no characters that stand for no bytes", ascii(path))
         self.path = Path(os.path.abspath(path))
         self.port: int | None = None
+        #: of the page, with the token that opens it; None without one
+        self.url: str | None = None
         self._told_closed = closed
         self._requests = Requests(engine, mount)
+        #: the page, and this engine as it looks at it; by name
+        self._page: Page | None = None
+        if web:
+            self._page = _page()
+            port = 0 if port is None else port
         self._sockets: list[socket.socket] = []
         self._inode = -1
         self._lock = make_lock(Order.SERVER)
@@ -118,7 +134,12 @@ class Server:
             started: concurrent.futures.Future[None] = concurrent.futures.Future()
             self._thread = start_thread("uzswap-http", self._run, started)
             started.result()
+            if self._page is not None:
+                self._page.show(self.path)
+                self.url = f"http://127.0.0.1:{self.port}/?token={self._page.token}"
         except BaseException:
+            if self._page is not None:
+                self._page.close()
             self._release()
             raise
         on_fork(self, Server._forked)
@@ -146,6 +167,8 @@ class Server:
             if self._closed:
                 return
             self._closed = True
+            if self._page is not None:
+                self._page.close()
             assert self._loop is not None
             with contextlib.suppress(RuntimeError):  # its thread has ended, whatever the reason
                 self._loop.call_soon_threadsafe(self._stop.set)
@@ -168,15 +191,17 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._loop.set_exception_handler(_report)
-        runners: list[web.AppRunner] = []
+        runners: list[AppRunner] = []
         listeners: list[Listener] = []
         applications = (self._requests.application(), self._requests.metrics_application())
+        if self._page is not None:
+            applications[1].router.add_routes(self._page.routes())
         try:
             for listening, application, most in zip(self._sockets, applications, _MOST_CONNECTIONS, strict=False):
                 listener = Listener(most)
                 application.middlewares.insert(0, listener.middleware())
                 # Cancelled when the client goes; and no signal handlers, the process is not ours.
-                runner = web.AppRunner(
+                runner = AppRunner(
                     application,
                     handler_cancellation=True,
                     handle_signals=False,
@@ -230,6 +255,13 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if not isinstance(error, ConnectionError):
         _log.error("%s", context.get("message"), exc_info=error)
+
+
+def _page() -> Page:
+    """Return a page; it is imported when it is asked for, since it needs a library that a socket does not."""
+    from uzswap.web.page import Page
+
+    return Page()
 
 
 def _listen_on_localhost(port: int) -> socket.socket:

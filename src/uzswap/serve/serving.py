@@ -61,7 +61,9 @@ class Serving:
             self._announce()
             return made
 
-    def serve(self, path: str | os.PathLike[str] | None = None, *, port: int | None = None) -> Server:
+    def serve(
+        self, path: str | os.PathLike[str] | None = None, *, port: int | None = None, web: bool = False
+    ) -> Server:
         """Serve the tree on a socket; see :class:`~uzswap.serve.server.Server`."""
         from uzswap.serve.server import Server
 
@@ -69,7 +71,7 @@ class Serving:
             directory, entry = self._make_entry()
             if path is None:
                 path = directory / f"{entry.name}-{next(self._sockets)}.sock"
-            made = Server(self._engine, path, mount=self._mount_for_client, port=port, closed=self._closed_one)
+            made = Server(self._engine, path, mount=self._mount_for_client, port=port, web=web, closed=self._closed_one)
             self._servers.append(made)
             self._announce()
             return made

@@ -29,7 +29,7 @@ import numpy as np
 
 from uzswap.store.measures import Measure, measure_of
 
-__all__ = ["MEMORY", "Kind", "Traits", "opaque", "traits_of"]
+__all__ = ["MEMORY", "Kind", "Traits", "opaque", "sealed", "traits_of"]
 
 _MANAGED_DICT: Final = 1 << 4  # Py_TPFLAGS_MANAGED_DICT: attributes are kept in an array and not in a dict
 
@@ -114,12 +114,23 @@ _ATOMS_OF_ARROW: Final = frozenset(
 MEMORY: Final[tuple[type, ...]] = (bytes, bytearray, array.array)
 
 _opaque: weakref.WeakSet[type] = weakref.WeakSet()
+_sealed: weakref.WeakSet[type] = weakref.WeakSet()
 _Class = TypeVar("_Class", bound=type)
 
 
 def opaque(cls: _Class) -> _Class:
     """Class decorator: what holds an object of ``cls`` stays resident, and the object is not followed."""
     _opaque.add(cls)
+    return cls
+
+
+def sealed(cls: _Class) -> _Class:
+    """Class decorator: an object of ``cls`` is taken at its word, and not followed.
+
+    It pickles all that is in it, and who holds part of that keeps nothing resident: what comes back is a copy.  Its
+    store is told what it weighs (``sizeof=``), and copies (``shared="copy"``).
+    """
+    _sealed.add(cls)
     return cls
 
 
@@ -151,6 +162,8 @@ def _learn(cls: type) -> Traits:
 def _classify(cls: type) -> Kind:
     if issubclass(cls, _BY_NAME) or cls.__name__ in _COMPILED:
         return Kind.NOTHING
+    if cls in _sealed:
+        return Kind.ATOM
     if cls in _EXACT:
         return _EXACT[cls]
     if any(base.__module__.startswith("pandas.") and base.__name__ in _VALUES_OF_PANDAS for base in cls.__mro__):

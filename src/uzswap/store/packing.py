@@ -30,6 +30,7 @@ from uzswap.store.forms import blank_with_view, view_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from uzswap.store.buffers import Part
     from uzswap.store.sharing import Apart
 
 __all__ = ["BATCH", "CHUNK", "Get", "Packed", "Put", "Refused", "pack", "unpack"]
@@ -71,9 +72,11 @@ class Packed:
         The objects of others that the stream refers to.
     weight
         Bytes to be charged when it is a value again; whose who packs it.
+    part
+        What it is charged for while it is packed, for ``kept``; whose who packs it.
     """
 
-    __slots__ = ("form", "handles", "kept", "lengths", "stream", "weight")
+    __slots__ = ("form", "handles", "kept", "lengths", "part", "stream", "weight")
 
     def __init__(
         self, extents: list[tuple[int, Handles]], stream: int, form: int = 0, kept: tuple[Any, ...] = ()
@@ -85,6 +88,7 @@ class Packed:
         self.stream = stream
         self.form = form
         self.weight = 0
+        self.part: Part | None = None
 
     def extents(self) -> Iterator[tuple[int, Handles]]:
         """Length and handles of each extent."""

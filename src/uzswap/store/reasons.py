@@ -67,7 +67,9 @@ def why(get: Callable[[], Any], keeper: object, shared: Shared | None = None) ->
     whole = held is value
     del value
     things = "it" if whole else f"a {_kind(held)} in it{'' if where is None else f', value{where},'}"
-    large = "" if whole or shared != "refer" else ", and is too large, or leads to too much, to be referred to"
+    large = (
+        "" if whole or shared != "refer" else ", and can't be referred to: it leads back to the value, or to too much"
+    )
     names = _holders(held, ignored)
     return f"{things} is held by {_listed(names) or 'somebody whom the garbage collector does not know'}{large}"
 

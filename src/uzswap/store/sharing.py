@@ -23,6 +23,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from uzswap.store.measures import Block
+
 __all__ = ["Apart", "Held", "dump", "load"]
 
 
@@ -37,11 +39,20 @@ class Apart:
         How often the value, without its parts, refers to those of them that can change, by id.
     views
         Ids of the arrays that are to come back as views of what they are views of.
+    closure
+        The memory of the parts, if it is to be charged: see :meth:`uzswap.store.buffers.Buffers.join_closure`.
     """
 
-    __slots__ = ("parts", "references", "views")
+    __slots__ = ("closure", "parts", "references", "views")
 
-    def __init__(self, parts: dict[int, Any], references: dict[int, int], views: set[int]) -> None:
+    def __init__(
+        self,
+        parts: dict[int, Any],
+        references: dict[int, int],
+        views: set[int],
+        closure: tuple[int, int, list[Block]] | None = None,
+    ) -> None:
+        self.closure = closure
         self.parts = parts
         self.references = references
         self.views = views

@@ -1,23 +1,14 @@
 """The values of one store: which are resident, which are packed, and how they go from one to the other."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from uzswap.cgroup.memcg import MemCgroup
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.core.boundary.engine import Handles
 from uzswap.store.compression import Compression
-from uzswap.store.packing import Packed
+from uzswap.store.slot import Slot
 from uzswap.store.weigh import Shared
-
-NOTHING: Final[Any]
-
-class Slot:
-    """The value of one key: where it is."""
-
-    @property
-    def packed(self) -> Packed | None:
-        """Its chunks; None while it is resident."""
 
 class Slots:
     """Keys and their values.  All methods are thread-safe."""

@@ -13,7 +13,8 @@ from uzswap.errors import InvalidArgumentError
 from uzswap.store.compression import Compression, Filter
 from uzswap.store.kinds import opaque
 from uzswap.store.reasons import why
-from uzswap.store.slots import NOTHING, Slots
+from uzswap.store.slot import NOTHING
+from uzswap.store.slots import Slots
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE, Shared
 from uzswap.units import parse_size
 
@@ -75,10 +76,10 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     dictionary
         Whether values of at most 2 KiB, once there are some thousands, are compressed by what they have in common.
     shared
-        What becomes of what is in a value and held by others too.  "refer": what is little (a page, or an eighth of
-        what the value frees) is left where it is, and the value that comes back has the very same objects; with more it
-        stays.  "pin": it stays.  "copy": all is copied, the value itself included, so later changes that others make to
-        what they hold are missing from it.
+        What becomes of what is in a value and held by others too.  "refer": it is left where it is, charged once for
+        all values of the store that refer to it if it is not little (a page, or an eighth of what the value frees), and
+        the value that comes back has the very same objects.  "pin": the value stays.  "copy": all is copied, the value
+        itself included, so later changes that others make to what they hold are missing from it.
     sizeof
         Returns the bytes that a value occupies, instead of our own weighing.
 

@@ -5,10 +5,12 @@ from cython.cimports.cpython.object import PyObject
 
 from uzswap.store.sharing import Apart
 
-#: What is held outside, and may be referred to by a value that is out: at most a page, or an eighth of what the value
-#: frees, so that what stays behind, should its holder let go, is little beside what goes.
+#: What is held outside, and referred to by a value that is out, is charged when it is more than a page and an eighth of
+#: what the value frees: below that it is little, should its holder let go.
 LITTLE_BYTES = cython.declare(cython.Py_ssize_t, 4096)
 LITTLE_PART = cython.declare(cython.Py_ssize_t, 8)
+#: Bytes: what leads to more is no part of a value, but the program.
+MOST_BYTES = cython.declare(cython.Py_ssize_t, 64 << 20)
 
 NO_VIEWS: set = set()
 
@@ -187,7 +189,7 @@ class Survey(Walk):
         return found
 
     def refer(self):
-        """What the value has to refer to when it goes: all that somebody outside can reach, if that is little.
+        """What the value has to refer to when it goes: all that somebody outside can reach.
 
         Returns
         -------
@@ -199,7 +201,7 @@ class Survey(Walk):
         nbytes = self.own_bytes()
         apart = Walk(None, self.thorough)
         apart.all_of_it = True
-        apart.limit = max(LITTLE_BYTES, nbytes // LITTLE_PART)
+        apart.limit = MOST_BYTES
         seeds = self.seeds()
         data_bytes: cython.Py_ssize_t = 0
         # Atoms that are held outside are nobody's.
@@ -231,6 +233,9 @@ class Survey(Walk):
             return -1, 0, None, 0
         parts: dict = {}
         expected: dict = {}
+        blocks: list = []
+        kept: cython.Py_ssize_t = MOST_BYTES - apart.limit
+        counted: cython.bint = kept > max(LITTLE_BYTES, nbytes // LITTLE_PART)
         for i in range(apart.mask + 1):
             seed = cython.address(apart.table[i])
             if seed.thing == cython.NULL or seed.flags & IS_ATOM:
@@ -238,10 +243,17 @@ class Survey(Walk):
             key = cython.cast(cython.size_t, seed.thing)
             parts[key] = cython.cast(object, seed.thing)
             entry = self.find(seed.thing)
+            if counted:
+                if seed.flags & IS_NDARRAY and has_no_base(seed.thing) and owns_data(seed.thing):
+                    # As blocks_of_arrays() names it.
+                    blocks.append((data_of(seed.thing), cython.cast(object, seed.thing).nbytes))
+                else:
+                    blocks.append((key, seed.nbytes if seed.nbytes or entry.thing == cython.NULL else entry.nbytes))
             if not seed.flags & SHAREABLE and entry.thing != cython.NULL and entry.edges > seed.edges:
                 expected[key] = entry.edges - seed.edges
         views = self.views_within() - parts.keys()
-        return nbytes - apart.own_and_shared_bytes(), data_bytes, Apart(parts, expected, views), apart.stuck
+        closure = (min(parts), kept, blocks) if blocks else None
+        return nbytes - apart.own_and_shared_bytes(), data_bytes, Apart(parts, expected, views, closure), apart.stuck
 
     def views_within(self):
         """Addresses of the arrays that share memory with others in the value, and with nobody outside.

@@ -17,10 +17,10 @@ What then becomes of the value is a matter of ``shared``:
 ``"pin"``
     The same, but arrays in it that share memory with each other and nobody else come back sharing memory.
 ``"refer"``
-    What is held from outside is left where it is and as it is, if it is small: the packed value refers to it, and the
-    value that comes back has the very same objects.  So no change is lost, whoever makes it.  It is found by whether
-    somebody outside can reach it, be it a dict of settings, an index, a bound method, or a list that a thread is just
-    about to append to.
+    What is held from outside is left where it is and as it is: the packed value refers to it, and the value that comes
+    back has the very same objects.  So no change is lost, whoever makes it.  It is found by whether somebody outside
+    can reach it, be it a dict of settings, an index, a bound method, or a list that a thread is just about to append
+    to.
 ``"copy"``
     Everything is copied, also what others hold, and the value that comes back is its own: changes that others make to
     what they hold are missing from it.

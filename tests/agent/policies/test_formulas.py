@@ -9,7 +9,7 @@ import pytest
 
 from uzswap.agent.explain import GATES
 from uzswap.agent.policies import POLICIES, farmem, idle, refault, senpai, tmo, twostage
-from uzswap.agent.policies.policy import MEMORY, ZSWAP, Histogram, Observation, Stall, opening
+from uzswap.agent.policies.policy import MEMORY, RECOMPRESS, ZSWAP, Histogram, Observation, Stall, opening
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -401,3 +401,26 @@ def test_a_policy_is_a_pure_function(name: str) -> None:
     state = policy.State()
     assert policy.step(policy.Settings(), state, POOLED) == policy.step(policy.Settings(), state, POOLED)
     assert state == policy.State()
+
+
+def test_what_stays_in_zswap_is_compressed_again_in_each_round_before_it_is_old_enough_for_the_device() -> None:
+    """8 MiB a round of 30 s, of what is older than half of age_min; by how far the gate is open; and it can be off."""
+    seen = replace(POOLED, takes_recompress=True)
+    state, (_, again, write) = twostage.step(twostage.Settings(), twostage.State(), seen)
+    assert (again.stage, again.nbytes, again.min_age, again.codec) == (RECOMPRESS, 8 * MIB, 60, "zstd")
+    assert write.stage == ZSWAP
+    assert (write.min_age or 0) > 2 * 60
+    later, decisions = twostage.step(twostage.Settings(), state, replace(seen, time=24.0))
+    assert [one.stage for one in decisions] == [MEMORY]
+    _, (_, again, _) = twostage.step(
+        twostage.Settings(), later, replace(seen, time=30.0, zswap=2 * MIB, memory_stall=stalled(0.0, 0.25))
+    )
+    assert again.nbytes == MIB
+    for settings, one in (
+        (twostage.Settings(recompress=False), seen),
+        (twostage.Settings(), POOLED),
+        (twostage.Settings(), replace(seen, zswap=0)),
+        (twostage.Settings(), replace(seen, memory_stall=stalled(0.0, 0.5))),
+    ):
+        _, decisions = twostage.step(settings, twostage.State(), one)
+        assert [decision.stage for decision in decisions] == [MEMORY, ZSWAP]

@@ -60,10 +60,12 @@ class Mode(StrEnum):
     USER_ONLY = "user-only"
     #: full, with nothing that kernels before 6.8 lack: no UFFDIO_MOVE, no UFFDIO_POISON
     OLD_KERNEL = "old-kernel"
+    #: as the user nobody, faults served in the faulting threads: Zswap(faults="signal")
+    SIGNAL = "signal"
 
     @property
     def kernel_faults(self) -> bool:
-        return self is not Mode.USER_ONLY
+        return self not in (Mode.USER_ONLY, Mode.SIGNAL)
 
 
 # The test's side
@@ -74,7 +76,7 @@ def zygote(mode: Mode) -> Zygote:
     from tests.support import child
     from tests.support.zygote import Zygote
 
-    kind = child.NobodysChild if mode is Mode.USER_ONLY else child.Child
+    kind = child.Child if mode.kernel_faults else child.NobodysChild
     return Zygote(kind, ["pytest", "hypothesis.stateful", "uzswap", "tests.core.paging.rig", "tests.support.leaks"])
 
 
@@ -161,7 +163,8 @@ def main(module: str, name: str, mode: str, options: dict[str, Any], arguments: 
     warnings.simplefilter("error")
     np.dot(np.ones((200, 200)), np.ones((200, 200)))  # OpenBLAS starts its threads: a fork has ended them
     before = Snapshot.take()
-    z = Zswap(**{"swap_size": "64M", **options})
+    by = {"faults": "signal"} if Mode(mode) is Mode.SIGNAL else {}
+    z = Zswap(**{"swap_size": "64M", **by, **options})
     require(z, Mode(mode))
     program(z, **arguments)
     gc.collect()

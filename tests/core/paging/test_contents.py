@@ -259,7 +259,7 @@ def fills_a_disk(z: Zswap) -> None:
 
 
 def test_a_full_disk_loses_nothing(rig: Rig) -> None:
-    with small_tmpfs(2 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else 0) as disk:
+    with small_tmpfs(2 * MIB, owner=0 if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": str(disk / "swap"), "swap_size": "16M", "max_pool": "1M"}
         rig.run(fills_a_disk, options).check()
 

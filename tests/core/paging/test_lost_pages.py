@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.core.paging.rig import MIB, Mode, Rig, counting, finish, in_each_mode, job, noise, out_of_memory, to_disk
+from tests.core.paging.rig import MIB, Rig, counting, finish, in_each_mode, job, noise, out_of_memory, to_disk
 from tests.support.faulty import FaultySwap
 
 import uzswap
@@ -145,7 +145,7 @@ def asks_again_for_what_the_disk_did_not_give(z: Zswap) -> None:
 
 
 def test_a_page_that_could_not_be_read_is_there_when_it_is_asked_for_again(rig: Rig) -> None:
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(asks_again_for_what_the_disk_did_not_give, options) as child:
             assert child.read_line() == "written"
@@ -202,7 +202,7 @@ def reads_a_page_once(z: Zswap) -> None:
 
 
 def test_one_error_of_the_disk_is_not_seen(rig: Rig) -> None:
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(reads_a_page_once, options) as child:
             assert child.read_line() == "written"
@@ -226,7 +226,7 @@ def drops_what_the_disk_did_not_give(z: Zswap) -> None:
 
 
 def test_a_page_that_could_not_be_read_can_be_forgotten_and_freed(rig: Rig) -> None:
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(drops_what_the_disk_did_not_give, options) as child:
             assert child.read_line() == "written"
@@ -244,7 +244,7 @@ def reads_straight_into_an_error(z: Zswap) -> None:
 
 
 def test_a_fault_that_meets_a_read_error_is_a_sigbus(rig: Rig) -> None:
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(reads_straight_into_an_error, options) as child:
             assert child.read_line() == "written"
@@ -274,7 +274,7 @@ def writes_to_a_failing_disk(z: Zswap) -> None:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_write_errors_lose_nothing(rig: Rig, number: int) -> None:
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": disk.path, "swap_size": disk.size, "max_pool": "1M"}
         with rig.start(writes_to_a_failing_disk, options) as child:
             assert child.read_line() == "made"

@@ -226,6 +226,6 @@ LENT = (
 )
 
 
-@in_each_mode(known={Mode.FULL: LENT, Mode.USER_ONLY: LENT})
+@in_each_mode(known={Mode.FULL: LENT, Mode.USER_ONLY: LENT, Mode.SIGNAL: LENT})
 def test_pages_lent_to_the_kernel_keep_their_bytes(z: Zswap) -> None:
     lends(z, keep=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import queue
 import signal
 import threading
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tests.core.paging.rig import (
     MIB,
-    Mode,
     Rig,
     address,
     counting,
@@ -23,9 +23,11 @@ from tests.core.paging.rig import (
     job,
     noise,
     out_of_memory,
+    skip,
     to_disk,
 )
 from tests.support.faulty import FaultySwap
+from tests.support.soak import longer
 
 import uzswap
 
@@ -99,6 +101,35 @@ def test_threads_that_write_to_the_same_pages(z: Zswap) -> None:
         assert (x[mine::512] == count[: MIB // 2048]).all()
 
     together(*(lambda mine=mine: write(mine) for mine in range(4)))
+
+
+@in_each_mode()
+def test_threads_that_write_while_memory_is_compacted(z: Zswap) -> None:
+    """The kernel gives pages other frames meanwhile, whether they are in their places or on their way."""
+    compact = Path("/proc/sys/vm/compact_memory")
+    if not os.access(compact, os.W_OK):
+        skip("only root may have memory compacted")
+    x = uzswap.zeros(MIB // 4, np.int64, cgroup=job(z, "512K"))
+    ended = threading.Event()
+
+    def write(mine: int) -> None:
+        rng = np.random.default_rng(mine)
+        count = np.zeros(MIB // 2048, np.int64)
+        while not ended.is_set():
+            for page in rng.integers(0, MIB // 2048, 200):
+                x[512 * page + mine] += 1
+                count[page] += 1
+                assert x[512 * page + mine] == count[page]
+        assert (x[mine::512] == count).all()
+
+    def compacts() -> None:
+        try:
+            for _ in range(longer(3, 200)):
+                compact.write_text("1")
+        finally:
+            ended.set()
+
+    together(compacts, *(lambda mine=mine: write(mine) for mine in range(3)))
 
 
 @in_each_mode()
@@ -328,7 +359,7 @@ def reads_the_pool_while_the_disk_hangs(z: Zswap) -> None:
 
 
 def test_a_disk_that_hangs_holds_up_nobody_who_does_not_need_it(rig: Rig) -> None:
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(reads_the_pool_while_the_disk_hangs, options) as child:
             assert child.read_line() == "written"
@@ -358,7 +389,7 @@ def frees_while_others_run(z: Zswap) -> None:
 
 def test_freeing_an_array_stops_no_other_thread(rig: Rig) -> None:
     """Giving its blocks back to the file system may take long."""
-    with FaultySwap(64 * MIB, owner=NOBODY if rig.mode is Mode.USER_ONLY else None) as disk:
+    with FaultySwap(64 * MIB, owner=None if rig.mode.kernel_faults else NOBODY) as disk:
         disk.block_fallocates()
         options = {"swap": disk.path, "swap_size": disk.size}
         with rig.start(frees_while_others_run, options) as child:

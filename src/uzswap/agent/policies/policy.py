@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 __all__ = [
     "MEMORY",
     "PAGE",
+    "RECOMPRESS",
     "ZSWAP",
     "Decision",
     "Done",
@@ -27,9 +28,10 @@ __all__ = [
 ]
 
 PAGE: Final = 4096
-#: stages: from memory into zswap, from zswap to the device
+#: stages: from memory into zswap, from zswap to the device, and between them: compressed again within zswap
 MEMORY: Final = 1
 ZSWAP: Final = 2
+RECOMPRESS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,9 @@ class Observation:
     zswpwb: int = 0
     #: major faults, ever
     faults: int = 0
+    #: bytes, ever: that requests of stage one have taken, and that those of stage two have had written
+    reclaimed: int = 0
+    written: int = 0
     #: microseconds of CPU, ever; None where the tree has no cpu.stat
     cpu: int | None = None
     #: of the machine, 0 if it does not say
@@ -115,8 +120,12 @@ class Observation:
     unwritable: str = ""
     #: whether stage two takes min_age=
     takes_age: bool = False
-    #: bytes that may be written to the device now
+    #: whether what is in zswap can be compressed again
+    takes_recompress: bool = False
+    #: compressed bytes that may be written to the device now, and bytes that one of them is there: a kernel writes
+    #: whole pages
     budget: int = 0
+    expansion: float = 1.0
     #: what the tree tells of ages, None where it does not: bytes resident by age; bytes that came back by age, ever
     cold: Histogram | None = None
     promoted: Histogram | None = None
@@ -134,8 +143,10 @@ class Decision:
     #: a key of :data:`uzswap.agent.explain.GATES`
     gate: str
     inputs: Mapping[str, float] = field(default_factory=dict)
-    #: seconds; stage two, where the tree takes it
+    #: seconds; of what is in zswap, where the tree takes it
     min_age: int | None = None
+    #: what it is compressed again with
+    codec: str = ""
     #: by pushing out over a lowered memory.zswap.max, where there is no source=zswap
     by_limit: bool = False
     #: bytes that the write budget loses for what came back too soon
@@ -145,7 +156,7 @@ class Decision:
 class Policy(Protocol):
     """A module of :mod:`uzswap.agent.policies`."""
 
-    #: what it wants to know that is not read for everybody: "ages", "cpu"
+    #: what it wants to know that is not read for everybody: "memory.pressure", "io.pressure", "cpu", "ages"
     WANTS: frozenset[str]
     #: settings, a frozen dataclass with ``tick``: seconds from one step to the next
     Settings: type[Any]

@@ -16,7 +16,7 @@ from uzswap.agent.settings import setting
 __all__ = ["WANTS", "Settings", "State", "step"]
 
 #: what it wants to know beyond the ordinary
-WANTS: Final[frozenset[str]] = frozenset()
+WANTS: Final = frozenset({"memory.pressure", "io.pressure"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -809,6 +809,7 @@ class Engine:
         # Items of one byte are in order as they are.
         s.filter = filter if filter > 1 else 0
         s.small_bytes = small_bytes
+        s.shares = 0
         with cython.nogil:
             uz_enter(cython.address(c.gate))
             s.asked = codec_hold(c, codec)

@@ -26,6 +26,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_t,
     pthread_mutex_unlock,
 )
+from cython.cimports.uzswap.core.paging.handlers import handlers_forked
 from cython.cimports.uzswap.core.paging.inheriting import (
     pager_away,
     pager_inherit,
@@ -144,6 +145,7 @@ def in_child():
     global home_pid
     pthread_mutex_init(cython.address(lock), cython.NULL)
     arenas_forked()
+    handlers_forked()
     k = first
     while k != cython.NULL:
         here: cython.bint = k.lent and not (k.p != cython.NULL and (k.p.broken or k.p.relented))

@@ -4,7 +4,7 @@ import weakref
 from collections import namedtuple
 
 import cython
-from cython.cimports.libc.errno import EIO
+from cython.cimports.libc.errno import EBUSY, EIO
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memset
@@ -24,6 +24,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 )
 from cython.cimports.uzswap.core.paging.areas import area_new, leaf_end, space_open
 from cython.cimports.uzswap.core.paging.gather import GATHER_BYTES, Gather, gather, scatter
+from cython.cimports.uzswap.core.paging.handlers import blockers, handler_open, is_blocked
 from cython.cimports.uzswap.core.paging.make_room import evict_from
 from cython.cimports.uzswap.core.paging.page_in import KEEP
 from cython.cimports.uzswap.core.paging.pager import pager_close, pager_start, pager_stop, settle, wait_events
@@ -63,6 +64,7 @@ from cython.cimports.uzswap.core.paging.ranges import (
     evict_range,
     unkeep_range,
 )
+from cython.cimports.uzswap.core.paging.signal_faults import fault_here
 from cython.cimports.uzswap.core.paging.stalls import stalls_reparent, stalls_until
 from cython.cimports.uzswap.core.paging.syscalls import serve_call
 from cython.cimports.uzswap.core.paging.uffd import (
@@ -71,7 +73,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_init,
     pthread_cond_wait,
 )
-from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK, entry_at
+from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK
 from cython.cimports.uzswap.core.store.memcgs import memcg_offline
 
 HIGH, MAX, OOM, POOL_FULL, LOW, SWAP, STALL = E_HIGH, E_MAX, E_OOM, E_POOL_FULL, E_LOW, E_SWAP, E_STALL
@@ -82,8 +84,8 @@ Place = namedtuple("Place", "address pages memcg")
 AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero lost clean_copies faults loads")
 MemoryInfo = namedtuple(
     "MemoryInfo",
-    "user_mode_only calls_trapped can_move can_poison threads workers areas resident faults evicted evicted_clean "
-    "read_ahead broken",
+    "user_mode_only calls_trapped by_signal can_move can_poison threads workers areas resident faults evicted "
+    "evicted_clean read_ahead broken",
 )
 Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns over_high")
 
@@ -101,7 +103,13 @@ def pager_unlock(p):
 
 @cython.cclass
 class Memory:
-    def __cinit__(self, engine: Engine, user_mode_only: cython.bint = False, old_kernel: cython.bint = False):
+    def __cinit__(
+        self,
+        engine: Engine,
+        user_mode_only: cython.bint = False,
+        old_kernel: cython.bint = False,
+        by_signal: cython.bint = False,
+    ):
         self.pager = cython.NULL
         pthread_mutex_init(cython.address(self.gate), cython.NULL)
         pthread_cond_init(cython.address(self.passed), cython.NULL)
@@ -114,7 +122,11 @@ class Memory:
             raise MemoryError
         p.c = core
         with cython.nogil:
-            error = table_open(p, user_mode_only, old_kernel, serve_call)
+            error = -EBUSY if by_signal and is_blocked() else 0
+            if not error:
+                error = table_open(p, user_mode_only, old_kernel, by_signal, serve_call)
+            if not error and by_signal:
+                error = handler_open(fault_here)
             if not error:
                 error = space_open(p)
             if not error:
@@ -306,29 +318,7 @@ class Memory:
         finally:
             self._leave()
 
-    def gather(
-        self,
-        area: uint32_t,
-        begins: cython.const[uint64_t][::1],
-        places: cython.const[uint64_t][::1],
-        length: uint64_t,
-        memory: cython.size_t,
-    ):
-        """0, or the errno and page with which bytes cannot be read.  See memory.pyi."""
-        return self._exchange(area, begins, places, length, memory, False)
-
-    def scatter(
-        self,
-        area: uint32_t,
-        begins: cython.const[uint64_t][::1],
-        places: cython.const[uint64_t][::1],
-        length: uint64_t,
-        memory: cython.size_t,
-    ):
-        """Likewise.  See memory.pyi."""
-        return self._exchange(area, begins, places, length, memory, True)
-
-    def _exchange(
+    def exchange(
         self,
         area: uint32_t,
         begins: cython.const[uint64_t][::1],
@@ -337,6 +327,7 @@ class Memory:
         memory: cython.size_t,
         into: cython.bint,
     ):
+        """0, or the errno and page with which bytes cannot be read.  See memory.pyi."""
         i: cython.Py_ssize_t
         n = begins.shape[0]
         if not n or not length or places.shape[0] != n:
@@ -444,6 +435,7 @@ class Memory:
             return MemoryInfo(
                 bool(p.user_only),
                 p.trapped,
+                bool(p.by_signal),
                 bool(p.can_move),
                 bool(p.can_poison),
                 p.nr_servers,
@@ -632,6 +624,14 @@ class Memory:
             self._leave()
 
 
+def sigbus_blockers():
+    """The numbers of threads of this process that block SIGBUS, those of engines apart: the first 64."""
+    tids: cython.int[64]
+    with cython.nogil:
+        n: cython.int = blockers(tids, 64)
+    return [tids[i] for i in range(n)]
+
+
 def work_done(p, w):
     pthread_mutex_lock(cython.address(p.lock))
     work_put(p, w)
@@ -655,7 +655,7 @@ def count_some(p, a, first, found):
         first = end
     for i in range(area.first + first, area.first + end):
         page = cython.address(p.pages[i])
-        e = entry_at(t, page.handle) if page.handle else cython.NULL
+        e = cython.address(t.entries[page.entry]) if page.entry else cython.NULL
         if page.state == P_RESIDENT or page.state == P_COMING or page.state == P_GOING:
             found.resident += 1
             if e != cython.NULL and e.flags & CLEAN and e.stamp == address_of(p, i):

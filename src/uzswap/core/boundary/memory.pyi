@@ -45,6 +45,7 @@ class AreaInfo(NamedTuple):
 class MemoryInfo(NamedTuple):
     user_mode_only: bool  # the kernel does not wait for a page that is not resident: its access fails with EFAULT
     calls_trapped: int  # then: 1, system calls are trapped and work, or the -errno with which that failed; else 0
+    by_signal: bool  # faults are served in the threads that they are in, by a handler of SIGBUS
     can_move: bool  # UFFDIO_MOVE
     can_poison: bool
     threads: int  # that serve faults
@@ -72,7 +73,10 @@ class Counts(NamedTuple):
 class Memory:
     #: One an engine.  OSError: userfaultfd is refused.  old_kernel: nothing is used that kernels before 6.8 lack.
     #: When one of its threads is killed all that is not resident is SIGBUS, and every method an OSError (EIO).
-    def __init__(self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False) -> None: ...
+    #: by_signal: OSError as well where that cannot be (EOPNOTSUPP), or the calling thread blocks SIGBUS (EBUSY).
+    def __init__(
+        self, engine: Engine, user_mode_only: bool = False, old_kernel: bool = False, by_signal: bool = False
+    ) -> None: ...
     def close(self) -> None: ...  # no area may be in use; before Engine.close(); waits for calls that are under way
     def forked(self) -> bool: ...  # in a child: whether the arrays came along
     def alloc(self, nbytes: int, memcg: int, item: int = 0) -> tuple[int, int]: ...  # number, address (page-aligned);
@@ -83,14 +87,11 @@ class Memory:
     def unkeep(self, area: int, first: int, pages: int) -> None: ...
     def evict(self, area: int, first: int, pages: int) -> int: ...  # pages that went
     def drop(self, area: int, first: int, pages: int) -> None: ...  # they read as zero; OSError: as they were
-    #: copies spans of `length` bytes that begin at these bytes of an area to memory + places, each; without faults, and
-    #: without displacing anything.  (errno, page of the area) when bytes cannot be read, else (0, 0).
-    def gather(
-        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int
-    ) -> tuple[int, int]: ...
-    #: the other way, in order; after an error some spans were written
-    def scatter(
-        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int
+    #: copies spans of `length` bytes that begin at these bytes of an area to memory + places, each, or with `into` from
+    #: there, in order; without faults, and without displacing anything.  (errno, page of the area) when bytes cannot be
+    #: read, and some spans may have been written; else (0, 0).
+    def exchange(
+        self, area: int, begins: NDArray[np.uint64], places: NDArray[np.uint64], length: int, memory: int, into: bool
     ) -> tuple[int, int]: ...
     def reclaim(self, memcg: int, pages: int) -> int: ...  # oldest of the subtree; pages that went
     def place(self, area: int) -> Place: ...  # as long as it takes to ask
@@ -108,3 +109,6 @@ class Memory:
     def name(self, area: int, label: bytes) -> None: ...  # what the array is, where a message names it
     def name_memcg(self, memcg: int, label: bytes) -> None: ...
     def cool(self, area: int, first: int, pages: int) -> None: ...  # what is resident of it goes next
+
+#: Numbers of the threads of this process that block SIGBUS, those of engines apart; 64 at most.
+def sigbus_blockers() -> list[int]: ...

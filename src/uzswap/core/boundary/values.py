@@ -73,6 +73,7 @@ class Batch:
         s.flags = flags | self.flags
         s.filter = self.filter
         s.small_bytes = self.small_bytes
+        s.shares = 0
         c = engine.core
         with cython.nogil:
             uz_enter(cython.address(c.gate))

@@ -1,6 +1,6 @@
 """Areas, one an array: address space, the part of the page table that is theirs, and what of it is charged to whom.
 
-The page table has 32 bytes a page.  An array may have many more pages than are ever touched, so a leaf of the table
+The page table has 24 bytes a page.  An array may have many more pages than are ever touched, so a leaf of the table
 (LEAF_PAGES) that is wholly one array's is left alone until one of its pages is: ``Pager.untouched`` says whose it is.
 Its memory goes back with the array.
 """

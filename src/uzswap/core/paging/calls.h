@@ -19,4 +19,13 @@ struct uz_calls {
     uz_serve serve;
 };
 
+/* Has the page at an address brought in; 0 when that is not ours to do.  poisoned: the kernel says that it is broken. */
+typedef int (*uz_fault)(uint64_t address, int to_write, int poisoned);
+
+/* Likewise, uzswap_handlers_1. */
+struct sigaction;
+struct uz_handlers {
+    int (*action)(const struct sigaction *, struct sigaction *); /* sigaction() of SIGBUS; NULL while that is libc's */
+};
+
 #endif

@@ -36,6 +36,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     PAGE_BYTES,
     address_of,
 )
+from cython.cimports.uzswap.core.paging.trap import which_are_there
 from cython.cimports.uzswap.core.paging.uffd import (
     UZ_NOTHING,
     UZ_TAKEN_AWAY,
@@ -133,7 +134,12 @@ def put_frames(p, to, frames, nbytes):
 
 
 def take_pages(p, to, page, n):
-    """Move up to n pages to frames of staging: bytes, or -errno when none were; -ENOENT when the first is not there."""
+    """Move up to n pages to frames of staging: bytes, or -errno when none were; -ENOENT when the first is not there.
+
+    Linux 6.18 answers EEXIST now and then when it has moved pages, of a page that was being migrated (compaction): it
+    tries a second time what it has done.  Nothing else was where they went, so it is by whether the first one is still
+    in its place that one can tell.
+    """
     while True:
         uz_brief_lock(cython.address(p.marks), 1)
         while n and any_gone(p, page, n):
@@ -145,6 +151,11 @@ def take_pages(p, to, page, n):
             if got == -EBUSY and p.forked:
                 uz_make_ours(at, n * PAGE_BYTES)
                 got = uz_uffd_move(p.fd, to, at, n * PAGE_BYTES)
+            if got == -EEXIST:
+                present: cython.uchar = 0
+                which_are_there(address_of(p, page), 1, cython.address(present))
+                if not present & 1:
+                    got = PAGE_BYTES
         pthread_rwlock_unlock(cython.address(p.marks))
         if got != -EAGAIN:
             return got
@@ -251,12 +262,26 @@ def take_batch(p):
 
 
 def put_batch(p, b, n):
-    """Give back a batch of which the first n frames can be used, the others having nothing.  With the lock."""
+    """Give back a batch of which the first n frames can be used, the others having nothing.  With the lock.
+
+    No budget has what is in stock.  Where nobody uses it, as what comes in was never there before, all but this batch
+    goes, two at a time.
+    """
+    i: cython.int
+    going: cython.int = 0
     p.batches[b].first = 0
     p.batches[b].last = n
     p.batches[b].state = B_STOCK
     if not n and uz_discard(staging_of(p, b), BATCH_PAGES * PAGE_BYTES) == 0:
         p.batches[b].state = B_EMPTY
+    p.unused += 1
+    if p.unused <= NR_BATCHES:
+        return
+    for i in range(NR_BATCHES):
+        if i != b and p.batches[i].state == B_STOCK and going < 2:
+            going += 1
+            if uz_discard(staging_of(p, i), BATCH_PAGES * PAGE_BYTES) == 0:
+                p.batches[i].state = B_EMPTY
 
 
 def staging_of(p, b):
@@ -275,6 +300,7 @@ def take_stock(p, n, frames):
             found = b
             frames[0] = p.staging + (b * BATCH_PAGES + p.batches[b].first) * PAGE_BYTES
             p.batches[b].state = B_BUSY
+            p.unused = 0
             break
     pthread_mutex_unlock(cython.address(p.lock))
     return found

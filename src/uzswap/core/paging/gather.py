@@ -25,6 +25,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_SWAPPED,
     P_WANTED,
     PAGE_BYTES,
+    handle_at,
     memcg_of,
 )
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast
@@ -149,13 +150,13 @@ def claim_swapped(p, w, g):
             g.failed = g.page[i]
         if x.state == P_NONE and not x.gone:
             g.slot[i] = NOUGHT
-        if x.state != P_SWAPPED or x.gone or not x.handle:
+        if x.state != P_SWAPPED or x.gone or not x.entry:
             continue
         x.state = P_COMING
         x.flags &= ~P_WANTED
-        w.handles[g.nr_loaded] = x.handle
+        w.handles[g.nr_loaded] = handle_at(p, g.page[i])
         w.picks[g.nr_loaded] = cython.cast(uint32_t, g.page[i])
-        g.old[g.nr_loaded] = x.handle
+        g.old[g.nr_loaded] = w.handles[g.nr_loaded]
         g.slot[i] = g.nr_loaded
         g.nr_loaded += 1
     pthread_mutex_unlock(cython.address(p.lock))
@@ -237,7 +238,7 @@ def release_claimed(p, w, g, replaced):
         x = cython.address(p.pages[g.page[i]])
         x.state = P_SWAPPED
         if replaced and w.handles[slot]:
-            x.handle = w.handles[slot]
+            x.entry = cython.cast(uint32_t, w.handles[slot])
             g.old[dropped] = g.old[slot]
             dropped += 1
         elif replaced:

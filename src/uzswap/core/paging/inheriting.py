@@ -42,12 +42,14 @@ from cython.cimports.uzswap.core.paging.pagetable import (
 from cython.cimports.uzswap.core.paging.trap import arena_close
 from cython.cimports.uzswap.core.paging.uffd import (
     UFFD_FEATURE_EVENT_UNMAP,
+    UFFD_FEATURE_SIGBUS,
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
     close,
     pthread_cond_broadcast,
     uz_pause,
     uz_say_away,
+    uz_thread_id,
     uz_uffd_open,
 )
 
@@ -72,16 +74,22 @@ def pager_shut(p):
 
 def pager_lend(p):
     """All is at rest: have the child inherit it."""
+    pthread_mutex_lock(cython.address(p.watching))
     p.forked = 1
-    p.rested = uz_monotonic_ns()
     each_run(p, MADV_DOFORK, 0)
+    # Last: from here on it may be taken back.
+    p.forker = uz_thread_id()
+    p.rested = uz_monotonic_ns()
+    pthread_mutex_unlock(cython.address(p.watching))
 
 
 def pager_keep(p):
     """After the fork."""
+    pthread_mutex_lock(cython.address(p.watching))
     each_run(p, MADV_DONTFORK, 0)
     p.rested = 0
     p.relented = 0
+    pthread_mutex_unlock(cython.address(p.watching))
     open_again(p)
 
 
@@ -112,6 +120,8 @@ def own_userfaultfd(p):
     only: cython.int = 0
     features: uint64_t = 0
     use: uint64_t = (UZ_FEATURE_MOVE if p.can_move else 0) | (UZ_FEATURE_POISON if p.can_poison else 0)
+    if p.by_signal:
+        use |= UFFD_FEATURE_SIGBUS
     fd = uz_uffd_open(p.user_only, use, cython.address(only), cython.address(features))
     failed: cython.int = fd if fd < 0 else 0
     told: cython.bint = features & UFFD_FEATURE_EVENT_UNMAP != 0
@@ -144,6 +154,7 @@ def as_new(p):
     m: uint32_t
     locks_init(p)
     p.rested = p.relented = 0
+    p.roused = p.fd_lost = 0
     p.forked = 1
     p.lazy = 1
     p.started = p.keeper_ready = p.nr_servers = p.nr_workers = p.nr_begun = p.serving = p.busy = p.settling = 0

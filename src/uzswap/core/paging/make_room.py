@@ -43,7 +43,10 @@ def make_some_room(p, w, root, most, resident, take_low, said):
     """make_room() but for the second try, in which what memory.low protects goes too."""
     if not resident:
         counters = cython.address(p.c.t.memcgs[root].counters[0])
-        if counters[C_ZSWAP] > counters[C_RESIDENT]:
+        pthread_mutex_lock(cython.address(p.c.lock))
+        mostly_compressed: cython.bint = counters[C_ZSWAP] > counters[C_RESIDENT]
+        pthread_mutex_unlock(cython.address(p.c.lock))
+        if mostly_compressed:
             gone = (clean_drop(p.c, root, most * PAGE_BYTES, take_low) + PAGE_BYTES - 1) // PAGE_BYTES
             if gone or write_back_from(p, root, take_low, said):
                 return gone if gone else 1
@@ -150,7 +153,10 @@ def write_back_from(p, root, take_low, said):
             memcg = turn(p, root, HAS_LRU, cython.address(p.wrote_after), cython.address(round))
         first = False
         if memcg != NO_MEMCG:
-            most = may_go(p, memcg, root, p.c.t.memcgs[memcg].counters[C_ZSWAP], take_low, said)
+            pthread_mutex_lock(cython.address(p.c.lock))
+            most = p.c.t.memcgs[memcg].counters[C_ZSWAP]
+            pthread_mutex_unlock(cython.address(p.c.lock))
+            most = may_go(p, memcg, root, most, take_low, said)
             if most > WRITE_BACK_BYTES:
                 most = WRITE_BACK_BYTES
             if most > 0:

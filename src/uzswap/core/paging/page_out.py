@@ -35,6 +35,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     PAGE_BYTES,
     address_of,
     balance,
+    handle_at,
     list_add,
     list_del,
     memcg_of,
@@ -173,9 +174,9 @@ def stays(p, page, error):
     if error == -ENOENT:
         # The program dropped it: by madvise(), then it reads as zero from now on; or by munmap(), then it is gone.
         owner = address_of(p, page)
-        clean_forget(p.c, cython.address(x.handle), cython.address(owner), 1)
+        clean_forget(p.c, cython.address(x.entry), cython.address(owner), 1)
         x.state = P_NONE
-        x.handle = 0
+        x.entry = 0
         has_gone(p, page)
         p.areas[x.area].resident -= 1
         p.resident -= 1
@@ -313,6 +314,7 @@ def prepare_store(w, first, end, memcg, staging):
     s.folio = 1
     s.flags = 0
     s.asked = s.small = -1
+    s.shares = 1
     s.filter = 0
 
 
@@ -352,12 +354,14 @@ def note_refusals(p, s, begin):
         p.memcgs[s.memcg].nr_swap_fail += none + over
         tell(p, s.memcg, E_SWAP)
     m = s.memcg
+    pthread_mutex_lock(cython.address(p.c.lock))
     while m != ROOT:
         g = cython.address(p.c.t.memcgs[m])
         if g.counters[C_SWAP] > g.swap_high:
             p.memcgs[m].nr_swap_high += 1
             tell(p, m, E_SWAP)
         m = g.parent
+    pthread_mutex_unlock(cython.address(p.c.lock))
     pthread_mutex_unlock(cython.address(p.lock))
 
 
@@ -401,7 +405,7 @@ def store_pages(p, w, n, memcg, staging):
     end: cython.int
     copies: cython.int = 0
     for i in range(n):
-        w.handles[i] = p.pages[w.picks[i]].handle
+        w.handles[i] = p.pages[w.picks[i]].entry
         w.owners[i] = address_of(p, w.picks[i])
         copies += w.handles[i] != 0
     good: cython.int = clean_settle(p.c, w.handles, w.owners, n, staging) if copies else 0
@@ -432,8 +436,9 @@ def drop_copied(p, page):
     # Anything but EEXIST says that the program has dropped or unmapped it meanwhile.
     error: cython.int = discard(p, page, 1, 0) if put_zeros(p, at, PAGE_BYTES) == -EEXIST else 0
     if error:
-        free_entries(p.c, cython.address(x.handle), 1, cython.address(ignored))
-        x.handle = 0
+        handle = handle_at(p, page)
+        free_entries(p.c, cython.address(handle), 1, cython.address(ignored))
+        x.entry = 0
         protect(p, at, PAGE_BYTES, 0)
         back_on_list(p, cython.cast(uint32_t, page), 1)
     return error
@@ -464,12 +469,12 @@ def evict_picked(p, w, n):
     for i in range(n):
         page = w.picks[i]
         x = cython.address(p.pages[page])
-        x.handle = w.handles[i]
+        x.entry = cython.cast(uint32_t, w.handles[i])
         if w.handles[i]:
             if not p.can_move and drop_copied(p, page):
                 continue
             m.evictions += 1
-            x.shadow = m.evictions
+            x.prev = m.evictions
             x.state = P_SWAPPED
             has_gone(p, page)
             p.areas[x.area].resident -= 1

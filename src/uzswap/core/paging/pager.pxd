@@ -27,4 +27,5 @@ cdef int shrink(Pager *p, Work *w) noexcept nogil
 cdef int keeper_start(Pager *p) noexcept nogil
 cdef void own_table(Pager *p) noexcept nogil
 cdef void relent(Pager *p) noexcept nogil
+cdef int waits_for_somebody(int thread) noexcept nogil
 cdef void open_again(Pager *p) noexcept nogil

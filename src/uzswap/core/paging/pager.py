@@ -15,8 +15,8 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 """
 
 import cython
-from cython.cimports.libc.errno import ENOMEM
-from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.errno import EAGAIN, ENOMEM
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.posix.unistd import write
 from cython.cimports.uzswap.core.device.device import NR_FILES
 from cython.cimports.uzswap.core.device.device_io import still_ours
@@ -24,7 +24,6 @@ from cython.cimports.uzswap.core.gate import (
     uz_enter,
     uz_enter_anyway,
     uz_gate_tell,
-    uz_is_shut,
     uz_leave,
     uz_open,
     uz_try_enter,
@@ -39,6 +38,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 )
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import each_run, poison, protect, put_copy, put_zeros, take_message
+from cython.cimports.uzswap.core.paging.handlers import look
 from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
 from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_run, try_failed_again
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -76,17 +76,22 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_say_broken,
     uz_thread_id,
     uz_thread_lives,
+    uz_thread_runs,
     uz_thread_start,
     uz_uffd_poison,
     uz_uffd_wait,
     uz_uffd_wait_ms,
     uz_uffd_wake,
 )
-from cython.cimports.uzswap.core.store.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK, entry_at
+from cython.cimports.uzswap.core.store.entries import MEMCG_ONLINE, NO_MEMCG, ON_DISK
 from cython.cimports.uzswap.core.store.state import reserve_below, room_in
 
-# Longer than any fork takes.
+# Longer than a fork takes where there is a CPU for it.
 RELENT_NS = cython.declare(int64_t, 1_000_000_000)
+
+# Who forks sleeps for a moment now and then, for a lock: it waits for somebody when it is met asleep so often.
+LOOKS = cython.declare(cython.int, 5)
+LOOK_MS = cython.declare(cython.int, 10)
 
 # Between two tries to start the first thread of a child.
 RETRY_MS = cython.declare(cython.int, 10)
@@ -129,14 +134,14 @@ def keeper_start(p):
 def pager_close(p):
     """Send away all who wait for what the pager does."""
     pthread_mutex_lock(cython.address(p.watching))
-    p.closing = 1
-    pthread_cond_broadcast(cython.address(p.watch))
-    pthread_mutex_unlock(cython.address(p.watching))
     pthread_mutex_lock(cython.address(p.lock))
+    p.closing = 1
     pthread_cond_broadcast(cython.address(p.told))
     pthread_cond_broadcast(cython.address(p.work))
     pthread_cond_broadcast(cython.address(p.changed))
     pthread_mutex_unlock(cython.address(p.lock))
+    pthread_cond_broadcast(cython.address(p.watch))
+    pthread_mutex_unlock(cython.address(p.watching))
     if p.lazy and uz_is_still(p.stop_write, p.identities[2]):
         write(p.stop_write, b"x", 1)
 
@@ -183,8 +188,8 @@ def start_threads(p):
     cpus: cython.int[MOST_THREADS]
     i: cython.int
     allowed = uz_allowed_cpus(cpus, MOST_THREADS)
-    n: cython.int = allowed if 0 < allowed <= MOST_THREADS else 1
-    for i in range(n):
+    n: cython.int = allowed if 0 < allowed <= MOST_THREADS and not p.by_signal else 1
+    for i in range(p.nr_servers, n):
         if not work_ready(p):
             if i == 0:
                 return -ENOMEM
@@ -201,6 +206,11 @@ def start_threads(p):
         if not work_ready(p) or uz_thread_start(cython.address(p.threads[p.nr_servers + i]), toil, p, -1):
             break
         p.nr_workers += 1
+    if p.by_signal:
+        # Who faults works in this memory, and leaves to workers what is long, or what there is none for.
+        for i in range(allowed if 0 < allowed < MOST_THREADS else MOST_THREADS):
+            work_ready(p)
+        return 0 if p.nr_workers else -EAGAIN
     return 0
 
 
@@ -231,7 +241,7 @@ def watch(arg):
     i: cython.int
     own_table(p)
     # The parent's were many, and most children need none.
-    while p.lazy and not p.closing and uz_uffd_wait_ms(p.fd, p.stop_read, WATCH_MS) == 0:
+    while p.lazy and not p.closing and not p.roused and uz_uffd_wait_ms(p.fd, p.stop_read, WATCH_MS) == 0:
         relent(p)
     failed: cython.int = 0
     if not p.lazy or not p.closing:
@@ -257,6 +267,9 @@ def watch(arg):
             give_up(p)
             continue
         relent(p)
+        if p.by_signal:
+            look(p.faults != p.looked_at)
+            p.looked_at = p.faults
         if p.failed.length and uz_try_enter(cython.address(p.gate)):
             # Without waiting for it: who holds it may have been killed.
             if pthread_mutex_trylock(cython.address(p.lock)) == 0:
@@ -276,12 +289,24 @@ def relent(p):
 
     Libraries may end threads of theirs when a process forks (OpenBLAS), and wait for what these are at: a page.
     """
-    if not uz_is_shut(cython.address(p.gate)) or not p.rested or uz_monotonic_ns() < p.rested + RELENT_NS:
-        return
-    # In this order: a child that has the memory has it at rest.
-    each_run(p, MADV_DONTFORK, 0)
-    p.relented = 1
-    open_again(p)
+    pthread_mutex_lock(cython.address(p.watching))
+    if p.rested and uz_monotonic_ns() >= p.rested + RELENT_NS and waits_for_somebody(p.forker):
+        # In this order: a child that has the memory has it at rest.
+        each_run(p, MADV_DONTFORK, 0)
+        p.relented = 1
+        p.rested = 0
+        open_again(p)
+    pthread_mutex_unlock(cython.address(p.watching))
+
+
+def waits_for_somebody(thread):
+    """A thread that is only slow is met running: on a busy machine, or where all was stopped for a while."""
+    look: cython.int
+    for look in range(LOOKS):
+        if uz_thread_runs(thread):
+            return 0
+        uz_pause(LOOK_MS)
+    return 1
 
 
 def open_again(p):
@@ -312,6 +337,7 @@ def give_up(p):
     uz_gate_tell(cython.address(p.gate))
     uz_gate_tell(cython.address(p.c.gate))
     pthread_cond_broadcast(cython.address(p.told))
+    pthread_cond_broadcast(cython.address(p.changed))
     if not p.can_poison:
         uz_kill_self_with_sigbus()
     for a in range(1, p.next_area):
@@ -418,7 +444,11 @@ def fault(p, w, address, kind, thread):
     w.charge.over_high = NO_MEMCG
     bring_or_leave(p, w, first, n, TO_WRITE if kind == UZ_WRITE else 0)
     behind = w.charge.over_high
-    far: cython.bint = behind != NO_MEMCG and w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high)
+    far: cython.bint = False
+    if behind != NO_MEMCG:
+        pthread_mutex_lock(cython.address(p.c.lock))
+        far = w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high)
+        pthread_mutex_unlock(cython.address(p.c.lock))
     pthread_mutex_unlock(cython.address(p.lock))
     if far or (behind != NO_MEMCG and not p.nr_workers):
         # The faulter runs again already, but the workers do not keep up with it.
@@ -431,8 +461,7 @@ def on_disk(p, first, n):
     found: cython.bint = False
     pthread_mutex_lock(cython.address(p.c.lock))
     for x in range(first, first + n):
-        e = entry_at(cython.address(p.c.t), p.pages[x].handle) if p.pages[x].handle else cython.NULL
-        found = found or (e != cython.NULL and e.state == ON_DISK)
+        found = found or (p.pages[x].entry != 0 and p.c.t.entries[p.pages[x].entry].state == ON_DISK)
     pthread_mutex_unlock(cython.address(p.c.lock))
     return found
 
@@ -451,8 +480,7 @@ def bring_or_leave(p, w, first, n, flags):
 def leave(p, first, n, flags):
     """Leave a run to the workers.
 
-    The queue is linked by the first pages of runs, whose neighbours on lists and back-off mean nothing while they are
-    P_COMING.
+    The queue is linked by the first pages of runs, whose successor and back-off mean nothing while they are P_COMING.
     """
     x: uint64_t
     touched(p, first, n)
@@ -460,7 +488,7 @@ def leave(p, first, n, flags):
         p.pages[x].state = P_COMING
     page = cython.address(p.pages[first])
     page.next = 0
-    page.prev = cython.cast(uint32_t, n)
+    page.stuck = cython.cast(uint16_t, n)
     page.backoff = cython.cast(uint8_t, flags)
     if p.first_run:
         p.pages[p.last_run].next = cython.cast(uint32_t, first)
@@ -478,8 +506,10 @@ def bring_left(p, w):
     page = cython.address(p.pages[first])
     p.first_run = page.next
     flags: cython.int = page.backoff
+    n: uint64_t = page.stuck
     page.backoff = 0
-    bring_run(p, w, first, page.prev, flags)
+    page.stuck = 0
+    bring_run(p, w, first, n, flags)
     return 1
 
 

@@ -17,12 +17,12 @@ cdef enum:
     MOST_WAITERS = 64       # threads whose faults are known at a time: see stalls.py
     LABEL_BYTES = 192       # of a label, at most
     HOLD_PAGES = 1024       # of an area, looked at in one hold of the lock: some tens of microseconds
-    # The page table comes into use so many pages at a time, 32 KiB: a whole number of pages of its own.
+    # The page table comes into use so many pages at a time, 24 KiB: a whole number of pages of its own.
     LEAF_PAGES = 1024
 
     # Page.state
     P_NONE = 0              # never touched, or dropped: reads as zero
-    P_RESIDENT = 1          # with a handle: it may have a clean copy
+    P_RESIDENT = 1          # with an entry: it may have a clean copy
     P_SWAPPED = 2
     P_COMING = 3            # being brought in
     P_GOING = 4             # being evicted
@@ -57,10 +57,9 @@ cdef enum:
     E_STALL = 64            # somebody has begun to wait
 
 cdef struct Page:
-    uint64_t handle
-    uint32_t prev
+    uint32_t entry          # its own; P_RESIDENT: of its clean copy, if that is still there (clean.py); 0 for none
+    uint32_t prev           # P_SWAPPED: MemcgPages.evictions when it was evicted
     uint32_t next
-    uint32_t shadow         # MemcgPages.evictions when it was evicted
     uint32_t area
     uint8_t state
     uint8_t flags
@@ -164,6 +163,10 @@ cdef struct Pager:
     Core *c
     int fd
     int user_only
+    int by_signal               # faults are served in the threads that they are in: see signal_faults.py
+    int roused                  # of a forked child: somebody wants its threads
+    int64_t looked_at           # faults, when handlers.look() was last called
+    int fd_lost                 # the program has closed the descriptor: threads of ours have it still
     int trapped                 # system calls on it: 1, or the -errno with which they could not be trapped
     int can_move
     int can_poison
@@ -182,7 +185,8 @@ cdef struct Pager:
     int forked                  # pages may be shared with children, or a parent
     int relented                # a fork has been waited for too long: the child has none of it
     int64_t rested              # when all was at rest for a fork
-    pthread_mutex_t watching
+    int forker                  # who forks
+    pthread_mutex_t watching    # what the keeper looks at: closing; of a fork, whether it relents
     pthread_cond_t watch        # for the keeper, with `watching`
     char *base
     uint64_t nr_pages
@@ -208,6 +212,7 @@ cdef struct Pager:
     int initialised
     char *staging
     Batch batches[NR_BATCHES]
+    int unused              # batches that were put into stock since frames of it were last used
     char *zeros
     Work *works                 # that nobody has
     Work *all_works
@@ -244,7 +249,7 @@ cdef struct Pager:
     int64_t evicted_clean       # of these, with a copy that was still good
     int64_t read_ahead
 
-cdef int table_open(Pager *p, int want_user_only, int old_kernel, uz_serve serve) noexcept nogil
+cdef int table_open(Pager *p, int want_user_only, int old_kernel, int by_signal, uz_serve serve) noexcept nogil
 cdef char *reserve(Pager *p, uint64_t nbytes) noexcept nogil
 cdef int staging_open(Pager *p) noexcept nogil
 cdef int pipe_open(Pager *p) noexcept nogil
@@ -262,5 +267,6 @@ cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 cdef void splice(Pager *p, PageList *mine, PageList *theirs) noexcept nogil
+cdef uint64_t handle_at(Pager *p, uint64_t page) noexcept nogil
 cdef uint64_t address_of(const Pager *p, uint64_t page) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil

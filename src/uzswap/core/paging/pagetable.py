@@ -9,7 +9,7 @@ Pager.lock.
 """
 
 import cython
-from cython.cimports.libc.errno import ENOMEM
+from cython.cimports.libc.errno import ENOMEM, EOPNOTSUPP
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
@@ -37,6 +37,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 from cython.cimports.uzswap.core.paging.trap import arena_close, arena_open, trap_open
 from cython.cimports.uzswap.core.paging.uffd import (
     UFFD_FEATURE_EVENT_UNMAP,
+    UFFD_FEATURE_SIGBUS,
     UZ_FEATURE_MOVE,
     UZ_FEATURE_POISON,
     pthread_cond_broadcast,
@@ -48,9 +49,10 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_uffd_register,
     uz_uffd_unregister,
 )
+from cython.cimports.uzswap.core.store.entries import handle_of
 
 # Address space for arrays, in times the machine's memory: an array may be much larger than memory, and address space is
-# free (32 bytes of page table a page, touched only where pages of arrays are).
+# free (24 bytes of page table a page, touched only where pages of arrays are).
 RESERVE_TIMES = cython.declare(uint64_t, 16)
 MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 
@@ -61,17 +63,22 @@ MAX_AREAS = cython.declare(uint32_t, 1 << 20)
 ACTIVE_RATIO = cython.declare(uint32_t, 7)
 
 
-def table_open(p, want_user_only, old_kernel, serve):
+def table_open(p, want_user_only, old_kernel, by_signal, serve):
     """0 or -errno; on failure table_close() cleans up.
 
     With old_kernel nothing is used that kernels before 6.8 lack.  In user mode only, `serve` makes the program's system
-    calls on paged memory, where they can be trapped.
+    calls on paged memory, where they can be trapped.  By signal the kernel itself never waits, so -EOPNOTSUPP where
+    they cannot; and on kernels without UFFDIO_MOVE.
     """
     use: uint64_t = 0 if old_kernel else UZ_FEATURE_MOVE | UZ_FEATURE_POISON
     features: uint64_t = 0
     n: uint64_t = RESERVE_TIMES * (uz_ram_bytes() // PAGE_BYTES)
     memory: cython.p_void = cython.NULL
     p.fd = p.stop_read = p.stop_write = -1
+    if by_signal:
+        use |= UFFD_FEATURE_SIGBUS
+        want_user_only = 1
+    p.by_signal = by_signal
     p.fd = uz_uffd_open(want_user_only, use, cython.address(p.user_only), cython.address(features))
     if p.fd < 0:
         return p.fd
@@ -82,6 +89,8 @@ def table_open(p, want_user_only, old_kernel, serve):
     p.can_move = (features & UZ_FEATURE_MOVE) != 0
     p.can_poison = (features & UZ_FEATURE_POISON) != 0
     p.is_told = (features & UFFD_FEATURE_EVENT_UNMAP) != 0
+    if by_signal and (features & use != use or not p.can_move or p.trapped <= 0):
+        return -EOPNOTSUPP
     failed = pipe_open(p)
     if failed:
         return failed
@@ -210,6 +219,15 @@ def address_of(p, page):
     return cython.cast(uint64_t, cython.cast(cython.size_t, p.base)) + page * PAGE_BYTES
 
 
+def handle_at(p, page):
+    """The handle of a page's own entry, 0 when it has none; not of its clean copy, which may be gone.
+
+    What a page has in common with others, or for itself, nobody else gives up: its generation stays what it is.
+    """
+    index = p.pages[page].entry
+    return handle_of(cython.address(p.c.t), index) if index else 0
+
+
 def memcg_of(p, a):
     """The online memcg that an area belongs to now: pages_reparent() sees to that."""
     return p.areas[a].memcg
@@ -297,6 +315,7 @@ def failed_del(p, page):
         p.failed.tail = x.prev
     p.failed.length -= 1
     x.flags &= ~P_AGAIN
+    x.prev = 0  # nobody knows any more when it was evicted
 
 
 def balance(p, m):

@@ -1,10 +1,11 @@
-/* Wrappers of the calls that transfer data, for `uzswap run` to preload where the kernel does not wait for pages.
+/* Wrappers of the calls that transfer data, for `uzswap run` to preload where the kernel does not wait for pages; and of
+   those that change what becomes of SIGBUS, where faults are served by its handler.
 
    The filter of seccomp.h traps what has its buffer in a register.  It cannot see where vectors and messages point to,
    so these are looked at here; the others come along since this is ten times as fast as a trap, and works where SIGSYS
    is blocked.  What glibc calls within itself does not pass here, and is trapped.
 
-   It does nothing until uzswap fills in uzswap_calls_1. */
+   It does nothing until uzswap fills in uzswap_calls_1, and uzswap_handlers_1. */
 
 #ifdef __LP64__
 
@@ -24,6 +25,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 EXPORT struct uz_calls uzswap_calls_1;
+EXPORT struct uz_handlers uzswap_handlers_1;
 
 static int ours(const void *buffer) {
     uint64_t bytes = __atomic_load_n(&uzswap_calls_1.bytes, __ATOMIC_ACQUIRE);
@@ -45,7 +47,7 @@ static int any_message_ours(const struct mmsghdr *messages, unsigned n) {
 
 static ssize_t served(long nr, long a, const void *b, long c, long d, long e, long f) {
     struct uz_call call = { .nr = nr, .args = { a, (uint64_t)(uintptr_t)b, c, d, e, f } };
-    uint64_t all = ~(1ull << (SIGSYS - 1));
+    uint64_t all = ~(1ull << (SIGSYS - 1) | 1ull << (SIGBUS - 1));
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call.mask, 8);
     long result = uzswap_calls_1.serve(&call);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &call.mask, NULL, 8);
@@ -165,6 +167,40 @@ EXPORT ssize_t sendto(int fd, const void *buffer, size_t n, int flags, __CONST_S
     NEXT(sendto);
     return ours(buffer) ? served(SYS_sendto, fd, buffer, n, flags, (long)(intptr_t)to.__sockaddr__, length)
                         : next(fd, buffer, n, flags, to, length);
+}
+
+/* Handlers of SIGBUS come behind ours (sigbus.h). */
+EXPORT int sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+    NEXT(sigaction);
+    __typeof__(uzswap_handlers_1.action) ours = __atomic_load_n(&uzswap_handlers_1.action, __ATOMIC_ACQUIRE);
+    return number == SIGBUS && ours ? ours(action, before) : next(number, action, before);
+}
+
+EXPORT sighandler_t signal(int number, sighandler_t handler) {
+    NEXT(signal);
+    struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART }, before;
+    if (number != SIGBUS || !__atomic_load_n(&uzswap_handlers_1.action, __ATOMIC_ACQUIRE)) return next(number, handler);
+    return sigaction(number, &action, &before) ? SIG_ERR : before.sa_handler;
+}
+
+/* SIGBUS cannot be blocked then: no error, as for SIGKILL. */
+static const sigset_t *may_block(int how, const sigset_t *set, sigset_t *less) {
+    if (!set || how == SIG_UNBLOCK || !__atomic_load_n(&uzswap_handlers_1.action, __ATOMIC_ACQUIRE)) return set;
+    *less = *set;
+    sigdelset(less, SIGBUS);
+    return less;
+}
+
+EXPORT int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) {
+    NEXT(pthread_sigmask);
+    sigset_t less;
+    return next(how, may_block(how, set, &less), before);
+}
+
+EXPORT int sigprocmask(int how, const sigset_t *set, sigset_t *before) {
+    NEXT(sigprocmask);
+    sigset_t less;
+    return next(how, may_block(how, set, &less), before);
 }
 
 /* The program's own children shall not have it: once Python runs, its environment is as it was. */

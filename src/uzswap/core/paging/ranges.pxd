@@ -9,7 +9,7 @@ cdef struct Dropped:
     int nr_handles
     int nr_copies
     uint64_t handles[DROP_PAGES]
-    uint64_t copies[DROP_PAGES]     # of resident pages; they may be stale
+    uint32_t copies[DROP_PAGES]     # of resident pages: entries that may be others' by now
     uint64_t owners[DROP_PAGES]
 
 cdef void area_free(Pager *p, uint32_t a) noexcept nogil

@@ -29,6 +29,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     PAGE_BYTES,
     address_of,
     failed_del,
+    handle_at,
     list_add,
     list_add_oldest,
     list_del,
@@ -238,18 +239,17 @@ def drop_some(p, d, x, end, a):
             area.resident -= 1
             p.resident -= 1
             dropped += 1
-            if page.handle:
-                d.copies[d.nr_copies] = page.handle
+            if page.entry:
+                d.copies[d.nr_copies] = page.entry
                 d.owners[d.nr_copies] = address_of(p, i)
                 d.nr_copies += 1
-        elif page.handle:
-            d.handles[d.nr_handles] = page.handle
+        elif page.entry:
+            d.handles[d.nr_handles] = handle_at(p, i)
             d.nr_handles += 1
         failed_del(p, cython.cast(uint32_t, i))
         page.state = P_NONE
-        page.handle = 0
+        page.entry = page.prev = page.next = 0
         page.flags = page.stuck = page.backoff = 0
-        page.shadow = 0
         if a:
             page.area = 0
     if dropped:

@@ -74,8 +74,9 @@ extern const char uz_raw_after[];
 /* As the kernel has it, not libc. */
 struct uz_action { void *handler; unsigned long flags; void *restorer; uint64_t mask; };
 
-/* Held back while a call is served.  Not SIGSYS: where it is blocked, a trap is the end of the process. */
-static const uint64_t uz_signals = ~(1ull << (SIGSYS - 1));
+/* Held back while a call is served.  Not SIGSYS and SIGBUS: where these are blocked, a trap, or a fault that is served
+   by its own thread, is the end of the process. */
+static const uint64_t uz_signals = ~(1ull << (SIGSYS - 1) | 1ull << (SIGBUS - 1));
 
 /* What siginfo's si_errno says of our traps, and not of other filters'. */
 #define UZ_TRAP_DATA 0x757au
@@ -184,6 +185,33 @@ static int uz_find_code(struct dl_phdr_info *info, size_t size, void *found) {
 
 #define UZ_FIELD(name) offsetof(struct seccomp_data, name)
 
+/* A signal cannot be caught by others any more, as SIGKILL never can.  Filters outlive exec, so this is for the libc of
+   this program alone: another has its own somewhere else.  Ends with all else allowed. */
+static void uz_refuse_action(struct uz_program *p, int number, const uint64_t *libc) {
+    uz_load(p, UZ_FIELD(args[0]));
+    uz_test(p, BPF_JEQ, (uint32_t)number, UZ_NEXT, UZ_ALLOW);
+    uz_load(p, UZ_FIELD(args[1]) + 4); /* a query has no new action; in a program like ours no address is below 4 GiB */
+    uz_test(p, BPF_JEQ, 0, UZ_ALLOW, UZ_NEXT);
+    uz_load(p, UZ_FIELD(instruction_pointer) + 4);
+    uz_test(p, BPF_JEQ, UZ_HIGH(libc[1]), UZ_NEXT, UZ_ALLOW);
+    uz_load(p, UZ_FIELD(instruction_pointer));
+    uz_test(p, BPF_JGE, UZ_LOW(libc[1]), UZ_NEXT, UZ_ALLOW);
+    uz_test(p, BPF_JGT, UZ_LOW(libc[2]), UZ_ALLOW, UZ_NEXT);
+    uz_return(p, SECCOMP_RET_ERRNO | EINVAL);
+    uz_label(p, UZ_ALLOW);
+    uz_return(p, SECCOMP_RET_ALLOW);
+    uz_link(p);
+}
+
+static int uz_install(struct uz_program *p) {
+    struct sock_fprog program = { (unsigned short)p->n, p->steps };
+    long failed = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
+    if (failed < 0 && errno == EACCES && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+        failed = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
+    /* A positive result is a thread with a filter of its own. */
+    return failed < 0 ? -errno : failed ? -EBUSY : 0;
+}
+
 /* Traps the calls that take a buffer when it is in first .. end - 1, wherever they are made but in uz_raw(). */
 static int uz_filter(uint64_t first, uint64_t end) {
     static const struct { uint16_t nr, label; } calls[] = {
@@ -213,29 +241,27 @@ static int uz_filter(uint64_t first, uint64_t end) {
     uz_test(&p, BPF_JEQ, UZ_HIGH(UZ_AT(uz_raw_after)), UZ_ALLOW, UZ_TRAP);
     uz_label(&p, UZ_TRAP);
     uz_return(&p, SECCOMP_RET_TRAP | UZ_TRAP_DATA);
-    /* SIGSYS cannot be caught by others any more, as SIGKILL never can: without our handler a trapped read() would
-       seem to have read 0 bytes.  Filters outlive exec, so this is for the libc of this program alone: another has
-       its own somewhere else. */
+    /* Without our handler a trapped read() would seem to have read 0 bytes. */
     uz_label(&p, UZ_ACTION);
-    uz_load(&p, UZ_FIELD(args[0]));
-    uz_test(&p, BPF_JEQ, SIGSYS, UZ_NEXT, UZ_ALLOW);
-    uz_load(&p, UZ_FIELD(args[1]) + 4); /* a query has no new action; in a program like ours no address is below 4 GiB */
-    uz_test(&p, BPF_JEQ, 0, UZ_ALLOW, UZ_NEXT);
-    uz_load(&p, UZ_FIELD(instruction_pointer) + 4);
-    uz_test(&p, BPF_JEQ, UZ_HIGH(libc[1]), UZ_NEXT, UZ_ALLOW);
-    uz_load(&p, UZ_FIELD(instruction_pointer));
-    uz_test(&p, BPF_JGE, UZ_LOW(libc[1]), UZ_NEXT, UZ_ALLOW);
-    uz_test(&p, BPF_JGT, UZ_LOW(libc[2]), UZ_ALLOW, UZ_NEXT);
-    uz_return(&p, SECCOMP_RET_ERRNO | EINVAL);
-    uz_label(&p, UZ_ALLOW);
-    uz_return(&p, SECCOMP_RET_ALLOW);
-    uz_link(&p);
-    struct sock_fprog program = { (unsigned short)p.n, p.steps };
-    long failed = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-    if (failed < 0 && errno == EACCES && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
-        failed = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-    /* A positive result is a thread with a filter of its own. */
-    return failed < 0 ? -errno : failed ? -EBUSY : 0;
+    uz_refuse_action(&p, SIGSYS, libc);
+    return uz_install(&p);
+}
+
+/* Have libc's sigaction() of a signal fail with EINVAL from now on.  0 or -errno. */
+static int uz_refuse_handlers(int number) {
+    struct uz_program p = { .n = 0 };
+    uint64_t libc[3] = { UZ_AT(dlsym(RTLD_DEFAULT, "gnu_get_libc_version")) };
+    static uint64_t refused;
+    if (!libc[0] || !dl_iterate_phdr(uz_find_code, libc)) return -ENOSYS;
+    if (__atomic_load_n(&refused, __ATOMIC_SEQ_CST) & 1ull << number) return 0;
+    uz_load(&p, UZ_FIELD(arch));
+    uz_test(&p, BPF_JEQ, AUDIT_ARCH_X86_64, UZ_NEXT, UZ_ALLOW);
+    uz_load(&p, UZ_FIELD(nr));
+    uz_test(&p, BPF_JEQ, SYS_rt_sigaction, UZ_NEXT, UZ_ALLOW);
+    uz_refuse_action(&p, number, libc);
+    int failed = uz_install(&p);
+    if (!failed) __atomic_or_fetch(&refused, 1ull << number, __ATOMIC_SEQ_CST);
+    return failed;
 }
 
 /* Whether a filter that this program was started with traps an address. */
@@ -295,6 +321,7 @@ static long uz_raw(long nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint
     return -ENOSYS;
 }
 static int uz_trap_locked(uz_serve serve) { (void)serve; return -ENOSYS; }
+static int uz_refuse_handlers(int number) { (void)number; return -ENOSYS; }
 
 #endif
 

@@ -5,6 +5,7 @@ from uzswap.core.paging.calls cimport uz_call, uz_serve
 
 cdef extern from "seccomp.h" nogil:
     int uz_trap(uz_serve serve)
+    int uz_refuse_handlers(int number)
     void uz_arenas_forked()
     void *uz_arena_open(uint64_t nbytes, void *pager)
     void uz_arena_close(void *pager)

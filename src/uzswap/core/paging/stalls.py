@@ -90,7 +90,7 @@ def waits(p, thread, page):
         who.memcg = memcg
         change(p, memcg, now, 1, 0)
     p.nr_waiting += who.page == 0
-    counts: cython.int = x.handle != 0 or x.state == P_GOING or x.flags & P_SQUEEZED != 0
+    counts: cython.int = x.entry != 0 or x.state == P_GOING or x.flags & P_SQUEEZED != 0
     if who.memcg != memcg:
         stall(p, who, now, 0)
         change(p, who.memcg, now, -1, 0)

@@ -3,6 +3,7 @@ from libc.stdint cimport uint64_t
 from uzswap.core.paging.calls cimport uz_call, uz_serve
 
 cdef int trap_open(uz_serve serve) noexcept nogil
+cdef int refuse_handlers(int number) noexcept nogil
 cdef void *arena_open(uint64_t nbytes, void *pager) noexcept nogil
 cdef void arena_close(void *pager) noexcept nogil
 cdef void arenas_forked() noexcept nogil

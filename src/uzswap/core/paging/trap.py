@@ -23,6 +23,7 @@ from cython.cimports.uzswap.core.paging.seccomp import (
     uz_is_userfaultfd,
     uz_make,
     uz_may_cut,
+    uz_refuse_handlers,
     uz_touch,
     uz_trap,
     uz_which_are_there,
@@ -32,6 +33,11 @@ from cython.cimports.uzswap.core.paging.seccomp import (
 def trap_open(serve):
     """Trap calls from now on, and have `serve` make them.  0 or -errno."""
     return uz_trap(serve)
+
+
+def refuse_handlers(number):
+    """Have libc's sigaction() of a signal fail with EINVAL from now on.  0 or -errno."""
+    return uz_refuse_handlers(number)
 
 
 def arena_open(nbytes, pager):

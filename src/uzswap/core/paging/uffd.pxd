@@ -204,6 +204,19 @@ cdef extern from *:
     static inline void uz_pause(int ms) { if (ms) poll(NULL, 0, ms); else sched_yield(); }
     static inline int uz_thread_id(void) { return syscall(SYS_gettid); }
     static inline int uz_thread_lives(int tid) { return syscall(SYS_tgkill, getpid(), tid, 0) == 0 || errno != ESRCH; }
+    /* Whether a thread runs, or would if there were a CPU for it or nothing was stopped: it waits for nobody.  0 where
+       that cannot be told. */
+    static inline int uz_thread_runs(int tid) {
+        char line[256];
+        snprintf(line, sizeof line, "/proc/self/task/%d/stat", tid);
+        int fd = open(line, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) return 0;
+        ssize_t n = read(fd, line, sizeof line - 1);
+        close(fd);
+        line[n > 0 ? n : 0] = 0;
+        const char *end = strrchr(line, ')'); /* of its name, which may be anything */
+        return end && end[1] == ' ' && (end[2] == 'R' || end[2] == 'T');
+    }
     static inline void uz_kill_self_with_sigbus(void) { kill(getpid(), SIGBUS); }
     /* A condition for uz_cond_wait_ms(): the wall clock may be set back. */
     static inline int uz_cond_init(pthread_cond_t *cond) {
@@ -229,6 +242,7 @@ cdef extern from *:
         pthread_sigmask(SIG_SETMASK, &all, &old);
         int r = pthread_create(thread, NULL, run, arg);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (r == 0) pthread_setname_np(*thread, "uzswap");
         if (r == 0 && cpu >= 0) {
             cpu_set_t one;
             CPU_ZERO(&one);
@@ -290,6 +304,7 @@ cdef extern from *:
     int uz_own_descriptors(const int *keep, int n) nogil
     int uz_thread_id() nogil
     int uz_thread_lives(int tid) nogil
+    int uz_thread_runs(int tid) nogil
     void uz_kill_self_with_sigbus() nogil
     void uz_say_broken() nogil
     int64_t uz_uffd_copy(int fd, void *dst, const void *src, size_t n) nogil
@@ -306,6 +321,7 @@ cdef extern from *:
     void uz_say_lost(const char *memcg, const char *array, uint64_t size, uint64_t offset, int error, int again) nogil
     int pthread_join(pthread_t thread, void **result) nogil
     enum: UFFD_FEATURE_EVENT_UNMAP
+    enum: UFFD_FEATURE_SIGBUS
     enum: UZ_FEATURE_POISON
     enum: UZ_FEATURE_MOVE
 

@@ -44,6 +44,7 @@ from cython.cimports.uzswap.core.store.entries import (
     NR_NODES,
     ON_DISK,
     ROOT,
+    SHARED,
     WRITING,
     owner_of,
 )
@@ -171,7 +172,7 @@ def check_all(c, r, f):
         length = e.length_1 + 1
         for k in range(NR_LEVELS):
             lengths[k] = 0
-        lengths[C_SWAP] = pages
+        lengths[C_SWAP] = pages * (1 + e.stamp) if e.flags & SHARED else pages
         if e.state == IN_POOL:
             pooled += 1
             stored_pages += pages >> 12

@@ -5,8 +5,8 @@ still good.  Whether it was written to is found out by comparing, which is exact
 nobody's when it is on its way out.  (Measured against write protection, Linux 6.18, 2026-11: see docs/benchmarks.md.)
 
 A copy is the first to go: it is off the LRU, no walk meets it, and whoever is short of pool or memory drops copies,
-oldest first, before anything is evicted or written back.  Its page may then hold a handle that is stale; a copy names
-the page that it belongs to in ``Entry.stamp``, so the two cannot be mistaken.
+oldest first, before anything is evicted or written back.  Its page then names an entry that may be another's; a copy
+names the page that it belongs to in ``Entry.stamp``, so the two cannot be mistaken, and an index is enough of a name.
 """
 
 import cython
@@ -27,7 +27,6 @@ from cython.cimports.uzswap.core.store.entries import (
     ROOT,
     WRITING,
     Delta,
-    entry_at,
     lru_add_tail,
     lru_del,
     lru_link,
@@ -85,10 +84,17 @@ def clean_keep(c, handles, n, owner):
         give_back(c)
 
 
-def clean_settle(c, handles, owners, n, frames):
+def copy_of(t, index, owner):
+    """The entry of this index, if it is the copy of a page at that address; else NULL."""
+    e = cython.address(t.entries[index])
+    return e if index and e.flags & CLEAN and e.stamp == owner else cython.NULL
+
+
+def clean_settle(c, copies, owners, n, frames):
     """Pages on their way out, in frames: whose copy is as they are, is stored by that, as if it had just been.
 
-    The handles of all others are set to 0, and what they had is freed.  Returns how many were stored.
+    Their copies are given by index.  Those of all others are set to 0, and what they had is freed.  Returns how many
+    were stored.
     """
     t = cython.address(c.t)
     d: Delta
@@ -100,19 +106,19 @@ def clean_settle(c, handles, owners, n, frames):
     pthread_mutex_lock(cython.address(c.lock))
     for i in range(n):
         same[i] = False
-        e = entry_at(t, handles[i]) if handles[i] else cython.NULL
-        if e == cython.NULL or not e.flags & CLEAN or e.stamp != owners[i]:
-            handles[i] = 0
+        e = copy_of(t, cython.cast(uint32_t, copies[i]), owners[i])
+        if e == cython.NULL:
+            copies[i] = 0
             continue
         e.flags |= HELD
         held += 1
     pthread_mutex_unlock(cython.address(c.lock))
     if held and worker != cython.NULL:
         for i in range(n):
-            if not handles[i]:
+            if not copies[i]:
                 continue
             # HELD: nobody frees it, nothing in it changes.
-            e = cython.address(t.entries[cython.cast(uint32_t, handles[i])])
+            e = cython.address(t.entries[cython.cast(uint32_t, copies[i])])
             size = cython.cast(uint32_t, e.size_1) + 1
             length = cython.cast(uint32_t, e.length_1) + 1
             copy = cython.cast(cython.p_char, e.data)
@@ -129,15 +135,15 @@ def clean_settle(c, handles, owners, n, frames):
     pthread_mutex_lock(cython.address(c.lock))
     born = born_units(core_now(c))
     for i in range(n):
-        if not handles[i]:
+        if not copies[i]:
             continue
-        index = cython.cast(uint32_t, handles[i])
+        index = cython.cast(uint32_t, copies[i])
         e = cython.address(t.entries[index])
         e.flags &= ~HELD
         memcg = owner_of(t, e)
         if not same[i]:
             entry_drop(c, cython.address(d), index)
-            handles[i] = 0
+            copies[i] = 0
             continue
         clean_leave(c, cython.address(d), index, memcg)
         e.flags = REFERENCED
@@ -150,17 +156,16 @@ def clean_settle(c, handles, owners, n, frames):
     return stored
 
 
-def clean_forget(c, handles, owners, n):
-    """Free the copies of pages that are no longer what they were; handles may be stale, or 0."""
+def clean_forget(c, copies, owners, n):
+    """Free the copies of pages that are no longer what they were; the indices may be others' by now, or 0."""
     t = cython.address(c.t)
     d: Delta
     i: cython.int
     memset(cython.address(d), 0, cython.sizeof(Delta))
     pthread_mutex_lock(cython.address(c.lock))
     for i in range(n):
-        e = entry_at(t, handles[i]) if handles[i] else cython.NULL
-        if e != cython.NULL and e.flags & CLEAN and e.stamp == owners[i]:
-            entry_drop(c, cython.address(d), cython.cast(uint32_t, handles[i]))
+        if copy_of(t, copies[i], owners[i]) != cython.NULL:
+            entry_drop(c, cython.address(d), copies[i])
     delta_apply(t, cython.address(d))
     pthread_mutex_unlock(cython.address(c.lock))
 

@@ -24,6 +24,7 @@ cdef enum:
     DOOMED = 16                 # being freed
     TRIED = 64                  # compressing it again has saved nothing
     CLEAN = 32                  # its page is in memory too, as it was loaded; off the LRU, on Memcg.clean
+    SHARED = 128                # a value that many pages have: Entry.stamp counts them, but for one (swap_out.filled_entry)
 
     # MemcgState
     MEMCG_FREE = 0
@@ -74,7 +75,8 @@ cdef enum:
 
 cdef struct Entry:
     uint64_t data               # pool address, byte offset on the device, or the word
-    uint64_t stamp              # order of store or last rotation over the whole engine; CLEAN: whose copy it is
+    uint64_t stamp              # order of store or last rotation over the whole engine; CLEAN: whose copy it is;
+                                # SHARED: how many pages have it besides one
     uint32_t gen                # sequence number of the allocation: the upper half of the handle; 0 when free
     uint32_t memcg              # owner when it was stored; owner_of() gives today's
     uint32_t prev
@@ -116,6 +118,7 @@ cdef struct Memcg:
     uint64_t birth              # order of creation
     Lru lru[NR_NODES]
     Lru clean                   # oldest copy first
+    uint64_t filled[2]          # handles of the SHARED entries that were met last: of zeros, of another word
     int64_t counters[NR_COUNTERS]
     int64_t zswap_max           # in pages
     int64_t memory_high

@@ -16,6 +16,7 @@ from cython.cimports.uzswap.core.device.device_io import (
     device_io_wait,
 )
 from cython.cimports.uzswap.core.device.lending import Inherited, inherited_free, lease_begin, leases_drop
+from cython.cimports.uzswap.core.device.read_around import windows_free
 from cython.cimports.uzswap.core.device.record import KEY_BYTES
 from cython.cimports.uzswap.core.gate import uz_gate_init, uz_open, uz_shut
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_init, uz_close_ours, uz_secret_inherit, uz_wipe
@@ -63,6 +64,8 @@ def core_inherit(c):
     uz_gate_init(cython.address(c.gate))
     streams_inherit(c)
     uz_secret_inherit(c.keys, NR_FILES * KEY_BYTES)
+    # The numbers of files may be others' from now on.
+    windows_free(cython.address(c.around))
     if c.has_device:
         files_inherit(c)
     c.pid = getpid()

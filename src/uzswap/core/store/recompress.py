@@ -18,6 +18,7 @@ from cython.cimports.uzswap.core.store.codecs import codec_slot
 from cython.cimports.uzswap.core.store.entries import (
     C_INCOMP,
     C_ZSWAP,
+    CLEAN,
     G_STORED_INCOMP,
     HELD,
     IN_POOL,
@@ -45,7 +46,7 @@ def next_entry(c, w, owner):
         if (
             e != cython.NULL
             and e.state == IN_POOL
-            and not e.flags & WRITING
+            and not e.flags & (WRITING | CLEAN)
             and e.node == w.node
             and owner_of(t, e) == owner
         ):
@@ -150,7 +151,7 @@ def settle_step(c, w, k):
         c.codecs[a.target].users -= 1
         e = cython.address(t.entries[a.index])
         # The address too: it may have been compressed again by somebody else.
-        if e.gen != a.gen or e.state != IN_POOL or e.data != a.data or e.flags & (HELD | WRITING):
+        if e.gen != a.gen or e.state != IN_POOL or e.data != a.data or e.flags & (HELD | WRITING | CLEAN):
             w.gone += 1
             continue
         obj = cython.cast(cython.p_char, cython.NULL)

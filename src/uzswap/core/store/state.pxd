@@ -6,6 +6,7 @@ from uzswap.core.device.device cimport Device, NR_FILES, Segment
 from uzswap.core.device.device_io cimport DeviceIO, Request
 from uzswap.core.device.lending cimport Inherited
 from uzswap.core.device.record cimport Secret
+from uzswap.core.device.read_around cimport ReadAround
 from uzswap.core.gate cimport uz_gate
 from uzswap.core.store.dictionary cimport Dictionary
 from uzswap.core.store.entries cimport Delta, Entry, Table
@@ -82,6 +83,7 @@ cdef struct Core:
     Dictionary *retired     # dictionaries that are to be freed, without the lock
     Device device
     int has_device
+    ReadAround around       # what was read of the files for values, and is around them
     Request trim            # see trim_device()
     int trimming            # it is under way
     int has_aio             # a stream writes asynchronously

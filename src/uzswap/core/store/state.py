@@ -21,6 +21,7 @@ from cython.cimports.uzswap.core.device.device import (
 )
 from cython.cimports.uzswap.core.device.device_io import ASK_CALL, device_ask, device_punch, still_ours
 from cython.cimports.uzswap.core.device.lending import inherited_close, leases_drop, leases_look
+from cython.cimports.uzswap.core.device.read_around import windows_free
 from cython.cimports.uzswap.core.device.record import KEY_BYTES, record_bytes
 from cython.cimports.uzswap.core.gate import uz_gate_destroy, uz_gate_init, uz_leave, uz_try_enter
 from cython.cimports.uzswap.core.libc_ext import (
@@ -55,6 +56,7 @@ from cython.cimports.uzswap.core.store.entries import (
     NO_MEMCG,
     ON_DISK,
     ROOT,
+    SHARED,
     WRITING,
     Delta,
     entry_free,
@@ -106,6 +108,7 @@ def core_destroy(c):
         device_destroy(cython.address(c.device))
     uz_private_free(c.keys, NR_FILES * KEY_BYTES)
     idle_free(c.workers, c.streams)
+    windows_free(cython.address(c.around))
     i: cython.int
     for i in range(c.nr_codecs):
         dictionaries_free(c.codecs[i].dictionary)
@@ -158,6 +161,8 @@ def give_back(c):
         c.workers.next = cython.NULL
     streams = c.streams
     c.streams = cython.NULL
+    if not c.t.live:
+        windows_free(cython.address(c.around))
     pthread_mutex_unlock(cython.address(c.lock))
     idle_free(workers, streams)
 
@@ -274,10 +279,15 @@ def on_disk_dead(c, place, length):
 
 
 def entry_drop(c, d, index):
-    """Release all that an entry has, whatever its state, and the entry itself."""
+    """Release all that an entry has, whatever its state, and the entry itself; of a shared one, one share."""
     t = cython.address(c.t)
     e = cython.address(t.entries[index])
     owner = owner_of(t, e)
+    pages = whole_pages(cython.cast(uint32_t, e.size_1) + 1)
+    if e.flags & SHARED and e.stamp:
+        e.stamp -= 1
+        delta_add(t, d, owner, C_SWAP, -pages)
+        return
     if e.state == IN_POOL:
         if e.flags & CLEAN:
             clean_leave(c, d, index, owner)
@@ -292,7 +302,7 @@ def entry_drop(c, d, index):
     elif e.state == GOING_TO_DISK:
         codec_unref(c, e.codec)
     delta_add(t, d, owner, C_METADATA, -record_of_entry_bytes(t))
-    delta_add(t, d, owner, C_SWAP, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+    delta_add(t, d, owner, C_SWAP, -pages)
     memcg_unref(t, e.memcg)
     entry_free(t, index)
 

@@ -41,6 +41,7 @@ from cython.cimports.uzswap.core.device.device_io import (
     device_wait,
 )
 from cython.cimports.uzswap.core.device.lending import leases_look
+from cython.cimports.uzswap.core.device.read_around import windows_forget
 from cython.cimports.uzswap.core.device.record import (
     Record,
     Sealer,
@@ -306,6 +307,7 @@ def flight_settle(c, s, f):
     if f.error and not s.error:
         s.error = f.error
     pthread_mutex_lock(cython.address(c.lock))
+    windows_forget(cython.address(c.around), c.device.file | f.ask.offset, f.ask.n)
     if f.error:
         c.t.totals[G_IO_ERROR] += 1
     if s.for_cleaning:

@@ -68,6 +68,7 @@ cdef int read_entries(Core *c, Load *load, int n) noexcept nogil
 cdef int unpack_record(
     Core *c, Load *load, const Found *f, Sealer *sealer, const Segment *segments, const char *stored
 ) noexcept nogil
+cdef int read_alone(Core *c, Load *load, const Found *f) noexcept nogil
 cdef int unpack_all(Core *c, Load *load, const Reading *r) noexcept nogil
 cdef int fits(const Load *load, int64_t i, uint32_t size) noexcept nogil
 cdef char *target_of(const Load *load, const Found *f) noexcept nogil

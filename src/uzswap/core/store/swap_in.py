@@ -6,14 +6,22 @@ thread is loading, is EBUSY: handles have one owner.
 """
 
 import cython
-from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, EIO, ENOMEM, ESTALE
+from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, EIO, ENOENT, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.uzswap.core.device.device import BLOCK, SEGMENT_BYTES, offset_of, taking_of
+from cython.cimports.uzswap.core.device.device import BLOCK, SEGMENT_BYTES, Segment, offset_of, taking_of
 from cython.cimports.uzswap.core.device.device_io import ASK_READ, device_ask, device_read, device_wait
+from cython.cimports.uzswap.core.device.read_around import (
+    WINDOW_BYTES,
+    Window,
+    window_find,
+    window_put,
+    window_take,
+)
 from cython.cimports.uzswap.core.device.record import (
     Record,
     Sealer,
+    Secret,
     record_bytes,
     record_open,
     sealer_begin,
@@ -43,6 +51,7 @@ from cython.cimports.uzswap.core.store.entries import (
     IN_POOL,
     IS_ZERO,
     ON_DISK,
+    SHARED,
     Delta,
     entry_at,
     owner_of,
@@ -94,7 +103,8 @@ def hold_step(c, load, i, k):
         if load.error:
             load.failed = i + j
             break
-        e.flags |= HELD
+        if not e.flags & SHARED:
+            e.flags |= HELD
         f = cython.address(load.found[j])
         f.data = e.data
         f.handle = load.handles[i + j]
@@ -175,6 +185,8 @@ def read_entries(c, load, n):
     i: cython.int = 0
     k: cython.int
     most: cython.int = 1 if load.spans == cython.NULL else MOST_READINGS
+    if n == 1 and load.spans != cython.NULL and read_alone(c, load, cython.address(load.found[load.on_disk[0]])) == 0:
+        return 0
     while i < n:
         planned: cython.int = 0
         total: cython.size_t = 0
@@ -217,6 +229,45 @@ def read_entries(c, load, n):
             if error:
                 return error
     return 0
+
+
+def read_alone(c, load, f):
+    """Load the only entry of a load that is on the device, with what is around it, or from what was read so before.
+
+    0 when its bytes are there; else it is to be read by itself, which tells what is wrong.
+    """
+    begin = f.data
+    end = begin + record_bytes(f.length)
+    secret: Secret
+    segments: cython.pointer(cython.const[Segment])
+    sealer: Sealer
+    filled: cython.int = 1
+    error: cython.int = 0
+    pthread_mutex_lock(cython.address(c.lock))
+    io = file_at(c, begin, cython.address(secret), cython.address(segments))
+    w: cython.pointer(Window) = cython.NULL
+    if io != cython.NULL:
+        w = window_find(cython.address(c.around), begin, end)
+        if w == cython.NULL:
+            filled = 0
+            w = window_take(cython.address(c.around), begin, end)
+    pthread_mutex_unlock(cython.address(c.lock))
+    if w == cython.NULL:
+        return ENOENT
+    if not filled:
+        asked = uz_monotonic_ns()
+        error = device_read(io, w.memory, offset_of(w.start), WINDOW_BYTES)
+        load.disk_ns += uz_monotonic_ns() - asked
+    if not error:
+        error = -sealer_begin(cython.address(sealer), cython.address(secret), 0)
+    if not error:
+        # A window has what is on the device: others may be reading it.
+        error = unpack_record(c, load, f, cython.address(sealer), segments, w.memory + (begin - w.start))
+        sealer_end(cython.address(sealer))
+    pthread_mutex_lock(cython.address(c.lock))
+    window_put(cython.address(c.around), w, error == 0)
+    pthread_mutex_unlock(cython.address(c.lock))
+    return error
 
 
 def unpack_all(c, load, r):
@@ -471,7 +522,8 @@ def free_entries(c, handles, n, error):
                 error[0] = ESTALE if e == cython.NULL else EBUSY
                 bad = i
                 break
-            e.flags |= DOOMED
+            if not e.flags & SHARED:
+                e.flags |= DOOMED
             i += 1
         pthread_mutex_unlock(cython.address(c.lock))
     while j < i:

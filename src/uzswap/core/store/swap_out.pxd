@@ -49,6 +49,7 @@ cdef struct Store:
     int filter              # see Codec.filter
     int small               # one for entries of at most small_bytes, without the filter; or -1
     uint32_t small_bytes
+    int shares              # same-filled pages may share an entry: nobody takes handles for names
     # answered
     int64_t next
     int reason
@@ -84,6 +85,7 @@ cdef int store_in_pool(Core *c, Store *s, int64_t i, const Page *p) noexcept nog
 cdef int send_to_disk(Core *c, Store *s, int64_t i, const Page *p) noexcept nogil
 cdef int drop_copies_for(Core *c, Store *s) noexcept nogil
 cdef uint32_t new_entry(Core *c, Store *s, const Page *p, int state, uint32_t length) noexcept nogil
+cdef uint32_t filled_entry(Core *c, Store *s, const Page *p) noexcept nogil
 cdef void fit_into_stream(Core *c, Store *s, uint32_t size) noexcept nogil
 cdef void end_folio(Core *c, Store *s) noexcept nogil
 cdef void undo_folio(Core *c, Store *s, int64_t end) noexcept nogil

@@ -45,9 +45,12 @@ from cython.cimports.uzswap.core.store.entries import (
     MEMCG_ONLINE,
     REFERENCED,
     ROOT,
+    SHARED,
     entry_alloc,
+    entry_at,
     handle_of,
     lru_add_tail,
+    owner_of,
     record_of_entry_bytes,
 )
 from cython.cimports.uzswap.core.store.histogram import H_LENGTH, bucket_of_length, observe
@@ -205,6 +208,33 @@ def new_entry(c, s, p, state, length):
     return index
 
 
+def filled_entry(c, s, p):
+    """An entry for a same-filled page: with s.shares the one that the memcg's last page of this value has, if any.
+
+    So pages of one value, of which there may be very many, cost no entry each.  0 without memory.
+    """
+    t = cython.address(c.t)
+    last: cython.pointer(uint64_t) = cython.address(t.memcgs[s.memcg].filled[p.word != 0])
+    if s.shares:
+        e = entry_at(t, last[0])
+        if (
+            e != cython.NULL
+            and e.data == p.word
+            and cython.cast(uint32_t, e.size_1) + 1 == p.size
+            and owner_of(t, e) == s.memcg
+        ):
+            e.stamp += 1
+            delta_add(t, cython.address(s.delta), s.memcg, C_SWAP, whole_pages(p.size))
+            return cython.cast(uint32_t, last[0])
+    index = new_entry(c, s, p, IS_SAME if p.word else IS_ZERO, 0)
+    if index:
+        t.entries[index].data = p.word
+        if s.shares:
+            t.entries[index].flags = SHARED
+            last[0] = handle_of(t, index)
+    return index
+
+
 def count_entry(c, p, length):
     codec = cython.address(c.codecs[p.codec])
     codec.refs += 1
@@ -299,11 +329,10 @@ def place(c, s, i, p):
     """Give page i its place: PLACED (its handle stays 0 when it stays with the caller), NEEDS_ROOM or START_ANEW."""
     s.handles[i] = 0
     if p.filled:
-        index = new_entry(c, s, p, IS_SAME if p.word else IS_ZERO, 0)
+        index = filled_entry(c, s, p)
         if not index:
             s.error = ENOMEM
             return PLACED
-        c.t.entries[index].data = p.word
         s.handles[i] = handle_of(cython.address(c.t), index)
         if p.word:
             s.folio_same += whole_pages(p.size) >> 12

@@ -12,6 +12,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_unlock,
 )
 from cython.cimports.uzswap.core.store.entries import (
+    CLEAN,
     FAILED,
     HELD,
     IN_POOL,
@@ -39,7 +40,7 @@ def walk_next(c, w, j):
         if (
             e != cython.NULL
             and e.state == IN_POOL
-            and not e.flags & WRITING
+            and not e.flags & (WRITING | CLEAN)
             and e.node == node
             and owner_of(t, e) == memcg
         ):

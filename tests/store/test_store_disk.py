@@ -1,0 +1,64 @@
+"""Values that stand together on the device come with each other, and never as they were before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import uzswap
+from uzswap import IntegrityError, Store
+
+if TYPE_CHECKING:
+    from tests.conftest import EngineFactory
+
+
+def to_disk(store: Store[int, bytes]) -> None:
+    store.reclaim("1G")
+    with contextlib.suppress(uzswap.ReclaimIncomplete):
+        store.cgroup.reclaim("1G", source="zswap")
+
+
+def test_no_value_is_read_as_what_was_in_its_place_before(engine: EngineFactory) -> None:
+    """Segments of a small device are used anew all the time, while what is around each value is kept."""
+    z = engine(swap_size="4M")
+    turns = random.Random(1)
+    expected: dict[int, bytes] = {}
+    with Store[int, bytes](z.cgroup("/a")) as store:
+        for _ in range(30):
+            for key in turns.sample(range(300), 100):
+                expected[key] = store[key] = turns.randbytes(turns.randrange(1, 6000))
+            to_disk(store)
+            for key in turns.sample(sorted(expected), min(len(expected), 60)):
+                assert store[key] == expected[key]
+            for key in turns.sample(sorted(expected), 20):
+                del store[key], expected[key]
+        assert {key: store[key] for key in store} == expected
+        z.check()
+
+
+def test_what_is_around_a_damaged_value_is_read_and_it_alone_is_told(engine: EngineFactory, tmp_path: Path) -> None:
+    path = tmp_path / "swap"
+    z = engine(swap=str(path), swap_size="4M")
+    values = {key: bytes([65 + key]) * 40 + os.urandom(1000) for key in range(8)}
+    with Store[int, bytes](z.cgroup("/a")) as store:
+        for key, value in values.items():
+            store[key] = bytes(bytearray(value))  # nobody else's
+        to_disk(store)
+        assert {store.where(key) for key in store} == {"disk"}
+        data = path.read_bytes()
+        at = data.index(values[5][100:200])
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(bytes(50))
+        with pytest.raises(IntegrityError):
+            store[5]
+        for key in values.keys() - {5}:
+            assert store[key] == values[key]
+        with pytest.raises(IntegrityError):
+            store[5]
+        store.discard(5)
