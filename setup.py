@@ -151,6 +151,7 @@ def extensions() -> list[Extension]:
             [str(path)],
             depends=headers,
             include_dirs=[
+                str(CORE / "device"),
                 str(CORE / "paging"),
                 str(CORE / "store"),
                 *((str(path.parent), numpy.get_include()) if path.stem in OF_NUMPY else ()),

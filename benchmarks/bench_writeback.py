@@ -1,6 +1,7 @@
 """Proactive writeback against a bare pwrite loop of as many bytes, and against users' mappings on the disk.
 
-Target: 0.8 or more of the speed of the bare loop, which writes one buffer of 1 MiB again and again.
+Target: 0.8 or more of the speed of the bare loop, which writes one buffer of 1 MiB again and again.  "encrypted" is the
+same engine with encrypt=True.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TARGET = 0.8
 LOOP = "pwrite loop, 1 MiB"
 #: v5 is there for comparison: it is the kernel's walk, with its small batches and repeated requests.
 WALKS = ("fair", "coldest", "v5")
+ENCRYPTED = f"uzswap {WALKS[0]}, encrypted"
 TARGETED = ("uzswap fair", "uzswap coldest")
 
 
@@ -77,6 +79,8 @@ def main(quick: bool, rounds: int | None) -> None:
                 for walk in WALKS:
                     z = engines.enter_context(uzswap.Zswap(max_pool="90%", walk=walk))
                     contest.add(f"uzswap {walk}", uzswap_run(z, pages, written))
+                z = engines.enter_context(uzswap.Zswap(max_pool="90%", walk=WALKS[0], encrypt=True))
+                contest.add(ENCRYPTED, uzswap_run(z, pages, written))
                 contest.add(LOOP, raw_run(loop, written))
                 data = alternatives.values(pages)
                 for name, make in others.items():

@@ -1,137 +1,19 @@
-"""The device: whose bytes are taken from it, who may write to what, and what a failed call costs."""
+"""The device: who may write to what, and what a failed call costs.  Whose bytes are taken from it: test_record.py."""
 
 import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.conftest import FaultyDisks
 from tests.support import seccomp
 from tests.support.child import run
+from tests.support.data_plane import N, attached, errors, stored, write_back
 
 from uzswap.core.boundary import engine as core
 
 MIB = 1 << 20
-N = 64  # entries of incompressible bytes: 4096 and the header each, the first at 0
-
-
-@contextmanager
-def attached(path: Path | str, nbytes: int = 8 * MIB, nonce: int = 0) -> Iterator[core.Engine]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    engine = core.Engine()
-    try:
-        if os.fstat(fd).st_size < nbytes:
-            os.ftruncate(fd, nbytes)
-        assert engine.attach_device(fd, nbytes, False, nonce) == 0
-        yield engine
-        assert engine.check() == []
-    finally:
-        engine.close()
-        os.close(fd)
-
-
-def stored(engine: core.Engine, seed: int, n: int = N) -> tuple[np.ndarray, np.ndarray]:
-    data = np.random.default_rng(seed).integers(0, 256, (n, 4096), np.uint8)
-    handles = np.zeros(n, np.uint64)
-    assert engine.store(data.reshape(-1), 4096, 0, 0, handles).next == n
-    return handles, data
-
-
-def write_back(engine: core.Engine) -> core.FlushResult:
-    """All that is in the pool, second chances used up."""
-    writer, lru = core.Writer(engine), np.zeros(1, np.uint64)
-    while not writer.walk(lru, np.zeros(1, np.uint64), 1 << 20, 1 << 40, engine.stamp()).exhausted:
-        pass
-    return writer.finish()
-
-
-def errors(engine: core.Engine, handles: np.ndarray, data: np.ndarray) -> list[int]:
-    """Load each; the errno of those that fail.  Bytes that are wrong fail the test."""
-    found = []
-    for i in range(len(handles)):
-        got, result = engine.load_bytes(handles[i : i + 1], 4096, 4096)
-        if result.errno:
-            found.append(result.errno)
-        else:
-            assert got == data[i].tobytes()
-    return found
-
-
-# Whose bytes
-
-
-@pytest.mark.parametrize("other", ["the last run", "another engine"])
-def test_what_another_engine_wrote_is_not_taken(tmp_path: Path, other: str) -> None:
-    """Same program, same handles, same places, and the device lost all writes of this run."""
-    with attached(tmp_path / "swap", nonce=1) as first:
-        handles, _ = stored(first, 1)
-        assert write_back(first).entries == N
-        old = (tmp_path / "swap").read_bytes()
-    with attached(tmp_path / "swap", nonce=2 if other == "another engine" else 0) as second:
-        again, data = stored(second, 2)
-        assert (again == handles).all()
-        assert write_back(second).entries == N
-        (tmp_path / "swap").write_bytes(old)
-        assert errors(second, again, data) == [errno.EBADMSG] * N
-
-
-def test_engines_choose_different_nonces(tmp_path: Path) -> None:
-    with attached(tmp_path / "a") as a, attached(tmp_path / "b") as b:
-        for engine in (a, b):
-            stored(engine, 1)
-            assert write_back(engine).entries == N
-        assert (tmp_path / "a").read_bytes()[:4096] != (tmp_path / "b").read_bytes()[:4096]
-
-
-def test_a_stale_block_is_not_taken(tmp_path: Path) -> None:
-    """The place was another entry's before, and the write that gave it to this one was lost."""
-    with attached(tmp_path / "swap") as engine:
-        handles, _ = stored(engine, 1)
-        write_back(engine)
-        old = (tmp_path / "swap").read_bytes()
-        assert engine.free(handles) == (-1, 0)
-        handles, data = stored(engine, 2)
-        write_back(engine)
-        (tmp_path / "swap").write_bytes(old)
-        assert errors(engine, handles, data) == [errno.EBADMSG] * N
-
-
-def test_misdirected_blocks_are_not_taken(tmp_path: Path) -> None:
-    with attached(tmp_path / "swap") as engine:
-        handles, data = stored(engine, 1)
-        write_back(engine)
-        content = (tmp_path / "swap").read_bytes()
-        record = 4096 + 24
-        first, second = content[:record], content[record : 2 * record]
-        (tmp_path / "swap").write_bytes(second + first + content[2 * record :])
-        assert errors(engine, handles, data) == [errno.EBADMSG] * 2
-
-
-@pytest.mark.parametrize("offset", range(0, 24, 4))
-def test_every_part_of_a_header_is_covered(tmp_path: Path, offset: int) -> None:
-    with attached(tmp_path / "swap") as engine:
-        handles, data = stored(engine, 1, 1)
-        write_back(engine)
-        content = bytearray((tmp_path / "swap").read_bytes())
-        content[offset] ^= 1
-        (tmp_path / "swap").write_bytes(content)
-        assert errors(engine, handles, data) == [errno.EBADMSG]
-
-
-def test_a_record_says_which_engine_wrote_it(tmp_path: Path) -> None:
-    with attached(tmp_path / "swap", nonce=77) as engine:
-        stored(engine, 1, 1)
-        write_back(engine)
-        content = (tmp_path / "swap").read_bytes()
-    assert core.begins_with_record(content, 77)
-    assert not core.begins_with_record(content, 78)
-    assert not core.begins_with_record(content[:2000], 77)
-    assert not core.begins_with_record(bytes(4096), 77)
-    assert not core.begins_with_record(b"", 77)
 
 
 # The program's descriptors

@@ -20,10 +20,10 @@ MIB = 1 << 20
 SIZE = 16 * MIB
 SECRET = b"TOP-SECRET-PASSWORD"
 
-#: A process that writes the secret to the device argv[1], says so, and waits.
+#: A process that writes the secret, in clear, to the device argv[1], says so, and waits.
 WRITES_A_SECRET = """
     import contextlib, sys, uzswap
-    z = uzswap.Zswap(sys.argv[1], "8M")
+    z = uzswap.Zswap(sys.argv[1], "8M", encrypt=False)
     g = z.cgroup("/g")
     data = [b"TOP-SECRET-PASSWORD %d " % i * 20 for i in range(100)]
     handles = [z.swap_out(text, g) for text in data]

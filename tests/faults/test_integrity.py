@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from uzswap.core.boundary.engine import Handles
 
-#: of core/device/device.pxd: checksum and handle, then both lengths
-RECORD = 24
+#: of core/device/record.pxd: the seal, the handle, both lengths
+RECORD = 32
 
 
 def location(z: Zswap, handle: int) -> tuple[int, int]:
@@ -65,7 +65,7 @@ def flip(blocks: bytearray, at: int, length: int) -> None:
 
 
 def wrong_length(blocks: bytearray, at: int, length: int) -> None:
-    blocks[at + 16] ^= 1
+    blocks[at + 24] ^= 1
 
 
 def not_written(blocks: bytearray, at: int, length: int) -> None:

@@ -26,6 +26,7 @@ from uzswap.agent.reads import ThreadedReads
 from uzswap.agent.records import Record, Records, read_records, read_status
 from uzswap.agent.requests import ThreadedRequests
 from uzswap.agent.settings import parse_duration
+from uzswap.agent.state import private_directory
 from uzswap.agent.tree import KERNEL, Tree, open_tree
 from uzswap.cli.report import printable
 from uzswap.client.deadlines import Deadlines
@@ -103,10 +104,8 @@ def run(
     """
     config = configuration(config_path, given)
     until = None if duration is None else time.monotonic() + _duration(duration)
-    directory = state or Path(state_directory())
+    directory = private_directory(state or Path(state_directory()))
     budget_file = directory / "budget.json"
-    with contextlib.suppress(OSError):  # said when something is to be written there
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     stop = threading.Event()
     wake = threading.Event()
     with Deadlines() as deadlines, _stopped_by_signals(stop, wake):

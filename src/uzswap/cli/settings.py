@@ -81,6 +81,7 @@ SETTINGS: Final = {
     "walk": Setting("how entries are chosen for writeback: fair, coldest or v5", _text, "fair", True),
     "nodes": Setting("NUMA nodes to keep LRUs for", _count, "1", True),
     "paranoid": Setting("whether what is in the pool is checked, too, when it is loaded", _yes, "no", True),
+    "encrypt": Setting("whether what is on the device is encrypted", _yes, "yes, if it has a name", True),
     "faults": Setting("who serves a fault on an array: thread, or signal (a handler of SIGBUS)", _text, "thread", True),
     "cgroup": Setting("who is charged for the program's arrays", _text, "/program"),
     "managed": Setting("whether numpy's arrays are the engine's", _yes, "yes"),

@@ -65,11 +65,13 @@ cdef extern from *:
         }
         return alone ? pthread_rwlock_wrlock(lock) : pthread_rwlock_rdlock(lock);
     }
-    /* After mlockall(MCL_FUTURE) all of it would be locked, and made present at once: so it is accessible last. */
+    /* In no core dump.  After mlockall(MCL_FUTURE) all of it would be locked, and made present at once: so it is
+     * accessible last. */
     static inline void *uz_reserve(size_t bytes) {
         void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) return NULL;
         munlock(p, bytes);
+        madvise(p, bytes, MADV_DONTDUMP);
         if (mprotect(p, bytes, PROT_READ | PROT_WRITE) == 0) return p;
         munmap(p, bytes);
         return NULL;
@@ -105,7 +107,32 @@ cdef extern from *:
         madvise(p, bytes, MADV_DONTDUMP);
         return p;
     }
-    static inline void uz_private_free(void *p, size_t bytes) { if (p) munmap(p, bytes); }
+    /* Overwrite what is there of it: pages that were never touched are not made for that. */
+    static inline void uz_wipe(void *p, size_t bytes) {
+        unsigned char there[256];
+        for (char *at = p, *end = at + bytes; at < end; at += sizeof there * 4096) {
+            size_t n = (size_t)(end - at) < sizeof there * 4096 ? (size_t)(end - at) : sizeof there * 4096;
+            if (mincore(at, n, there) < 0) memset(there, 1, sizeof there);
+            for (size_t i = 0; i * 4096 < n; i++)
+                if (there[i] & 1) explicit_bzero(at + i * 4096, n - i * 4096 < 4096 ? n - i * 4096 : 4096);
+        }
+    }
+    static inline void uz_private_free(void *p, size_t bytes) {
+        if (!p) return;
+        uz_wipe(p, bytes);
+        munmap(p, bytes);
+    }
+    /* Memory for keys: in no core dump, and never swapped out.  NULL, with 0 or -errno: -EPERM when it can't be locked. */
+    static inline void *uz_secret(size_t bytes, int *error) {
+        void *p = uz_private(bytes);
+        *error = p ? 0 : -ENOMEM;
+        if (!p || mlock(p, bytes) == 0) return p;
+        *error = -EPERM;
+        munmap(p, bytes);
+        return NULL;
+    }
+    /* In a child, which inherits memory but no locks. */
+    static inline void uz_secret_inherit(void *p, size_t bytes) { if (p) mlock(p, bytes); }
     /* What tells an open file from every other that the same number may stand for later.  0 or -errno. */
     static inline int uz_identity(int fd, uint64_t identity[3]) {
         struct stat st;
@@ -172,6 +199,12 @@ cdef extern from *:
         uint64_t v = 0;
         while (getrandom(&v, sizeof v, 0) != sizeof v && (errno == EINTR || errno == EAGAIN));
         return v;
+    }
+    static inline void uz_random_bytes(void *p, size_t n) {
+        for (size_t done = 0; done < n;) {
+            ssize_t got = getrandom((char *)p + done, n - done, 0);
+            if (got > 0) done += got;
+        }
     }
     static inline int64_t uz_monotonic_ns(void) {
         struct timespec t;
@@ -242,6 +275,9 @@ cdef extern from *:
     int uz_discard_unlocked(void *p, size_t nbytes) nogil
     void *uz_private(size_t nbytes) nogil
     void uz_private_free(void *p, size_t nbytes) nogil
+    void uz_wipe(void *p, size_t nbytes) nogil
+    void *uz_secret(size_t nbytes, int *error) nogil
+    void uz_secret_inherit(void *p, size_t nbytes) nogil
     int uz_identity(int fd, uint64_t *identity) nogil
     void *uz_pin_file(int fd) nogil
     int uz_is_still(int fd, const uint64_t *identity) nogil
@@ -252,6 +288,7 @@ cdef extern from *:
     int uz_open_unnamed(const char *directory, uint64_t n, int *direct) nogil
     enum: O_RDONLY, O_RDWR, O_WRONLY, O_DIRECT
     uint64_t uz_random64() nogil
+    void uz_random_bytes(void *p, size_t n) nogil
     int64_t uz_monotonic_ns() nogil
     ctypedef unsigned long aio_context_t
     cdef struct iocb:

@@ -1,8 +1,8 @@
 """Whether a file or a block device may be taken for swap: what is on it decides, and a doubt is a no.
 
 A mistyped path must not cost anybody's data.  Taken is what reads as zeros from its first byte to its last, and what
-carries our label.  The label alone is not enough, because a file system made later need not write where it stands: the
-beginning must be zeros too, as a closed engine leaves it, or a record of the very engine that wrote the label.
+carries our label.  The label at its end alone is not enough, because a file system made later need not write there: the
+beginning must be zeros, as a closed engine leaves it, or the same label.  What is between is noise (record.py).
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Self
 
-from uzswap.core.boundary.engine import begins_with_record
 from uzswap.errors import os_error
 from uzswap.units import PAGE_SIZE, format_size
 
 __all__ = ["Label", "device_size", "may_be_taken", "read_label", "write_label", "zero_device"]
 
 _FIRST_LINE: Final = b"uzswap swap device, contents void\n"
-#: Looked at where there is a label: every file system and partition table has a mark within this (btrfs, at 64 KiB, is
-#: the last), and the longest record fits.
+#: Looked at where there is a label and nothing before it: every file system and partition table has a mark within this
+#: (btrfs, at 64 KiB, is the last).
 _BEGINNING: Final = 1 << 20
 #: A block device without a label is read from end to end; a larger one would take too long (at 500 MB/s: 2 s), and is
 #: refused.  Files are read where they have data, whatever their size.
@@ -36,7 +35,7 @@ _BLKZEROOUT: Final = 0x127F
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What stands in the last page of a named device."""
+    """What stands in the last page of a named device, and in its first one as long as an engine has it."""
 
     #: of the engine that wrote to it last
     nonce: int
@@ -84,7 +83,7 @@ def may_be_taken(fd: int, path: str, size: int, label: Label | None, is_device: 
     """
     if label is not None:
         beginning = _read(fd, 0, min(_BEGINNING, size))
-        if not any(beginning.rstrip(b"\0")) or begins_with_record(beginning, label.nonce):
+        if not any(beginning.rstrip(b"\0")) or _is_label(beginning[:PAGE_SIZE], label.nonce):
             return
     elif is_device and size > _MOST_READ:
         text = f"it has no label, and its {format_size(size)} are too much to look through"
@@ -93,6 +92,12 @@ def may_be_taken(fd: int, path: str, size: int, label: Label | None, is_device: 
         return
     remedy = f"run python -m uzswap.devices {path}" if is_device else "remove the file"
     raise os_error(errno.EEXIST, f"it holds data: {remedy}, if nobody wants it", path)
+
+
+def _is_label(page: bytes, nonce: int) -> bool:
+    """Whether a page has the label of one engine, whole, and nothing else."""
+    label = Label.decode(page)
+    return label is not None and label.nonce == nonce and page == label.encode().ljust(PAGE_SIZE, b"\0")
 
 
 def zero_device(fd: int, offset: int, nbytes: int) -> None:

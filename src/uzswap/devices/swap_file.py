@@ -8,8 +8,9 @@ Nobody else can read it: a file is made with mode 0600 and refused when others h
 file by its lock, which every name of the file shares; a block device by the kernel's exclusive opening, for as long as
 the engine lives, which also keeps mount, mkfs and swapon away, whichever node they are given.
 
-What is written is compressed, not encrypted.  Closing erases it: a file is cut, what was written to of a device reads
-zeros.  A process that was killed leaves it there until the next engine takes the device, which erases it first.
+What is written is compressed, and encrypted where cipher.py says so.  Closing erases it: a file is cut, what was
+written to of a device reads zeros.  A process that was killed leaves noise there until the next engine takes the
+device, which erases it first.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class SwapFile:
     restore: int | None = None
     #: where a block device has its label
     label_at: int | None = None
+    #: its first page is a label
+    labelled: bool = False
     _engine: Engine | None = None
     _erased: bool = False
 
@@ -69,7 +72,12 @@ class SwapFile:
     def attach(self, engine: Engine) -> None:
         """Give it to an engine.  OSError when that cannot take it."""
         error = engine.attach_device(
-            self.fd, self.nbytes, self.direct, self.nonce, os.fsencode(self._directory_of_children())
+            self.fd,
+            self.nbytes,
+            self.direct,
+            self.nonce,
+            os.fsencode(self._directory_of_children()),
+            PAGE_SIZE if self.labelled else 0,
         )
         if error:
             raise os_error(-error, "the swap device cannot be attached", self.path)
@@ -295,8 +303,9 @@ def _take(file: Descriptor, path: str, nbytes: int, direct: bool) -> SwapFile:
             os.ftruncate(fd, nbytes + PAGE_SIZE)
         except OSError as error:
             raise _too_large(error, path, nbytes) from None
-    swap = SwapFile(file, path, nbytes, direct, restore=restore, label_at=label_at)
-    write_label(fd, nbytes if label_at is None else label_at, Label(swap.nonce, nbytes))
+    swap = SwapFile(file, path, nbytes, direct, restore=restore, label_at=label_at, labelled=True)
+    for at in (0, nbytes if label_at is None else label_at):
+        write_label(fd, at, Label(swap.nonce, nbytes))
     if is_device:
         # Records that came there without it would be somebody's data.
         os.fsync(fd)

@@ -32,7 +32,7 @@ from uzswap.cgroup.recompress import RecompressRequest, RecompressResult
 from uzswap.cgroup.tree import CgroupTree
 from uzswap.core.boundary.engine import MAX_ENTRY, MAX_NODES, Engine
 from uzswap.core.boundary.handler import find
-from uzswap.devices import SwapFile, open_swap
+from uzswap.devices import SwapFile, open_swap, use_encryption
 from uzswap.engine.agreement import disagreements
 from uzswap.engine.lifetime import ForkedEngine, ForkedLifetime, Lifetime, on_fork
 from uzswap.engine.paging import Paging, Place
@@ -92,6 +92,10 @@ class Zswap:
         Keep a checksum of each entry's bytes from store to load: whatever happens to them in the pool, in a compressor
         or on the device is an :class:`~uzswap.errors.IntegrityError` of that entry.  What is on the device has a
         checksum always.
+    encrypt
+        Whether what is written to the device is encrypted (AES-256-GCM), with a key that ends with the process.  None:
+        what has a name is, a file without one, whose blocks the kernel frees with the process, is not: see
+        docs/benchmarks.md for what it costs.
     faults
         Who serves a fault on an array: "thread", a thread of the engine, which asks nothing of the program; or
         "signal", the thread that it is in, in a handler of SIGBUS, which has conditions (docs/semantics.md, arrays).
@@ -121,7 +125,8 @@ class Zswap:
     FileNotFoundError
         There is no such compressor or walk.
     OSError
-        The swap device cannot be used; see :func:`uzswap.devices.swap_file.open_swap`.
+        The swap device cannot be used; see :func:`uzswap.devices.swap_file.open_swap`.  EOPNOTSUPP, EPERM it must be
+        encrypted and cannot be; see :func:`uzswap.devices.cipher.use_encryption`.
     MemoryError
         An address-space limit leaves no room for the tables.
 
@@ -150,6 +155,7 @@ class Zswap:
         walk: str = "fair",
         nodes: int = 1,
         paranoid: bool = False,
+        encrypt: bool | None = None,
         faults: Literal["thread", "signal"] = "thread",
     ) -> None:
         if faults not in ("thread", "signal"):
@@ -163,6 +169,8 @@ class Zswap:
             )
         if not 1 <= operator.index(nodes) <= MAX_NODES:
             raise InvalidArgumentError(f"nodes={nodes}: there can be 1 to {MAX_NODES}")
+        if encrypt is not None and not isinstance(encrypt, bool):
+            raise TypeError(f"encrypt is True, False or None, not {encrypt!r}")
         self.nodes: Final = nodes
         self.faults: Final = faults
         self._closed = False
@@ -187,6 +195,7 @@ class Zswap:
         self._closing_lock = make_rlock(Order.CLOSING)
         self._serving = Serving(self, lambda: self.lifetime)
         # Last: whatever fails above leaves no file behind.
+        use_encryption(self.core, swap, encrypt)
         self.swap: SwapFile | None = open_swap(swap, nbytes)
         if self.swap is not None:
             try:

@@ -102,6 +102,7 @@ _DEVICE_STATS: Final = (
     Stat("dead_bytes", "bytes", help="what entries left behind, that cleaning would win back"),
     Stat("direct", "bool", help="O_DIRECT is used"),
     Stat("asynchronous", "bool", help="writeback has used Linux AIO"),
+    Stat("encrypted", "bool", help="what is written is encrypted, with a key in locked memory"),
     Stat("cleaned_segments", "segments", counter=True, help="segments emptied because space ran low"),
     Stat("punched_bytes", "bytes", counter=True, help="bytes given back to the file system"),
 )

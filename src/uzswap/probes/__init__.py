@@ -29,6 +29,7 @@ def doctor() -> list[Finding]:
         machine.core(),
         *machine.compressors(),
         *machine.swap_file(_SWAP_SIZE),
+        machine.encryption(),
         machine.memory(),
         machine.heap(),
         machine.huge_pages(),

@@ -21,6 +21,7 @@ from uzswap.core.boundary.engine import Engine
 from uzswap.core.boundary.heap import CAN_TRIM
 from uzswap.core.boundary.memory import Memory
 from uzswap.devices import open_swap
+from uzswap.devices.cipher import make_keys
 from uzswap.devices.place import IN_MEMORY, file_system_type
 from uzswap.probes.finding import Finding, Level, reason
 from uzswap.units import PAGE_SIZE, format_size
@@ -275,6 +276,19 @@ def heap() -> Finding:
         return Finding("memory of objects", Level.OK, "goes back to the system (malloc_trim)")
     text = "the C library has no malloc_trim: RSS stays where it is when values are reclaimed"
     return Finding("memory of objects", Level.LIMITED, text, "a system with glibc")
+
+
+def encryption() -> Finding:
+    """Whether what is on the swap device can be encrypted."""
+    what = "encryption"
+    with contextlib.closing(Engine()) as engine:
+        failed = make_keys(engine)
+    if not failed:
+        return Finding(what, Level.OK, "AES-256-GCM, with keys in locked memory")
+    named = "a swap file with a name, or a device, needs encrypt=False"
+    if failed == -errno.EPERM:
+        return Finding(what, Level.LIMITED, f"keys cannot be locked in memory: {named}", "ulimit -l 64")
+    return Finding(what, Level.LIMITED, f"no libcrypto: {named}", "install OpenSSL: apt-get install libssl3")
 
 
 def core() -> Finding:

@@ -307,7 +307,7 @@ def test_damaged_bytes_on_the_device_are_never_given_out(tmp_path: Path) -> None
         for handle in got.tolist():
             info = engine.info(handle)
             assert info is not None
-            places.append(info.location + 24 + info.length // 2)
+            places.append(info.location + 32 + info.length // 2)
         for place in places[::2]:
             content[place] ^= 0x10
         (tmp_path / "swap").write_bytes(content)

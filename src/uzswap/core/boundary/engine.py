@@ -12,14 +12,15 @@ from cython.cimports.posix.unistd import getpid
 from cython.cimports.uzswap.core.boundary.forking import kin_add, kin_drop
 from cython.cimports.uzswap.core.device.device import (
     BLOCK,
+    NR_FILES,
     RESERVE,
     SEGMENT_BYTES,
     device_init,
     device_wipe,
-    record_begins,
 )
 from cython.cimports.uzswap.core.device.device_io import ASK_TRUNCATE, ASK_WRITE, device_ask_and_wait, device_settle
 from cython.cimports.uzswap.core.device.lending import leases_look
+from cython.cimports.uzswap.core.device.record import KEY_BYTES, secret_load
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
@@ -27,6 +28,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     strndup,
     uz_private,
     uz_private_free,
+    uz_secret,
 )
 from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, active_list
 from cython.cimports.uzswap.core.store.check import check_core
@@ -184,7 +186,8 @@ PoolInfo = namedtuple("PoolInfo", "codec level entries current dictionary")
 CodecInfo = namedtuple("CodecInfo", "codec level filter dictionary entries refs users given_bytes packed_bytes")
 HistogramInfo = namedtuple("HistogramInfo", "sum counts")
 DeviceInfo = namedtuple(
-    "DeviceInfo", "segments free_segments live_bytes dead_bytes direct asynchronous cleaned_segments punched_bytes"
+    "DeviceInfo",
+    "segments free_segments live_bytes dead_bytes direct asynchronous encrypted cleaned_segments punched_bytes",
 )
 
 # Entries looked at in one hold of the lock.
@@ -198,10 +201,6 @@ def private_copy(values: cython.pointer(cython.const[uint64_t]), n: cython.size_
     if copy != cython.NULL:
         memcpy(copy, values, n * cython.sizeof(uint64_t))
     return copy
-
-
-def begins_with_record(data: bytes, nonce: uint64_t):
-    return bool(record_begins(PyBytes_AS_STRING(data), len(data), nonce))
 
 
 def share_of_protection(
@@ -658,20 +657,37 @@ class Engine:
 
     # Device
 
+    def make_keys(self):
+        c = self._open()
+        if c.has_device:
+            return -EBUSY
+        if c.keys != cython.NULL:
+            return 0
+        failed: cython.int = secret_load()
+        if not failed:
+            c.keys = cython.cast(cython.pointer(uint8_t), uz_secret(NR_FILES * KEY_BYTES, cython.address(failed)))
+        return failed
+
     def attach_device(
-        self, fd: cython.int, nbytes: uint64_t, direct: cython.bint, nonce: uint64_t = 0, directory: bytes = b"/var/tmp"
+        self,
+        fd: cython.int,
+        nbytes: uint64_t,
+        direct: cython.bint,
+        nonce: uint64_t = 0,
+        directory: bytes = b"/var/tmp",
+        front: uint32_t = 0,
     ):
         c = self._open()
         if c.has_device:
             return -EBUSY
-        if nbytes // SEGMENT_BYTES < 1 + RESERVE:
+        if nbytes // SEGMENT_BYTES < 1 + RESERVE or front % BLOCK or front > SEGMENT_BYTES // 2:
             return -EINVAL
         where = strndup(directory, len(directory))
         if where == cython.NULL:
             return -ENOMEM
         with cython.nogil:
             uz_enter(cython.address(c.gate))
-            failed = device_init(cython.address(c.device), fd, nbytes, direct, nonce, where)
+            failed = device_init(cython.address(c.device), fd, nbytes, direct, c.keys, nonce, front, where)
             uz_leave(cython.address(c.gate))
         c.has_device = failed == 0
         return failed
@@ -738,8 +754,11 @@ class Engine:
             has_aio = c.has_aio
             nr, nr_free, live, used = d.nr, d.nr_free, d.live_bytes, d.used_bytes
             cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
+            encrypted: cython.bint = d.secret.key != cython.NULL
             core_unlock(c)
-        return DeviceInfo(nr, nr_free, live, used - live, bool(direct), bool(has_aio), cleaned, punched)
+        return DeviceInfo(
+            nr, nr_free, live, used - live, bool(direct), bool(has_aio), bool(encrypted), cleaned, punched
+        )
 
     # Entries
 

@@ -177,6 +177,7 @@ class DeviceInfo(NamedTuple):
     dead_bytes: int  # overwritten by nobody yet: what cleaning would win
     direct: bool
     asynchronous: bool  # a writer has found that it can be; False before the first one
+    encrypted: bool
     cleaned_segments: int
     punched_bytes: int
 
@@ -198,8 +199,6 @@ class Writer:
         flags: int = 0,
     ) -> WalkResult: ...
     def finish(self) -> FlushResult: ...
-
-def begins_with_record(data: bytes, nonce: int) -> bool: ...  # one that the engine with this nonce wrote, whole
 
 # A dictionary's content from samples that follow one another; empty when they are too few or too much alike.
 def train_dictionary(samples: Buffer, sizes: Handles, capacity: int) -> bytes: ...
@@ -282,8 +281,17 @@ class Engine:
     # 0 or -errno.  The caller keeps owning fd, and may close it: what changes the device is done by threads that have a
     # table of their own.  The nonce tells what this engine writes from what any other wrote; 0 asks for one to be made.
     # A forked child that writes makes a file of its own in the directory.
+    # Before a device is attached: what goes to it is encrypted.  0, -EOPNOTSUPP without libcrypto, -EPERM when the keys
+    # cannot be locked in memory, -ENOMEM.
+    def make_keys(self) -> int: ...
     def attach_device(
-        self, fd: int, nbytes: int, direct: bool, nonce: int = 0, directory: bytes = b"/var/tmp"
+        self,
+        fd: int,
+        nbytes: int,
+        direct: bool,
+        nonce: int = 0,
+        directory: bytes = b"/var/tmp",
+        front: int = 0,  # bytes at the beginning that are left alone
     ) -> int: ...
     def lent(self) -> bool: ...  # whether a forked child, or one of its own, may read what is on the device
     def write_block(self, offset: int, content: bytes) -> int: ...  # content, and zeros up to 4096 bytes; 0 or -errno

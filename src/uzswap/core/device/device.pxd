@@ -1,8 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from uzswap.core.device.device_io cimport DeviceIO
-
-cdef extern from "<xxhash.h>" nogil:
-    uint64_t XXH3_64bits_withSeed(const void *data, size_t n, uint64_t seed)
+from uzswap.core.device.record cimport Secret
 
 cdef enum:
     SEGMENT_SHIFT = 20
@@ -23,15 +21,8 @@ cdef enum:
     FILE_SHIFT = 56
     NR_FILES = 256
 
-# What stands on the device before the compressed bytes of each entry.  The checksum covers all that follows it, and its
-# seed is the engine's nonce: bytes of another place, another time or another engine are never taken for an entry's.
-cdef struct Record:
-    uint64_t checksum
-    uint64_t handle
-    uint32_t length
-    uint32_t size
-
 cdef struct Segment:
+    uint64_t taking         # the number of its last taking: see record.py
     uint32_t live           # bytes of records that entries point to
     uint32_t used           # where the next append goes: a multiple of BLOCK
     uint32_t next
@@ -50,9 +41,11 @@ cdef struct Lease:
 
 cdef struct Device:
     DeviceIO io
-    uint64_t nonce
+    Secret secret
+    uint64_t takings
     uint64_t file           # number of the file that it writes, shifted by FILE_SHIFT
     char *directory         # where a child makes its own
+    uint32_t front          # bytes at the beginning that are not ours to write to: whole blocks
     uint32_t most           # segments that it may have
     uint32_t epoch          # leases that were begun
     uint32_t lent           # the first SEG_LENT
@@ -74,15 +67,15 @@ cdef struct Device:
     int64_t punched
 
 cdef uint64_t offset_of(uint64_t place) noexcept nogil
-cdef int device_init(Device *d, int fd, uint64_t nbytes, int direct, uint64_t nonce, char *directory) noexcept nogil
+cdef int device_init(
+    Device *d, int fd, uint64_t nbytes, int direct, uint8_t *key, uint64_t nonce, uint32_t front, char *directory
+) noexcept nogil
+cdef uint64_t taking_of(const Segment *segments, uint64_t place) noexcept nogil
 cdef int segments_init(Device *d) noexcept nogil
 cdef int is_lent(const Device *d, uint32_t born) noexcept nogil
 cdef void segment_free(Device *d, uint32_t s) noexcept nogil
 cdef void device_destroy(Device *d) noexcept nogil
-cdef uint32_t record_bytes(uint32_t length) noexcept nogil
-cdef uint64_t record_checksum(const Record *r, uint64_t nonce) noexcept nogil
-cdef int record_valid(uint64_t nonce, const Record *r, uint64_t handle, uint32_t length, uint32_t size) noexcept nogil
-cdef int record_begins(const char *bytes, size_t n, uint64_t nonce) noexcept nogil
+cdef uint32_t segment_begin(const Device *d, uint32_t s) noexcept nogil
 cdef uint32_t segment_take(Device *d, uint32_t room, int use_reserve) noexcept nogil
 cdef void unpark(Device *d, uint32_t s) noexcept nogil
 cdef void segment_put(Device *d, uint32_t s) noexcept nogil

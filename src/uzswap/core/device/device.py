@@ -1,8 +1,8 @@
 """The swap device: a log of 1 MiB segments, with the bytes that are still wanted counted in each.
 
-A record (header, then the compressed bytes, padded to 8) never crosses a segment.  Appends start at multiples of BLOCK,
-so no block is ever written twice while a record in it is alive.  What lives where is known from memory alone: nothing
-on the device is read after the process has ended.
+A record (record.py: header, then the compressed bytes, padded to 8) never crosses a segment.  Appends start at
+multiples of BLOCK, so no block is ever written twice while a record in it is alive.  What lives where is known from
+memory alone: nothing on the device is read after the process has ended.
 
 The caller serialises.  Reading and writing are in device_io.py.
 """
@@ -13,8 +13,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.device.device_io import ASK_ZERO, device_ask_and_wait, device_io_start, device_io_stop
-from cython.cimports.uzswap.core.libc_ext import uz_random64
-from cython.cimports.uzswap.core.store.codec import MAX_ENTRY_BYTES
+from cython.cimports.uzswap.core.device.record import record_bytes, secret_new
 
 # Free segments that keep their blocks: punching a hole costs as much as writing the segment (measured: 1.3 of a 1 MiB
 # O_DIRECT pwrite, ext4, 2026-11), so a device in steady state should reuse instead.
@@ -29,10 +28,22 @@ def offset_of(place):
     return place & ((cython.cast(uint64_t, 1) << FILE_SHIFT) - 1)
 
 
-def device_init(d, fd, nbytes, direct, nonce, directory):
-    """0 or -errno.  A nonce of 0 asks for one to be made; the directory is the device's from then on."""
+def taking_of(segments, place):
+    """The number of the taking of the segment in which something is."""
+    return segments[offset_of(place) >> SEGMENT_SHIFT].taking
+
+
+def device_init(d, fd, nbytes, direct, key, nonce, front, directory):
+    """0 or -errno.  A nonce of 0 asks for one to be made; the directory is the device's from then on.
+
+    key: memory for one, where records are to be encrypted; or NULL.
+    """
     memset(d, 0, cython.sizeof(Device))
-    d.nonce = nonce if nonce else uz_random64()
+    d.secret.key = key
+    secret_new(cython.address(d.secret))
+    if nonce:
+        d.secret.nonce = nonce
+    d.front = front
     d.directory = directory
     d.most = cython.cast(uint32_t, nbytes >> SEGMENT_SHIFT)
     failed = segments_init(d)
@@ -68,27 +79,9 @@ def device_destroy(d):
     memset(d, 0, cython.sizeof(Device))
 
 
-def record_bytes(length):
-    return (length + cython.cast(uint32_t, cython.sizeof(Record)) + 7) & ~7
-
-
-def record_checksum(r, nonce):
-    covered = cython.cast(cython.p_char, cython.address(r.handle))
-    return XXH3_64bits_withSeed(covered, cython.sizeof(Record) - cython.sizeof(uint64_t) + r.length, nonce)
-
-
-def record_valid(nonce, r, handle, length, size):
-    if r.handle != handle or r.length != length or r.size != size:
-        return 0
-    return r.checksum == record_checksum(r, nonce)
-
-
-def record_begins(bytes, n, nonce):
-    """Whether n bytes begin with a whole record that the engine with this nonce wrote."""
-    r = cython.cast(cython.pointer(Record), bytes)
-    if n < cython.sizeof(Record) or r.length > MAX_ENTRY_BYTES or record_bytes(r.length) > n:
-        return 0
-    return r.handle != 0 and r.checksum == record_checksum(r, nonce)
+def segment_begin(d, s):
+    """The offset at which the first record of a segment can stand."""
+    return d.front if s == 0 else 0
 
 
 def segment_take(d, room, use_reserve):
@@ -111,7 +104,9 @@ def segment_take(d, room, use_reserve):
         d.nr_free_dirty -= 1
     g.state = SEG_OPEN
     g.dirty = 1
-    g.used = 0
+    g.used = segment_begin(d, s)
+    d.takings += 1
+    g.taking = d.takings
     g.born = d.epoch
     d.moved = 1
     d.used_bytes += SEGMENT_BYTES
@@ -263,7 +258,7 @@ def device_wipe(d):
     n: uint32_t
     while s < d.nr:
         n = 0
-        while s + n < d.nr and d.segments[s + n].dirty:
+        while s + n < d.nr and (d.segments[s + n].dirty or s + n < (d.front + SEGMENT_BYTES - 1) >> SEGMENT_SHIFT):
             n += 1
         if n:
             where = cython.cast(uint64_t, s) << SEGMENT_SHIFT

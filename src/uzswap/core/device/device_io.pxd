@@ -24,7 +24,8 @@ cdef struct Request:
     aio_context_t aio
     iocb *cb
     void (*call)(void *) noexcept nogil
-    void *arg
+    int (*prepare)(void *) noexcept nogil   # before a write, in the thread that does it: 0, or the -errno to answer; or NULL
+    void *arg               # of either
     int answered
     int error               # 0, SUBMITTED or -errno
 

@@ -277,6 +277,10 @@ def perform(io, r):
         return 0
     if not io.own_table and not still_ours(io):
         return -EBADF
+    if r.prepare != cython.NULL:
+        failed = r.prepare(r.arg)
+        if failed:
+            return failed
     if r.op == ASK_READ:
         return read_all(io, r.buf, r.offset, r.n)
     if r.op == ASK_ZERO:

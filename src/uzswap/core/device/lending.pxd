@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from uzswap.core.device.device cimport Device, Lease
+from uzswap.core.device.device cimport Device, Lease, Segment
 from uzswap.core.device.device_io cimport DeviceIO
+from uzswap.core.device.record cimport Secret
 
 cdef enum:
     MOST_LEASES = 256
@@ -8,7 +9,8 @@ cdef enum:
 # A file of a process above, from which this one reads.  It writes nothing there.
 cdef struct Inherited:
     DeviceIO io             # io.also: while somebody has it, those above keep what is in the file
-    uint64_t nonce
+    Secret secret
+    Segment *segments       # as they were when it was forked, for their takings
     int64_t live            # bytes of records that entries point to
 
 cdef void leases_drop(Device *d) noexcept nogil
@@ -17,3 +19,4 @@ cdef void lease_seal(Lease *lease) noexcept nogil
 cdef void leases_look(Device *d) noexcept nogil
 cdef void lent_release(Device *d) noexcept nogil
 cdef void inherited_close(Inherited *file) noexcept nogil
+cdef void inherited_free(Inherited *file) noexcept nogil

@@ -18,7 +18,15 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.posix.unistd import close
 from cython.cimports.uzswap.core.device.device import NO_SEGMENT, segment_free
 from cython.cimports.uzswap.core.device.device_io import device_io_stop
-from cython.cimports.uzswap.core.libc_ext import uz_close_ours, uz_identity, uz_is_still, uz_lease, uz_lease_ended
+from cython.cimports.uzswap.core.device.record import KEY_BYTES
+from cython.cimports.uzswap.core.libc_ext import (
+    uz_close_ours,
+    uz_identity,
+    uz_is_still,
+    uz_lease,
+    uz_lease_ended,
+    uz_wipe,
+)
 
 
 def lease_begin(d):
@@ -117,4 +125,11 @@ def inherited_close(file):
     uz_close_ours(file.io.fd, file.io.identity)
     if file.io.also >= 0:
         uz_close_ours(file.io.also, file.io.also_identity)
+    inherited_free(file)
+
+
+def inherited_free(file):
+    if file.secret.key != cython.NULL:
+        uz_wipe(file.secret.key, KEY_BYTES)
+    free(file.segments)
     free(file)

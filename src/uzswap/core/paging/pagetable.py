@@ -32,6 +32,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_private_free,
     uz_ram_bytes,
     uz_reserve,
+    uz_wipe,
 )
 from cython.cimports.uzswap.core.paging.trap import arena_close, arena_open, trap_open
 from cython.cimports.uzswap.core.paging.uffd import (
@@ -148,7 +149,6 @@ def staging_open(p):
     if p.staging == cython.NULL:
         return -ENOMEM
     madvise(p.staging, nbytes, MADV_DONTFORK)
-    madvise(p.staging, nbytes, MADV_DONTDUMP)
     madvise(p.staging, nbytes, MADV_NOHUGEPAGE)
     return uz_uffd_register(p.fd, p.staging, nbytes, 0) if p.can_move else 0
 
@@ -182,6 +182,7 @@ def table_close(p):
         munmap(p.base, p.nr_pages * PAGE_BYTES)
     if p.staging != cython.NULL:
         uz_uffd_unregister(p.fd, p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
+        uz_wipe(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
         munmap(p.staging, NR_BATCHES * BATCH_PAGES * PAGE_BYTES)
     if p.pages != cython.NULL:
         munmap(p.pages, p.nr_pages * cython.sizeof(Page))

@@ -17,8 +17,8 @@ from cython.cimports.uzswap.core.device.device import (
     SEG_TRIMMING,
     SEGMENT_SHIFT,
     offset_of,
-    record_bytes,
 )
+from cython.cimports.uzswap.core.device.record import record_bytes
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.store.codec import NR_CODECS
 from cython.cimports.uzswap.core.store.entries import (

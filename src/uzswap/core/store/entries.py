@@ -10,7 +10,7 @@ import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
-from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, madvise, munmap, uz_discard, uz_reserve
+from cython.cimports.uzswap.core.libc_ext import munmap, uz_discard, uz_reserve
 
 MAX_ENTRIES = cython.declare(uint64_t, 1 << 30)  # 4 TiB of pages; address space only, 48 bytes each
 MAX_MEMCGS = cython.declare(uint64_t, 1 << 20)  # the kernel's limit is 65535 a hierarchy (MEM_CGROUP_ID_MAX)
@@ -31,7 +31,6 @@ def table_init(t):
         n >>= 1
         if n < CHUNK_ENTRIES:
             return -1
-    madvise(t.entries, t.mapping_bytes, MADV_DONTDUMP)
     t.max_chunks = cython.cast(uint32_t, n // CHUNK_ENTRIES)
     t.chunks = cython.cast(cython.pointer(Chunk), calloc(t.max_chunks, cython.sizeof(Chunk)))
     n = MAX_MEMCGS

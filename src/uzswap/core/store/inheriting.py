@@ -15,10 +15,11 @@ from cython.cimports.uzswap.core.device.device_io import (
     device_io_inherit,
     device_io_wait,
 )
-from cython.cimports.uzswap.core.device.lending import Inherited, lease_begin, leases_drop
+from cython.cimports.uzswap.core.device.lending import Inherited, inherited_free, lease_begin, leases_drop
 from cython.cimports.uzswap.core.device.read_around import windows_free
+from cython.cimports.uzswap.core.device.record import KEY_BYTES
 from cython.cimports.uzswap.core.gate import uz_gate_init, uz_open, uz_shut
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_init, uz_close_ours
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_init, uz_close_ours, uz_secret_inherit, uz_wipe
 from cython.cimports.uzswap.core.store.stream import streams_inherit
 
 # In the parent
@@ -62,6 +63,7 @@ def core_inherit(c):
     pthread_mutex_init(cython.address(c.cleaning), cython.NULL)
     uz_gate_init(cython.address(c.gate))
     streams_inherit(c)
+    uz_secret_inherit(c.keys, NR_FILES * KEY_BYTES)
     # The numbers of files may be others' from now on.
     windows_free(cython.address(c.around))
     if c.has_device:
@@ -79,7 +81,7 @@ def files_inherit(c):
         if not file.live:
             uz_close_ours(file.io.fd, file.io.identity)
             uz_close_ours(file.io.also, file.io.also_identity)
-            free(file)
+            inherited_free(file)
             c.files[k] = cython.NULL
         else:
             # Where it fails reading does, too.
@@ -106,7 +108,8 @@ def inherit_own(c):
         return
     file.io = d.io
     file.io.also = -1
-    file.nonce = d.nonce
+    file.secret = d.secret
+    file.segments = d.segments
     file.live = d.live_bytes
     c.files[d.file >> FILE_SHIFT] = file
     device_io_inherit(cython.address(file.io), c.lease)
@@ -126,5 +129,11 @@ def begin_anew(c):
         # As many generations have something on disk yet as there can be: what is written has no place.
         fresh.most = 0
     fresh.file = k << FILE_SHIFT
-    free(d.segments)
+    if c.files[d.file >> FILE_SHIFT] == cython.NULL:
+        # Nothing is read from it.
+        if d.secret.key != cython.NULL:
+            uz_wipe(d.secret.key, KEY_BYTES)
+        free(d.segments)
+    if c.keys != cython.NULL:
+        fresh.secret.key = c.keys + k * KEY_BYTES
     d[0] = fresh

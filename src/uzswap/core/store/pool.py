@@ -16,7 +16,6 @@ from cython.cimports.libc.stdint import uint16_t, uint32_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import (
-    MADV_DONTDUMP,
     MADV_HUGEPAGE,
     MADV_NOHUGEPAGE,
     ctz,
@@ -68,7 +67,6 @@ def pool_init(pool, nbytes):
         pool.mapping_bytes >>= 1
         if pool.mapping_bytes < 4 * EXTENT_BYTES:
             return -1
-    madvise(pool.mapping, pool.mapping_bytes + EXTENT_BYTES, MADV_DONTDUMP)
     start = cython.cast(cython.size_t, pool.mapping)
     pool.base = pool.mapping + ((EXTENT_BYTES - (start & (EXTENT_BYTES - 1))) & (EXTENT_BYTES - 1))
     pool.max_extents = cython.cast(uint32_t, pool.mapping_bytes >> EXTENT_SHIFT)

@@ -1,10 +1,11 @@
 """The whole state of one engine: what the rooms of the data plane share."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from uzswap.core.store.codec cimport Codec, NR_CODECS, Worker
-from uzswap.core.device.device cimport Device, NR_FILES
+from uzswap.core.device.device cimport Device, NR_FILES, Segment
 from uzswap.core.device.device_io cimport DeviceIO, Request
 from uzswap.core.device.lending cimport Inherited
+from uzswap.core.device.record cimport Secret
 from uzswap.core.device.read_around cimport ReadAround
 from uzswap.core.gate cimport uz_gate
 from uzswap.core.store.dictionary cimport Dictionary
@@ -14,7 +15,7 @@ from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
 from uzswap.core.store.pool cimport Pool
 
 cdef enum:
-    NR_FLIGHTS = 2          # one is gathered while the other is written
+    NR_FLIGHTS = 2          # one is gathered while the other is sealed and written
     FLIGHT_ITEMS = 16384
     # Core.fault_writeback
     WRITE_IN_TURN = 0
@@ -43,6 +44,7 @@ cdef struct Flight:
     int error
     iocb cb
     Request ask             # to the device's threads
+    void *core
 
 # One writeback request's way to the device.
 cdef struct Stream:
@@ -90,6 +92,7 @@ cdef struct Core:
     Stream *used            # those that somebody has
     uz_gate gate            # of operations; those on pages have Pager.gate, which is shut after this one
     Inherited *files[NR_FILES]  # that this process has from those above it, by number; the device's own is none of them
+    uint8_t *keys           # KEY_BYTES for each file, by number, in locked memory; NULL: nothing is encrypted
     int file_unused         # one of these has nothing in it any more
     int pid                 # the process whose this is
     int lease               # for the child that is being forked: what it keeps of the device's own; or -1
@@ -132,7 +135,7 @@ cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
 cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
 cdef int64_t reserve_below(int64_t limit) noexcept nogil
 cdef int64_t room_in(Core *c, uint32_t memcg, int *resident) noexcept nogil
-cdef DeviceIO *file_at(Core *c, uint64_t place, uint64_t *nonce) noexcept nogil
+cdef DeviceIO *file_at(Core *c, uint64_t place, Secret *secret, const Segment **segments) noexcept nogil
 cdef void trim_device(Core *c) noexcept nogil
 cdef void close_unused(Core *c) noexcept nogil
 cdef void trim_all(void *arg) noexcept nogil

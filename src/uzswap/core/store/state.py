@@ -13,8 +13,8 @@ from cython.cimports.uzswap.core.device.device import (
     SEGMENT_BYTES,
     SEGMENT_SHIFT,
     device_destroy,
-    record_bytes,
     record_dead,
+    segment_begin,
     segment_to_trim,
     segment_trimmed,
     wants_trim,
@@ -22,6 +22,7 @@ from cython.cimports.uzswap.core.device.device import (
 from cython.cimports.uzswap.core.device.device_io import ASK_CALL, device_ask, device_punch, still_ours
 from cython.cimports.uzswap.core.device.lending import inherited_close, leases_drop, leases_look
 from cython.cimports.uzswap.core.device.read_around import windows_free
+from cython.cimports.uzswap.core.device.record import KEY_BYTES, record_bytes
 from cython.cimports.uzswap.core.gate import uz_gate_destroy, uz_gate_init, uz_leave, uz_try_enter
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_destroy,
@@ -105,6 +106,7 @@ def core_destroy(c):
     if c.has_device:
         leases_drop(cython.address(c.device))
         device_destroy(cython.address(c.device))
+    uz_private_free(c.keys, NR_FILES * KEY_BYTES)
     idle_free(c.workers, c.streams)
     windows_free(cython.address(c.around))
     i: cython.int
@@ -251,15 +253,17 @@ def free_retired(c):
     dictionaries_free(d)
 
 
-def file_at(c, place, nonce):
-    """The file in which something on disk is, and what its records are sealed with; NULL when it could not be had."""
+def file_at(c, place, secret, segments):
+    """The file in which something on disk is, and what opens its records; NULL when it could not be had."""
     if place >> FILE_SHIFT == c.device.file >> FILE_SHIFT:
-        nonce[0] = c.device.nonce
+        secret[0] = c.device.secret
+        segments[0] = c.device.segments
         return cython.address(c.device.io)
     file = c.files[place >> FILE_SHIFT]
     if file == cython.NULL:
         return cython.NULL
-    nonce[0] = file.nonce
+    secret[0] = file.secret
+    segments[0] = file.segments
     return cython.address(file.io)
 
 
@@ -430,7 +434,9 @@ def trim_all(arg):
             c.trimming = 0
         pthread_mutex_unlock(cython.address(c.lock))
         if s != NO_SEGMENT:
-            failed = device_punch(cython.address(d.io), cython.cast(uint64_t, s) << SEGMENT_SHIFT, SEGMENT_BYTES)
+            begin = segment_begin(d, s)
+            where = (cython.cast(uint64_t, s) << SEGMENT_SHIFT) + begin
+            failed = device_punch(cython.address(d.io), where, SEGMENT_BYTES - begin)
             pthread_mutex_lock(cython.address(c.lock))
             segment_trimmed(d, s, failed)
             pthread_mutex_unlock(cython.address(c.lock))

@@ -18,12 +18,9 @@ from cython.cimports.uzswap.core.device.device import (
     SEG_SEALED,
     SEGMENT_BYTES,
     SEGMENT_SHIFT,
-    Record,
     offset_of,
-    record_bytes,
-    record_checksum,
     record_dead,
-    record_valid,
+    segment_begin,
     segment_maybe_free,
     segment_put,
     segment_take,
@@ -45,6 +42,18 @@ from cython.cimports.uzswap.core.device.device_io import (
 )
 from cython.cimports.uzswap.core.device.lending import leases_look
 from cython.cimports.uzswap.core.device.read_around import windows_forget
+from cython.cimports.uzswap.core.device.record import (
+    Record,
+    Sealer,
+    is_padding,
+    record_bytes,
+    record_open,
+    record_peek,
+    record_seal,
+    sealer_begin,
+    sealer_end,
+    secret_new,
+)
 from cython.cimports.uzswap.core.libc_ext import (
     io_event,
     prefetch,
@@ -55,7 +64,6 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_io_wait,
     uz_private,
     uz_private_free,
-    uz_random64,
 )
 from cython.cimports.uzswap.core.store.entries import (
     C_DISK,
@@ -150,7 +158,7 @@ def device_own(c):
         d.io.fd = d.io.also = -1
         d.io.directory = d.directory
         d.io.nbytes = cython.cast(uint64_t, d.most) << SEGMENT_SHIFT
-        d.nonce = uz_random64()
+        secret_new(cython.address(d.secret))
         failed = device_io_begin(cython.address(d.io))
         if not failed:
             failed = device_io_wait(cython.address(d.io))
@@ -190,7 +198,7 @@ def stream_fits(s, length):
 
 
 def stream_append(s, c, index, bytes, position):
-    """Copy an entry's bytes into the current flight, which has room.  The checksum comes later, outside the lock."""
+    """Copy an entry's bytes into the current flight, which has room.  It is sealed later, outside the lock."""
     e = cython.address(c.t.entries[index])
     f = cython.address(s.flights[s.current])
     length = cython.cast(uint32_t, e.length_1) + 1
@@ -203,18 +211,38 @@ def stream_append(s, c, index, bytes, position):
     r.handle = handle_of(cython.address(c.t), index)
     r.length = length
     r.size = cython.cast(uint32_t, e.size_1) + 1
+    memset(f.buf + f.fill + record_bytes(length) - 8, 0, 8)
     memcpy(f.buf + f.fill + cython.sizeof(Record), bytes, length)
     f.fill += record_bytes(length)
     f.n += 1
 
 
+def flight_seal(arg):
+    """Seal all records of a flight: in the thread that writes it, while the next one is gathered.  0 or -ENOMEM."""
+    f = cython.cast(cython.pointer(Flight), arg)
+    c = cython.cast(cython.pointer(Core), f.core)
+    i: uint32_t = 0
+    sealer: Sealer
+    failed: cython.int = sealer_begin(cython.address(sealer), cython.address(c.device.secret), 1)
+    if failed:
+        return failed
+    taking = c.device.segments[f.segment].taking
+    while i < f.n and not failed:
+        r = cython.cast(cython.pointer(Record), f.buf + (f.items[i].offset - f.start))
+        failed = record_seal(cython.address(sealer), r, taking, f.items[i].offset)
+        i += 1
+    sealer_end(cython.address(sealer))
+    return failed
+
+
 def flight_submit(c, s, f):
-    i: uint32_t
-    if not s.for_cleaning:
-        for i in range(f.n):
-            r = cython.cast(cython.pointer(Record), f.buf + (f.items[i].offset - f.start))
-            r.checksum = record_checksum(r, c.device.nonce)
     ask = cython.address(f.ask)
+    f.core = c
+    ask.arg = f
+    ask.prepare = flight_seal
+    if s.for_cleaning and c.device.secret.key == cython.NULL:
+        # What is moved and not encrypted keeps its seal: what happens to it on its way shows.
+        ask.prepare = cython.NULL
     ask.op = ASK_SUBMIT if s.has_aio else ASK_WRITE
     ask.buf = f.buf
     ask.offset = (cython.cast(uint64_t, f.segment) << SEGMENT_SHIFT) + f.start
@@ -240,7 +268,11 @@ def stop_aio(c, s):
     i: cython.int
     for i in range(NR_FLIGHTS):
         if s.flights[i].under_way:
-            device_wait(cython.address(c.device.io), cython.address(s.flights[i].ask))
+            answer = device_wait(cython.address(c.device.io), cython.address(s.flights[i].ask))
+            if answer < 0:
+                # Not as it should be written, perhaps: it was to be sealed first.
+                s.flights[i].landed = 1
+                s.flights[i].error = -answer
     # Returns when the device is done with them, so that no late write hits a segment that has become another's.
     uz_io_destroy(s.aio)
     s.has_aio = 0
@@ -463,13 +495,21 @@ def clean_one(c):
             error = ENOMEM
     if not error:
         error = -device_read(cython.address(d.io), buf, offset_of(base), used)
-    at: uint32_t = 0
+    at: uint32_t = segment_begin(d, victim)
     wanted: uint32_t = 0
+    sealer: Sealer
+    header: Record
+    opened: cython.bint = False
+    taking = d.segments[victim].taking
     if not error:
         s.for_cleaning = 1
+        error = -sealer_begin(cython.address(sealer), cython.address(d.secret), 0)
+        opened = not error
     while not error and at + cython.sizeof(Record) <= used:
-        r = cython.cast(cython.pointer(Record), buf + at)
-        if r.handle == 0:
+        stored = cython.cast(cython.pointer(Record), buf + at)
+        r = cython.address(header)
+        record_peek(cython.address(sealer), stored, taking, at, r)
+        if is_padding(stored):
             # Padding at the end of a flight: the next one starts at the next block.
             at = (at + BLOCK) & ~cython.cast(uint32_t, BLOCK - 1)
             continue
@@ -482,20 +522,31 @@ def clean_one(c):
         pthread_mutex_lock(cython.address(c.lock))
         e = entry_at(t, r.handle)
         wanted = e != cython.NULL and e.state == ON_DISK and e.data == base + at and not e.flags & HELD
-        if wanted and not record_valid(
-            d.nonce, r, r.handle, cython.cast(uint32_t, e.length_1) + 1, cython.cast(uint32_t, e.size_1) + 1
-        ):
-            # The header names an entry, but the bytes are not its bytes.  It stays here, and every access says so.
+        if wanted and r.length != cython.cast(uint32_t, e.length_1) + 1:
             wanted = 0
         if wanted:
             f = cython.address(s.flights[s.current])
+            clear = record_open(
+                cython.address(sealer),
+                stored,
+                r.handle,
+                r.length,
+                cython.cast(uint32_t, e.size_1) + 1,
+                taking,
+                at,
+                f.buf + f.fill,
+            )
+            # The header names an entry, but the bytes are not its bytes.  It stays here, and every access says so.
+            wanted = clear != cython.NULL
+        if wanted:
             item = cython.address(f.items[f.n])
             item.index = cython.cast(uint32_t, r.handle)
             item.gen = e.gen
             item.offset = f.start + f.fill
             item.position = s.current * FLIGHT_ITEMS + f.n
             s.old[item.position] = base + at
-            memcpy(f.buf + f.fill, r, record_bytes(r.length))
+            if clear == stored:
+                memcpy(f.buf + f.fill, stored, record_bytes(r.length))
             f.fill += record_bytes(r.length)
             f.n += 1
         pthread_mutex_unlock(cython.address(c.lock))
@@ -505,6 +556,8 @@ def clean_one(c):
         if not error:
             error = s.error
         stream_put(c, s)
+    if opened:
+        sealer_end(cython.address(sealer))
     uz_private_free(buf, SEGMENT_BYTES)
     pthread_mutex_lock(cython.address(c.lock))
     d.segments[victim].state = SEG_SEALED

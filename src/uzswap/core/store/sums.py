@@ -12,8 +12,8 @@ in lz4, 8 MiB in pairs, 2026-11.)
 
 import cython
 from cython.cimports.libc.stdint import uint64_t
-from cython.cimports.uzswap.core.device.device import XXH3_64bits_withSeed
-from cython.cimports.uzswap.core.libc_ext import MADV_DONTDUMP, madvise, munmap, uz_reserve
+from cython.cimports.uzswap.core.device.record import XXH3_64bits_withSeed
+from cython.cimports.uzswap.core.libc_ext import munmap, uz_reserve
 from cython.cimports.uzswap.core.store.entries import CHUNK_ENTRIES
 
 
@@ -23,7 +23,6 @@ def sums_init(t):
     t.sums = cython.cast(cython.pointer(uint64_t), uz_reserve(t.sums_bytes))
     if t.sums == cython.NULL:
         return -1
-    madvise(t.sums, t.sums_bytes, MADV_DONTDUMP)
     return 0
 
 

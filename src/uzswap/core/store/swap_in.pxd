@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from uzswap.core.device.device cimport Segment
 from uzswap.core.device.device_io cimport DeviceIO, Request
+from uzswap.core.device.record cimport Record, Sealer, Secret
 from uzswap.core.store.codec cimport Worker
 from uzswap.core.store.entries cimport Delta, Entry
 from uzswap.core.store.spans cimport Span
@@ -28,8 +30,9 @@ cdef struct Found:
 cdef struct Reading:
     int first                   # the first of them, and how many: indices into Load.on_disk
     int n
-    DeviceIO *io                # of its file, whose records are sealed with the nonce
-    uint64_t nonce
+    DeviceIO *io                # of its file
+    Secret secret
+    const Segment *segments
     uint64_t start
     size_t nbytes
     char *buf
@@ -62,6 +65,9 @@ cdef int hold_step(Core *c, Load *load, int64_t i, int k) noexcept nogil
 cdef int fill_step(Core *c, Load *load, int k) noexcept nogil
 cdef int next_reading(const Load *load, int first, int n, Reading *r) noexcept nogil
 cdef int read_entries(Core *c, Load *load, int n) noexcept nogil
+cdef int unpack_record(
+    Core *c, Load *load, const Found *f, Sealer *sealer, const Segment *segments, const char *stored
+) noexcept nogil
 cdef int read_alone(Core *c, Load *load, const Found *f) noexcept nogil
 cdef int unpack_all(Core *c, Load *load, const Reading *r) noexcept nogil
 cdef int fits(const Load *load, int64_t i, uint32_t size) noexcept nogil

@@ -9,7 +9,7 @@ import cython
 from cython.cimports.libc.errno import EBADMSG, EBUSY, EILSEQ, EINVAL, EIO, ENOENT, ENOMEM, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.uzswap.core.device.device import BLOCK, Record, offset_of, record_bytes, record_valid
+from cython.cimports.uzswap.core.device.device import BLOCK, SEGMENT_BYTES, Segment, offset_of, taking_of
 from cython.cimports.uzswap.core.device.device_io import ASK_READ, device_ask, device_read, device_wait
 from cython.cimports.uzswap.core.device.read_around import (
     WINDOW_BYTES,
@@ -17,6 +17,15 @@ from cython.cimports.uzswap.core.device.read_around import (
     window_find,
     window_put,
     window_take,
+)
+from cython.cimports.uzswap.core.device.record import (
+    Record,
+    Sealer,
+    Secret,
+    record_bytes,
+    record_open,
+    sealer_begin,
+    sealer_end,
 )
 from cython.cimports.uzswap.core.libc_ext import (
     prefetch,
@@ -186,7 +195,7 @@ def read_entries(c, load, n):
             following = next_reading(load, i, n, r)
             if planned and total + r.nbytes > READINGS_BYTES:
                 break
-            r.io = file_at(c, r.start, cython.address(r.nonce))
+            r.io = file_at(c, r.start, cython.address(r.secret), cython.address(r.segments))
             if r.io == cython.NULL:
                 load.failed = load.found[load.on_disk[r.first]].position
                 return EIO
@@ -229,11 +238,13 @@ def read_alone(c, load, f):
     """
     begin = f.data
     end = begin + record_bytes(f.length)
-    nonce: uint64_t
+    secret: Secret
+    segments: cython.pointer(cython.const[Segment])
+    sealer: Sealer
     filled: cython.int = 1
     error: cython.int = 0
     pthread_mutex_lock(cython.address(c.lock))
-    io = file_at(c, begin, cython.address(nonce))
+    io = file_at(c, begin, cython.address(secret), cython.address(segments))
     w: cython.pointer(Window) = cython.NULL
     if io != cython.NULL:
         w = window_find(cython.address(c.around), begin, end)
@@ -248,11 +259,11 @@ def read_alone(c, load, f):
         error = device_read(io, w.memory, offset_of(w.start), WINDOW_BYTES)
         load.disk_ns += uz_monotonic_ns() - asked
     if not error:
-        record = cython.cast(cython.pointer(Record), w.memory + (begin - w.start))
-        if record_valid(nonce, record, f.handle, f.length, f.size):
-            error = unpack(c, load, f, cython.cast(cython.p_char, record) + cython.sizeof(Record))
-        else:
-            error = EBADMSG
+        error = -sealer_begin(cython.address(sealer), cython.address(secret), 0)
+    if not error:
+        # A window has what is on the device: others may be reading it.
+        error = unpack_record(c, load, f, cython.address(sealer), segments, w.memory + (begin - w.start))
+        sealer_end(cython.address(sealer))
     pthread_mutex_lock(cython.address(c.lock))
     window_put(cython.address(c.around), w, error == 0)
     pthread_mutex_unlock(cython.address(c.lock))
@@ -264,17 +275,38 @@ def unpack_all(c, load, r):
     load.failed = load.found[load.on_disk[r.first]].position
     if r.ask.error:
         return -r.ask.error
-    i: cython.int
-    for i in range(r.first, r.first + r.n):
+    sealer: Sealer
+    if sealer_begin(cython.address(sealer), cython.address(r.secret), 0):
+        return ENOMEM
+    i: cython.int = r.first
+    error: cython.int = 0
+    while i < r.first + r.n and not error:
         f = cython.address(load.found[load.on_disk[i]])
-        record = cython.cast(cython.pointer(Record), r.buf + (f.data - r.start))
         load.failed = f.position
-        if not record_valid(r.nonce, record, f.handle, f.length, f.size):
-            return EBADMSG
-        error = unpack(c, load, f, r.buf + (f.data - r.start) + cython.sizeof(Record))
-        if error:
-            return error
-    return 0
+        error = unpack_record(c, load, f, cython.address(sealer), r.segments, r.buf + (f.data - r.start))
+        i += 1
+    sealer_end(cython.address(sealer))
+    return error
+
+
+def unpack_record(c, load, f, sealer, segments, stored):
+    """Bring what was read of one entry to the caller.  0, EBADMSG, EILSEQ or ENOMEM.
+
+    What was read stays as it is: in clear it is in the worker's memory only.
+    """
+    record = record_open(
+        sealer,
+        cython.cast("const Record *", stored),
+        f.handle,
+        f.length,
+        f.size,
+        taking_of(segments, f.data),
+        cython.cast(uint32_t, offset_of(f.data) & (SEGMENT_BYTES - 1)),
+        load.worker.scratch,
+    )
+    if record == cython.NULL:
+        return EBADMSG
+    return unpack(c, load, f, cython.cast("const char *", record) + cython.sizeof(Record))
 
 
 def fill_step(c, load, k):
