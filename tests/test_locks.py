@@ -24,7 +24,11 @@ DOCS = Path(__file__).parent.parent / "docs" / "locking.md"
 #: where a plain lock is made, and why that needs no place in the order
 PLAIN = {
     "agent/lowered.py": "a leaf, of a process without an engine",
+    "__init__.py": "the outermost of all: held while a module is imported, and by a fork before all else",
+    "agent/reads.py": "a leaf, of a process without an engine",
     "agent/requests.py": "a leaf, of a process without an engine",
+    "web/history.py": "a leaf: held for a copy",
+    "web/source.py": "leaves: it is a client, and asks the engine with none of them held",
     "client/deadlines.py": "a leaf, of a process without an engine",
     "locks.py": "they have one there",
     "core/boundary/ordered.py": "the lock within one that checks",

@@ -455,7 +455,21 @@ class TestConftest:
         where = tmp_path_factory.mktemp("misbehaving")
         (where / "test_it.py").write_text(MISBEHAVING)
         # Without --confcutdir the directories above are looked at too: /tmp, and what other tests have mounted there.
-        options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "error", "-rA", "-c", os.devnull]
+        options = [
+            "-p",
+            "tests.conftest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:asyncio",
+            "-p",
+            "no:zarr",
+            "-W",
+            "error",
+            "-rA",
+            "-c",
+            os.devnull,
+        ]
         done = child.run(
             "import os, sys, pytest; os.chdir(sys.argv[1]); sys.exit(pytest.main(sys.argv[2:]))",
             [str(where), *options, "--rootdir", ".", "--confcutdir", ".", "test_it.py"],

@@ -211,7 +211,7 @@ def test_the_shell_completes_engines_paths_and_cgroups(z: Zswap) -> None:
 
 
 def test_paths_of_cgroups_are_taken_wherever_paths_of_files_are(z: Zswap, capsys: Output) -> None:
-    assert run(["mkdir", "/jobs/x"]) == 0
+    assert run(["mkdir", "/jobs", "/jobs/x"]) == 0
     assert run(["write", "/jobs/x/memory.max", "8M"]) == 0
     assert z.cgroup("/jobs/x").read("memory.max") == f"{8 << 20}\n"
     assert run(["cat", "/jobs/x/memory.max", "jobs/x/memory.max", "cgroup/jobs/x/memory.max"]) == 0

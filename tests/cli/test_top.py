@@ -140,9 +140,11 @@ def test_several_engines_at_once(engine: EngineFactory, capsys: Output) -> None:
 def test_columns_that_have_no_room_are_left_out(filled: Filled, z: Zswap) -> None:
     """What matters least goes first; the name and what is resident stay."""
     filled(z, "/a")
-    rows = Looks([open_cgroup("/", None)], None).look()
+    top = open_cgroup("/", None)
+    with top.root:
+        rows = Looks([top], None).look()
     shown: list[list[str]] = []
-    for width in (200, 100, 60, 20):
+    for width in (200, 70, 45, 20):
         console = Console(width=width, file=io.StringIO())
         columns = [str(column.header).split()[0] for column in _table(rows, "n", console).columns]
         assert columns[:2] == ["cgroup", "resident"]
@@ -226,7 +228,7 @@ def test_escape_and_an_empty_line_reclaim_nothing(filled: Filled, z: Zswap) -> N
         terminal.send("r1G")
         terminal.expect("reclaim from /: 1G_")
         terminal.send("\x1b")
-        terminal.expect("n m z d c f p w: sort")
+        terminal.expect("n m z d l s c f p w x: sort")
         terminal.send("r1G\x15\r")
         terminal.send("r")
         terminal.expect("reclaim from /: _")
