@@ -35,6 +35,8 @@ PLAIN = {
     "condition.py": "who waits waits for it, with nothing else",
     "caches/keys.py": "a key's, the outermost of all: it is held while the mapping below is used",
     "caches/once.py": "an event: who waits for another's computation has no lock",
+    "dask/memory.py": "a leaf: held while a number is added to",
+    "dask/tiers.py": "a leaf: held neither across a call of the store nor while a value is dropped",
     "engine/lifetime.py": "an event: closing waits for it, under CLOSING alone",
     "store/loading.py": "an event: who waits for another's load has no lock",
 }

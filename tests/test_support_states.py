@@ -114,7 +114,20 @@ def test_after_it():
     made.clear()
 """
     )
-    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "error", "-c", "/dev/null"]
+    arguments = [
+        "-p",
+        "tests.conftest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        "-p",
+        "no:zarr",
+        "-W",
+        "error",
+        "-c",
+        "/dev/null",
+    ]
     # Without --confcutdir the directories above are looked at too: /tmp, and what other tests have mounted there.
     arguments += ["--rootdir", ".", "--confcutdir", ".", "test_it.py"]
     code = "import os, sys, pytest; os.chdir(sys.argv[1]); sys.exit(pytest.main(sys.argv[2:]))"

@@ -94,7 +94,8 @@ class Tiers:
         size = max(_SMALLEST_DISK, status.f_bavail * status.f_frsize if disk is None else disk)
         path = os.path.join(directory, f"uzswap-{os.getpid()}-{id(self):x}")
         # What bounds the pool is the share of the worker's memory limit.
-        self.zswap: Final = Zswap(swap=path, swap_size=size, max_pool="90%", compressor=compressor)
+        # A file that has lost its name is no more encrypted than one that never had one.
+        self.zswap: Final = Zswap(swap=path, swap_size=size, max_pool="90%", compressor=compressor, encrypt=False)
         os.unlink(path)  # whatever ends the process, nothing is left
         self.cgroup: Final = self.zswap.cgroup("/dask")
         # Dask's serialization makes a copy, whatever a task still holds of the value.
