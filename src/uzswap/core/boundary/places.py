@@ -1,0 +1,118 @@
+"""Where each page is, and which memory of the process is the engine's own: see places.pyi."""
+
+import cython
+import numpy as np
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memset
+from cython.cimports.uzswap.core.boundary.engine import Engine
+from cython.cimports.uzswap.core.boundary.memory import (
+    AT_DISK,
+    AT_LOST,
+    AT_NONE,
+    AT_RESIDENT,
+    AT_ZSWAP,
+    Memory,
+    pager_lock,
+    pager_unlock,
+    place_of,
+)
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.paging.areas import leaf_end
+from cython.cimports.uzswap.core.paging.pagetable import (
+    BATCH_PAGES,
+    HOLD_PAGES,
+    LEAF_PAGES,
+    NR_BATCHES,
+    PAGE_BYTES,
+    Area,
+    Page,
+    Pager,
+    memcg_of,
+)
+from cython.cimports.uzswap.core.store.pool import EXTENT_BYTES
+from cython.cimports.uzswap.core.store.state import Core
+
+NONE, RESIDENT, ZSWAP, DISK, LOST = AT_NONE, AT_RESIDENT, AT_ZSWAP, AT_DISK, AT_LOST
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def look(p: cython.pointer(Pager), a: uint32_t, first: uint64_t, out: cython.pointer(uint8_t)) -> uint64_t:
+    """Write down where an area's pages are from number `first` on, as many as one hold of the locks is for."""
+    i: uint64_t
+    pager_lock(p)
+    pthread_mutex_lock(cython.address(p.c.lock))
+    area = cython.address(p.areas[a])
+    end: uint64_t = area.pages
+    if end - first > HOLD_PAGES:
+        end = first + HOLD_PAGES
+    beyond: uint64_t = leaf_end(p, area.first + first) - area.first
+    if beyond > first:
+        end = beyond if beyond < area.pages else area.pages
+        memset(out + first, AT_NONE, end - first)
+    else:
+        for i in range(first, end):
+            out[i] = place_of(p, area.first + i)
+    pthread_mutex_unlock(cython.address(p.c.lock))
+    pager_unlock(p)
+    return end
+
+
+def pages(memory: Memory, area: uint32_t):
+    p: cython.pointer(Pager) = memory._enter()
+    at: uint64_t = 0
+    try:
+        memory._range(p, area, 0, 0)
+        n: uint64_t = p.areas[area].pages
+        # Memory of numpy's own, which is never an array of ours: no fault while the locks are held.
+        found = np.zeros(n, np.uint8)
+        address: cython.size_t = found.ctypes.data
+        out = cython.cast(cython.pointer(uint8_t), address)
+        with cython.nogil:
+            while at < n:
+                at = look(p, area, at, out)
+        return found
+    finally:
+        memory._leave()
+
+
+def areas(memory: Memory):
+    p: cython.pointer(Pager) = memory._enter()
+    a: uint32_t
+    found = []
+    try:
+        for a in range(1, p.next_area):
+            if p.areas[a].used:
+                found.append((a, memcg_of(p, a), p.areas[a].pages))
+    finally:
+        memory._leave()
+    return found
+
+
+def mappings(engine: Engine, memory: Memory = None):
+    c: cython.pointer(Core) = engine._open()
+    found = [
+        ("pool", cython.cast(cython.size_t, c.pool.mapping), c.pool.mapping_bytes + EXTENT_BYTES),
+        ("tables", cython.cast(cython.size_t, c.t.entries), c.t.mapping_bytes),
+        ("tables", cython.cast(cython.size_t, c.t.memcgs), c.t.memcgs_bytes),
+    ]
+    if memory is None:
+        return found
+    p: cython.pointer(Pager) = memory._enter()
+    try:
+        found += [
+            ("arrays", cython.cast(cython.size_t, p.base), p.nr_pages * PAGE_BYTES),
+            ("tables", cython.cast(cython.size_t, p.pages), p.nr_pages * cython.sizeof(Page)),
+            (
+                "tables",
+                cython.cast(cython.size_t, p.untouched),
+                (p.nr_pages // LEAF_PAGES + 1) * cython.sizeof(uint32_t),
+            ),
+            ("tables", cython.cast(cython.size_t, p.areas), p.max_areas * cython.sizeof(Area)),
+            ("tables", cython.cast(cython.size_t, p.memcgs), p.memcgs_bytes),
+            ("frames", cython.cast(cython.size_t, p.staging), NR_BATCHES * BATCH_PAGES * PAGE_BYTES),
+        ]
+    finally:
+        memory._leave()
+    return found
