@@ -53,7 +53,9 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     # It has an engine of its own for the agent to work on, and a front-end in it.
     "replay": frozenset({"agent", "cgroup.surroundings", "client", "core.boundary.engine", "uzswap"}),
     # The grammar of memory.reclaim is text, as the tables of files are.
-    "cli": frozenset({"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "uzswap", "web"}),
+    "cli": frozenset(
+        {"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "reports.words", "uzswap", "web"}
+    ),
 }
 #: the composition root, and the public names: they know everybody, and no room knows the first
 EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})

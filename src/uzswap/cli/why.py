@@ -13,29 +13,13 @@ from rich.text import Text
 from uzswap.cli.arguments import CGROUP, engine_option, json_option
 from uzswap.cli.report import Output
 from uzswap.client.places import open_cgroup
+from uzswap.reports.words import LETTERS, PARTS, PROCESS
 from uzswap.units import format_size
 
 __all__ = ["why"]
 
-_PROCESS: Final = {
-    "arrays": "arrays",
-    "objects": "values of stores",
-    "pool": "the pool",
-    "tables": "page tables",
-    "frames": "frames",
-    "python": "Python's own",
-    "files": "programs and libraries",
-}
-_PARTS: Final = {
-    "new": "new, or not used since: next to go",
-    "hot": "used again: later",
-    "stuck": "have to stay",
-    "referenced": "  parts of them are held by others",
-    "unpicklable": "  can't be pickled",
-}
-#: letters of a strip of an array, and what they are
+#: letters of a strip of an array
 _STRIP: Final = 64
-_LETTERS: Final = "R resident, z zswap, d disk, . nowhere, ! lost"
 
 
 @click.command()
@@ -62,11 +46,12 @@ def why(cgroup: str, key: str | None, raw: bool, as_json: bool, engine: str | No
             output.print(Text(f"{value['key']}: {value['where']}, {size}: {value['why']}"))
         return
     output.print(Text(f"process: {format_size(told['rss'], raw=raw)} resident", "bold"))
-    output.print(_rows((_PROCESS[name], format_size(n, raw=raw)) for name, n in told["process"].items()))
+    output.print(_rows((PROCESS[name], format_size(n, raw=raw)) for name, n in told["process"].items()))
     for store in told["stores"]:
         _print_store(output, store, raw=raw)
     if told["arrays"]:
-        output.print(Text(f"arrays: {_LETTERS}", "bold"))
+        legend = ", ".join(f"{letter} {place}" for letter, place in LETTERS.items())
+        output.print(Text(f"arrays: {legend}", "bold"))
         rows = []
         for array in told["arrays"]:
             sizes = (f"{format_size(array[name], raw=raw)} {name}" for name in ("resident", "zswap", "disk"))
@@ -76,7 +61,7 @@ def why(cgroup: str, key: str | None, raw: bool, as_json: bool, engine: str | No
 
 def _print_store(output: Output, store: dict[str, Any], *, raw: bool) -> None:
     output.print(Text(f"store of {store['cgroup']}: {store['values']} values", "bold"))
-    parts = [(text, str(store[name][0]), format_size(store[name][1], raw=raw)) for name, text in _PARTS.items()]
+    parts = [(text, str(store[name][0]), format_size(store[name][1], raw=raw)) for name, text in PARTS.items()]
     sizes = {name: format_size(store[f"{name}_bytes"], raw=raw) for name in ("packed", "zswap", "disk")}
     parts.append((f"out, as {sizes['zswap']} of zswap and {sizes['disk']} on the disk", "", sizes["packed"]))
     output.print(_rows(parts))

@@ -4,5 +4,6 @@ strip           where each page of an array is, as PNG, SVG and text
 process         the resident set, told apart
 stores          which values could not go and why, the largest, the coldest
 arrays          by array, where its pages are
+words           what they are called
 report          all of it, of an engine
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 __all__ = ["Mapping", "ResidentSet", "mappings_in", "resident_set_of", "rolled_up"]
 
@@ -108,17 +108,3 @@ def resident_set_of(ours: Iterable[tuple[str, int, int]], pool_bytes: int, objec
     found["objects"] = min(object_bytes, found["python"])
     found["python"] -= found["objects"]
     return ResidentSet(**found)
-
-
-def as_rows(found: ResidentSet) -> list[tuple[str, int]]:
-    """Return (what, bytes), in words."""
-    words: dict[str, Any] = {
-        "arrays": "arrays",
-        "objects": "values of stores",
-        "pool": "the pool",
-        "tables": "page tables",
-        "frames": "frames",
-        "python": "Python's own",
-        "files": "programs and libraries",
-    }
-    return [(words[name], nbytes) for name, nbytes in found._asdict().items()]

@@ -18,9 +18,10 @@ from uzswap.core.boundary import places
 from uzswap.engine.host import host_of
 from uzswap.errors import os_error
 from uzswap.reports.arrays import ArrayReport, array_reports
-from uzswap.reports.process import ResidentSet, as_rows, resident_set_of, rolled_up
+from uzswap.reports.process import ResidentSet, resident_set_of, rolled_up
 from uzswap.reports.stores import StoreReport, ValueReport, find_key, store_report, value_report
 from uzswap.reports.strip import COLOURS
+from uzswap.reports.words import LETTERS, PARTS, PROCESS
 from uzswap.store.store import Store
 from uzswap.units import PAGE_SIZE, format_size
 
@@ -79,8 +80,8 @@ class Report:
 
     def _tables(self) -> Iterator[tuple[str, Table]]:
         table = _table("what", "RSS", "share")
-        for what, nbytes in as_rows(self.process):
-            table.add_row(what, format_size(nbytes), f"{nbytes / max(1, self.process.total):.0%}")
+        for what, nbytes in self.process._asdict().items():
+            table.add_row(PROCESS[what], format_size(nbytes), f"{nbytes / max(1, self.process.total):.0%}")
         yield f"this process: {format_size(self.process.total)} resident", table
         for store in self.stores:
             table = _table("values", "number", "bytes")
@@ -98,18 +99,18 @@ class Report:
                         table.add_row(Text(value.key), format_size(value.bytes), value.where, Text(value.why))
                     yield f"{title}:", table
         if self.arrays:
-            table = _table("cgroup", "bytes", "resident", "zswap", "disk", "where each page is: R z d, . nowhere")
+            table = _table("cgroup", "bytes", "resident", "zswap", "disk", "where each page is")
             for one in self.arrays:
                 sizes = map(format_size, (one.bytes, one.resident, one.zswap, one.disk))
                 table.add_row(Text(one.cgroup), *sizes, _shortened(one.strip.text()))
-            yield "arrays:", table
+            yield f"arrays: {', '.join(f'{letter} {place}' for letter, place in LETTERS.items())}", table
 
     def _repr_html_(self) -> str:
         def line(cells: list[str], tag: str = "td") -> str:
             return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
         parts = [f"<p>{format_size(self.process.total)} resident</p><table>"]
-        parts += [line([what, format_size(nbytes)]) for what, nbytes in as_rows(self.process)]
+        parts += [line([PROCESS[what], format_size(nbytes)]) for what, nbytes in self.process._asdict().items()]
         parts.append("</table>")
         for store in self.stores:
             parts.append(f"<p>a store of {html.escape(store.cgroup)}</p><table>")
@@ -128,14 +129,7 @@ class Report:
 
 def _sums(store: StoreReport) -> list[tuple[str, tuple[int, int]]]:
     out = (store.values - store.new[0] - store.hot[0] - store.stuck[0], store.packed_bytes)
-    return [
-        ("out: compressed", out),
-        ("new, or not used since: next to go", store.new),
-        ("used again: later", store.hot),
-        ("have to stay", store.stuck),
-        ("  parts of them are held by others", store.referenced),
-        ("  can't be pickled", store.unpicklable),
-    ]
+    return [("out: compressed", out), *((text, getattr(store, name)) for name, text in PARTS.items())]
 
 
 def _table(*columns: str) -> Table:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from uzswap.core.boundary.places import DISK, LOST, NONE, RESIDENT, ZSWAP
+from uzswap.reports.words import LETTERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,6 @@ COLOURS: Final = {
     "nowhere": "#bbbbbb",
     "lost": "#d55e00",
 }
-_LETTERS: Final = {"resident": "R", "zswap": "z", "disk": "d", "nowhere": ".", "lost": "!"}
 _MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 #: colours of a palette, eight bits a pixel
 _INDEXED: Final = 3
@@ -63,7 +63,7 @@ class Strip:
 
     def text(self) -> str:
         """Return a letter for each column, of the place that most of its pages are in: R z d . !"""
-        letters = list(_LETTERS.values())
+        letters = list(LETTERS)
         return "".join(letters[row] for row in self.shares.argmax(axis=1).tolist())
 
     def _heights(self, height: int) -> NDArray[np.int64]:

@@ -145,7 +145,7 @@ def document() -> dict[str, Any]:
     paths["/v1/report"] = {
         "get": {
             "summary": "where the memory of the process is: its RSS told apart; of a subtree, what its stores and "
-            "arrays have where, and why values stay. With a key: why its value is where it is, in the stores of the cgroup",
+            "arrays have where, and why values stay. With a key: why its value is where it is, in stores of the cgroup",
             "parameters": [cgroup, key],
             "responses": _responses(
                 "200", "the report", {"application/json": {"schema": {"$ref": "#/components/schemas/Report"}}}

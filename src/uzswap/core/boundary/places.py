@@ -3,7 +3,6 @@
 import cython
 import numpy as np
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.boundary.engine import Engine
 from cython.cimports.uzswap.core.boundary.memory import (
     AT_DISK,
@@ -38,22 +37,25 @@ NONE, RESIDENT, ZSWAP, DISK, LOST = AT_NONE, AT_RESIDENT, AT_ZSWAP, AT_DISK, AT_
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def look(p: cython.pointer(Pager), a: uint32_t, first: uint64_t, out: cython.pointer(uint8_t)) -> uint64_t:
-    """Write down where an area's pages are from number `first` on, as many as one hold of the locks is for."""
+def look(p: cython.pointer(Pager), a: uint32_t, first: uint64_t, n: uint64_t, out: cython.pointer(uint8_t)) -> uint64_t:
+    """Write down where an area's pages are, those from number `first` on, as many as one hold of the locks is for.
+
+    Where to go on; `n` is the end of `out`.  Another thread may free the area meanwhile, and make another one of it.
+    """
     i: uint64_t
     pager_lock(p)
     pthread_mutex_lock(cython.address(p.c.lock))
     area = cython.address(p.areas[a])
-    end: uint64_t = area.pages
-    if end - first > HOLD_PAGES:
-        end = first + HOLD_PAGES
-    beyond: uint64_t = leaf_end(p, area.first + first) - area.first
-    if beyond > first:
-        end = beyond if beyond < area.pages else area.pages
-        memset(out + first, AT_NONE, end - first)
-    else:
-        for i in range(first, end):
-            out[i] = place_of(p, area.first + i)
+    end: uint64_t = n
+    last: uint64_t = area.pages if area.pages < n else n
+    if area.used and last > first:
+        end = first + HOLD_PAGES if last - first > HOLD_PAGES else last
+        beyond: uint64_t = leaf_end(p, area.first + first) - area.first
+        if beyond > first:
+            end = beyond if beyond < last else last
+        else:
+            for i in range(first, end):
+                out[i] = place_of(p, area.first + i)
     pthread_mutex_unlock(cython.address(p.c.lock))
     pager_unlock(p)
     return end
@@ -65,14 +67,13 @@ def pages(memory: Memory, area: uint32_t):
     try:
         memory._range(p, area, 0, 0)
         n: uint64_t = p.areas[area].pages
-        # Memory of numpy's own, which is never an array of ours: no fault while the locks are held.
-        found = np.zeros(n, np.uint8)
-        address: cython.size_t = found.ctypes.data
-        out = cython.cast(cython.pointer(uint8_t), address)
+        # numpy could make an array of ours, on which a fault would wait for the locks.  0 is AT_NONE.
+        found = bytearray(n)
+        out: uint8_t[::1] = found
         with cython.nogil:
             while at < n:
-                at = look(p, area, at, out)
-        return found
+                at = look(p, area, at, n, cython.address(out[0]))
+        return np.frombuffer(found, np.uint8)
     finally:
         memory._leave()
 
