@@ -182,6 +182,16 @@ def test_inside_managed(z: Zswap) -> None:
         assert uzswap.report(z).arrays[0].strip.text()[0] == "R"
 
 
+def test_wrong_arguments(z: Zswap) -> None:
+    with Store[int, Any](z.cgroup("/jobs")) as store:
+        store[1] = [1]
+        with pytest.raises(uzswap.InvalidArgumentError, match="most=-1"):
+            store.rank(-1)
+    for arguments in ({"most": -1}, {"columns": 0}):
+        with pytest.raises(uzswap.InvalidArgumentError):
+            uzswap.report(z, **arguments)
+
+
 def test_of_a_closed_engine(z: Zswap) -> None:
     z.close()
     with pytest.raises(OSError, match="closed") as caught:

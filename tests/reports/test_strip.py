@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uzswap import InvalidArgumentError
 from uzswap.core.boundary.places import DISK, LOST, NONE, RESIDENT, ZSWAP
 from uzswap.reports.strip import COLOURS, PLACES, Strip
 
@@ -70,5 +71,5 @@ def test_a_page_a_column() -> None:
 
 
 def test_columns_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match="columns=0"):
+    with pytest.raises(InvalidArgumentError, match="columns=0"):
         Strip(np.zeros(4, np.uint8), 0)

@@ -46,7 +46,7 @@ class ArrayReport:
 
 
 def array_reports(memory: Memory, top: MemCgroup, most: int, columns: int) -> list[ArrayReport]:
-    """Return the largest arrays of a subtree of cgroups, the largest first; costs 2 ns a page."""
+    """Return the largest arrays of a subtree of cgroups, the largest first; costs 4 ns a page."""
     below = {cgroup.index: cgroup.path for cgroup in top.preorder()}
     known = [(pages, area) for area, memcg, pages in places.areas(memory) if memcg in below]
     found = []

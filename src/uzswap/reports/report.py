@@ -16,7 +16,7 @@ from rich.text import Text
 from uzswap.arrays.arena import arena_in
 from uzswap.core.boundary import places
 from uzswap.engine.host import host_of
-from uzswap.errors import os_error
+from uzswap.errors import InvalidArgumentError, os_error
 from uzswap.reports.arrays import ArrayReport, array_reports
 from uzswap.reports.process import ResidentSet, resident_set_of, rolled_up
 from uzswap.reports.stores import StoreReport, ValueReport, find_key, store_report, value_report
@@ -150,7 +150,7 @@ def report(z: ReportedEngine, *, most: int = 10, columns: int = 512) -> Report:
     """Tell where the memory of this process is: its RSS, and what the stores and arrays of an engine have where.
 
     Loads nothing and counts as no access.  It reads /proc/self/smaps, looks at every chunk of every store (some 50 ns
-    each) and at every page of the arrays that it shows (2 ns); and for the ``most`` heaviest values of each store that
+    each) and at every page of the arrays that it shows (4 ns); and for the ``most`` heaviest values of each store that
     have to stay it asks the garbage collector who holds what of them, which takes some 50 ms a million objects each.
 
     Parameters
@@ -171,21 +171,25 @@ def report(z: ReportedEngine, *, most: int = 10, columns: int = 512) -> Report:
     ------
     OSError
         EBADF: the engine is closed.  ENOENT: there is no /proc.
+    InvalidArgumentError
+        ``most`` is negative, or ``columns`` is not positive.
 
     Examples
     --------
     >>> import uzswap
     >>> with uzswap.Zswap() as z, uzswap.Store(z.cgroup("/jobs")) as store:
-    ...     store["held"] = held = [1.5] * 1000
-    ...     freed = store.reclaim("1M")
+    ...     store["day"] = ["a line of text"] * 1000
+    ...     store.pin("day")
     ...     [(value.key, value.why) for value in uzswap.report(z).stores[0].stay]
-    [("'held'", 'it is held by a dict, at ['held']')]
+    [("'day'", 'it is pinned: unpin() lets it go')]
     """
     return report_of(z.tree.root, most=most, columns=columns)
 
 
 def report_of(top: MemCgroup, *, most: int = 10, columns: int = 512, asked: bool = True) -> Report:
     """As :func:`report`, of the stores and arrays of a subtree of cgroups."""
+    if most < 0 or columns < 1:
+        raise InvalidArgumentError(f"most={most}, columns={columns}: that many cannot be told")
     host = host_of(top)
     with host.lifetime, top.in_use():
         cgroups = list(top.preorder())

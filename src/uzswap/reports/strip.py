@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from uzswap.core.boundary.places import DISK, LOST, NONE, RESIDENT, ZSWAP
+from uzswap.errors import InvalidArgumentError
 from uzswap.reports.words import LETTERS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Strip:
 
     def __init__(self, pages: NDArray[np.uint8], columns: int = 512) -> None:
         if columns < 1:
-            raise ValueError(f"columns={columns}: a strip has one at least")
+            raise InvalidArgumentError(f"columns={columns}: a strip has one at least")
         n = min(columns, len(pages))
         begins = np.arange(n) * len(pages) // max(n, 1)
         self.shares: Final[NDArray[np.int64]] = np.zeros((n, len(PLACES)), np.int64)

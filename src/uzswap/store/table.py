@@ -367,7 +367,7 @@ class Table:
         slot: Slot
         i: cython.Py_ssize_t
         k: cython.int
-        n: cython.int = most if most < _MOST_RANKED else _MOST_RANKED
+        n: cython.int = max(0, min(most, _MOST_RANKED))
         heavy: int64_t[64]
         heaviest: cython.Py_ssize_t[64]
         stuck: int64_t[64]
