@@ -116,6 +116,20 @@ def test_of_many_the_most(z: Zswap) -> None:
         assert len(report_of(z.root, most=3).stores[0].coldest) == 3
 
 
+def test_the_collector_is_asked_about_so_many(z: Zswap) -> None:
+    held = [lines(i) for i in range(8)]
+    with Store[int, Any](z.cgroup("/a")) as first, Store[int, Any](z.cgroup("/b")) as second:
+        for i, value in enumerate(held):
+            (first, second)[i % 2][i] = value
+        for store in (first, second):
+            store.reclaim("1M")
+        told = [value.why for store in report_of(z.root, most=3).stores for value in store.stay]
+        assert ["is held by" in why for why in told] == [True] * 3 + [False] * 3
+        assert set(told[3:]) == {"somebody else holds a part of it"}
+        told = [value.why for store in report_of(z.root, most=6).stores for value in store.stay]
+        assert ["is held by" in why for why in told] == [True] * 6 + [False] * 2
+
+
 def test_keys_by_their_text(z: Zswap) -> None:
     group = z.cgroup("/jobs")
     with Store[Any, Any](group) as store:

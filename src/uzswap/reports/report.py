@@ -150,8 +150,8 @@ def report(z: ReportedEngine, *, most: int = 10, columns: int = 512) -> Report:
     """Tell where the memory of this process is: its RSS, and what the stores and arrays of an engine have where.
 
     Loads nothing and counts as no access.  It reads /proc/self/smaps, looks at every chunk of every store (some 50 ns
-    each) and at every page of the arrays that it shows (4 ns); and for the ``most`` heaviest values of each store that
-    have to stay it asks the garbage collector who holds what of them, which takes some 50 ms a million objects each.
+    each) and at every page of the arrays that it shows (4 ns); and for ``most`` values that have to stay, of all
+    stores together, it asks the garbage collector who holds what of them, some 50 ms a million objects each.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def report(z: ReportedEngine, *, most: int = 10, columns: int = 512) -> Report:
     return report_of(z.tree.root, most=most, columns=columns)
 
 
-def report_of(top: MemCgroup, *, most: int = 10, columns: int = 512, asked: bool = True) -> Report:
+def report_of(top: MemCgroup, *, most: int = 10, columns: int = 512) -> Report:
     """As :func:`report`, of the stores and arrays of a subtree of cgroups."""
     if most < 0 or columns < 1:
         raise InvalidArgumentError(f"most={most}, columns={columns}: that many cannot be told")
@@ -204,8 +204,9 @@ def report_of(top: MemCgroup, *, most: int = 10, columns: int = 512, asked: bool
         rss = rolled_up()
         process = resident_set_of(places.mappings(host.core, memory), host.core.pool_pages() * PAGE_SIZE, objects)
         arrays = [] if memory is None else array_reports(memory, top, most, columns)
-    told = []
+    told: list[StoreReport] = []
     for store in stores:
+        asked = max(0, most - sum(len(one.stay) for one in told))
         try:
             told.append(store_report(store, most, asked=asked))
         except OSError:  # closed meanwhile

@@ -55,7 +55,7 @@ class StoreReport:
     unpicklable: tuple[int, int]
     #: times that the engine would not take a value
     refused: int
-    #: the heaviest ones that have to stay, with who holds what of them
+    #: the heaviest ones that have to stay; of the first of them with who holds what of them
     stay: list[ValueReport]
     #: wherever they are
     largest: list[ValueReport]
@@ -67,7 +67,7 @@ class StoreReport:
         return asdict(self)
 
 
-def store_report(store: Store[Any, Any], most: int, *, asked: bool) -> StoreReport:
+def store_report(store: Store[Any, Any], most: int, *, asked: int) -> StoreReport:
     """Tell what a store has.
 
     Parameters
@@ -75,8 +75,8 @@ def store_report(store: Store[Any, Any], most: int, *, asked: bool) -> StoreRepo
     most
         Values of each kind, up to 64.
     asked
-        Also say of those that have to stay who holds what of them: each costs a look of the garbage collector at all
-        that it knows.
+        Of so many of those that have to stay, say who holds what of them: each costs a look of the garbage collector
+        at all that it knows.
 
     Raises
     ------
@@ -98,17 +98,17 @@ def store_report(store: Store[Any, Any], most: int, *, asked: bool) -> StoreRepo
         referenced=(counts["referenced"], counts["referenced_bytes"]),
         unpicklable=(counts["unpicklable"], counts["unpicklable_bytes"]),
         refused=counts["refused"],
-        stay=_told(store, ranking.stay, asked=asked),
-        largest=_told(store, ranking.largest, asked=False),
-        coldest=_told(store, ranking.coldest, asked=False),
+        stay=_told(store, ranking.stay, asked),
+        largest=_told(store, ranking.largest, 0),
+        coldest=_told(store, ranking.coldest, 0),
     )
 
 
-def _told(store: Store[Any, Any], keys: Iterable[Any], *, asked: bool) -> list[ValueReport]:
-    found = []
+def _told(store: Store[Any, Any], keys: Iterable[Any], asked: int) -> list[ValueReport]:
+    found: list[ValueReport] = []
     for key in keys:
         try:
-            found.append(value_report(store, key, asked=asked))
+            found.append(value_report(store, key, asked=len(found) < asked))
         except KeyError:  # deleted meanwhile
             continue
     return found
