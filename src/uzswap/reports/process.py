@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Mapping", "ResidentSet", "mappings_in", "resident_set_of", "rolled_up"]
+__all__ = ["Mapping", "ResidentSet", "mappings_in", "resident_set_of", "rolled_up", "told_apart"]
 
 _SMAPS: Final = Path("/proc/self/smaps")
 _ROLLUP: Final = Path("/proc/self/smaps_rollup")
@@ -71,40 +71,57 @@ def rolled_up() -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Rss:"))
 
 
-def resident_set_of(ours: Iterable[tuple[str, int, int]], pool_bytes: int, object_bytes: int) -> ResidentSet:
-    """Tell the RSS of this process apart.
-
-    Parameters
-    ----------
-    ours
-        (what it is for, address, bytes) of the engine's own mappings.
-    pool_bytes
-        Of the pool, as the engine counts them: where the kernel has made one mapping of the pool and a table that
-        follows it, so much of it is the pool's.
-    object_bytes
-        That stores have charged.
+def resident_set_of(ours: Iterable[tuple[str, int, int]], counted: dict[str, int], object_bytes: int) -> ResidentSet:
+    """Tell the RSS of this process apart; as :func:`told_apart`.
 
     Raises
     ------
     OSError
         There is no /proc.
     """
-    known = sorted((address, address + nbytes, what) for what, address, nbytes in ours)
-    found = dict.fromkeys(ResidentSet._fields, 0)
     with _SMAPS.open(encoding="utf-8", errors="surrogateescape") as lines:
-        for mapping in list(mappings_in(lines)):
-            kinds = {what for begin, end, what in known if begin < mapping.end and mapping.begin < end}
-            rest = mapping.resident
-            if "pool" in kinds and len(kinds) > 1:
-                pool = min(rest, max(0, pool_bytes - found["pool"]))
-                found["pool"] += pool
-                rest -= pool
-                kinds.discard("pool")
-            if kinds:
-                found[min(kinds)] += rest
-            else:
-                found["python"] += mapping.anonymous
-                found["files"] += rest - mapping.anonymous
+        mappings = list(mappings_in(lines))
+    return told_apart(mappings, ours, counted, object_bytes)
+
+
+def told_apart(
+    mappings: Iterable[Mapping], ours: Iterable[tuple[str, int, int]], counted: dict[str, int], object_bytes: int
+) -> ResidentSet:
+    """Return the sums of mappings, by what they are for.
+
+    Parameters
+    ----------
+    ours
+        (what it is for, address, bytes) of the engine's own mappings.
+    counted
+        Resident bytes of some of these, as the engine counts them: the kernel makes one mapping of two that follow one
+        another, and then so much of it is theirs.
+    object_bytes
+        That stores have charged.
+    """
+    known = [(address, address + nbytes, what) for what, address, nbytes in ours]
+    found = dict.fromkeys(ResidentSet._fields, 0)
+    for mapping in mappings:
+        within = [
+            (what, min(end, mapping.end) - max(begin, mapping.begin))
+            for begin, end, what in known
+            if begin < mapping.end and mapping.begin < end
+        ]
+        if not within:
+            found["python"] += mapping.anonymous
+            found["files"] += mapping.resident - mapping.anonymous
+            continue
+        kinds = {what for what, _ in within}
+        if sum(nbytes for _, nbytes in within) < mapping.end - mapping.begin:
+            kinds.add("python")
+        rest = mapping.resident
+        for what in sorted(kinds & counted.keys()) if len(kinds) > 1 else ():
+            part = min(rest, max(0, counted[what] - found[what]))
+            found[what] += part
+            rest -= part
+        # Of two that are not counted, that which is the engine's.
+        other = sorted(kinds - counted.keys() - {"python"}) or sorted(kinds - counted.keys()) or sorted(kinds)
+        found[other[-1]] += rest
     found["objects"] = min(object_bytes, found["python"])
     found["python"] -= found["objects"]
     return ResidentSet(**found)

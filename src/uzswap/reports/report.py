@@ -202,7 +202,8 @@ def report_of(top: MemCgroup, *, most: int = 10, columns: int = 512) -> Report:
             memory = None
         objects = sum(one.resident_bytes for one in everybody if isinstance(one, Store))
         rss = rolled_up()
-        process = resident_set_of(places.mappings(host.core, memory), host.core.pool_pages() * PAGE_SIZE, objects)
+        counted = {"pool": host.core.pool_pages() * PAGE_SIZE, "arrays": arena_in(top).resident_bytes()}
+        process = resident_set_of(places.mappings(host.core, memory), counted, objects)
         arrays = [] if memory is None else array_reports(memory, top, most, columns)
     told: list[StoreReport] = []
     for store in stores:
