@@ -72,7 +72,7 @@ def test_a_bad_write_to_a_parameter_gives_a_documented_error(
     assert caught.value.errno in documented_errors(script, name)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/caches.md", "docs/semantics.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/caches.md", "docs/report.md", "docs/semantics.md"])
 def test_the_examples_run(page: str) -> None:
     failed, tried = doctest.testfile(str(ROOT / page), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert tried > 0

@@ -37,11 +37,13 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     "joblib": frozenset({"arrays", "caches", "cgroup.memcg", "devices.place", "engine.default", "store"}),
     "notebook": frozenset({"agent.settings", "uzswap"}),
     "files": frozenset({"cgroup", "core", "engine", "reclaim"}),
+    # Where the memory of both front-ends is, and of the process.
+    "reports": frozenset({"arrays", "cgroup", "core", "engine", "store"}),
     # They try each part by itself.
     "probes": frozenset({"arrays", "core", "devices"}),
     # The descriptor table of a mount's own, and what Python has of the threads of libfuse.
     "serve": frozenset(
-        {"cgroup", "client", "core.boundary.relay", "core.boundary.thread_state", "engine", "files", "web"}
+        {"cgroup", "client", "core.boundary.relay", "core.boundary.thread_state", "engine", "files", "reports", "web"}
     ),
     "client": frozenset(),
     # A client alone: it shows engines of this process as it shows those of others.
@@ -53,7 +55,9 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = {
     # A store, an engine and a client of their public names; what is told of a worker's engine is read from its tree.
     "dask": frozenset({"cgroup.reclaim", "client", "engine.worker", "serve.virtual_tree", "store.kinds", "uzswap"}),
     # The grammar of memory.reclaim is text, as the tables of files are.
-    "cli": frozenset({"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "uzswap", "web"}),
+    "cli": frozenset(
+        {"agent", "cgroup.reclaim", "client", "files", "probes", "replay", "reports.words", "uzswap", "web"}
+    ),
 }
 #: the composition root, and the public names: they know everybody, and no room knows the first
 EVERYWHERE: Final = frozenset({"uzswap", "uzswap.engine.zswap"})

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from uzswap.probes import doctor
     from uzswap.reclaim.trace import TraceEvent
+    from uzswap.reports.report import Report, report
     from uzswap.result import ReclaimResult
     from uzswap.store.store import Store
 
@@ -46,6 +47,7 @@ __all__ = [
     "ReclaimIncomplete",
     "ReclaimInterrupted",
     "ReclaimResult",
+    "Report",
     "StaleHandleError",
     "Store",
     "TraceEvent",
@@ -64,6 +66,7 @@ __all__ = [
     "managed",
     "ones",
     "put",
+    "report",
     "resident",
     "set_default_engine",
     "take",
@@ -81,6 +84,7 @@ _WHERE: Final = {
     "ReclaimIncomplete": "uzswap.errors",
     "ReclaimInterrupted": "uzswap.errors",
     "ReclaimResult": "uzswap.result",
+    "Report": "uzswap.reports.report",
     "StaleHandleError": "uzswap.errors",
     "Store": "uzswap.store.store",
     "TraceEvent": "uzswap.reclaim.trace",
@@ -98,6 +102,7 @@ _WHERE: Final = {
     "managed": "uzswap.arrays.managed",
     "ones": "uzswap.arrays.array",
     "put": "uzswap.arrays.take",
+    "report": "uzswap.reports.report",
     "resident": "uzswap.arrays.advice",
     "set_default_engine": "uzswap.engine.default",
     "take": "uzswap.arrays.take",

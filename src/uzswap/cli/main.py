@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "top": "uzswap.cli.top:top",
     "tree": "uzswap.cli.tree:tree",
     "web": "uzswap.cli.web:web",
+    "why": "uzswap.cli.why:why",
     "write": "uzswap.cli.files:write",
 }
 

@@ -106,6 +106,16 @@ class Client:
         told: dict[str, Any] = json.loads(self._request("GET", "/v1/ages", query={"cgroup": cgroup})[0])
         return told
 
+    def report(self, cgroup: str = "/", key: str | None = None) -> dict[str, Any]:
+        """Return where the memory of the process is, and why values stay: ``uzswap.report()`` as dicts and lists.
+
+        With ``key``, a key as Python writes it: {"cgroup", "values": why its value is where it is, of each store of the
+        cgroup that has it}; ENOENT when none has.
+        """
+        query = {"cgroup": cgroup} | ({} if key is None else {"key": key})
+        told: dict[str, Any] = json.loads(self._request("GET", "/v1/report", query=query)[0])
+        return told
+
     def list(self, path: str) -> list[dict[str, Any]]:
         """Return name, type, mode and inode of what is in a directory."""
         entries: list[dict[str, Any]] = self._listing(path)["entries"]

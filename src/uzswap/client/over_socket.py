@@ -119,6 +119,10 @@ class SocketRoot(Root):
             # No such cgroup, or no such request: reading tells.
             return None
 
+    def report(self, path: str, key: str | None = None) -> dict[str, Any]:
+        with self._told(path):
+            return self._client.report(path.removeprefix("/cgroup") or "/", key)
+
     def mkdir(self, path: str) -> None:
         with self._told(path):
             self._client.mkdir(path)

@@ -113,6 +113,16 @@ class Root(Protocol):
         """
         return None
 
+    def report(self, path: str, key: str | None = None) -> dict[str, Any]:
+        """Return where the memory below a cgroup is, or why the value of a key of its stores is where it is.
+
+        Raises
+        ------
+        OSError
+            EOPNOTSUPP: that is told over an engine's socket alone.
+        """
+        raise os_error(errno.EOPNOTSUPP, "only an engine tells where its memory is, over its socket: z.serve()", path)
+
     def mkdir(self, path: str) -> None: ...
 
     def rmdir(self, path: str) -> None: ...

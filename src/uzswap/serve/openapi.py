@@ -141,6 +141,17 @@ def document() -> dict[str, Any]:
             ),
         }
     }
+    key = {"name": "key", "in": "query", "schema": {"type": "string"}, "description": "as Python writes it"}
+    paths["/v1/report"] = {
+        "get": {
+            "summary": "where the memory of the process is: its RSS told apart; of a subtree, what its stores and "
+            "arrays have where, and why values stay. With a key: why its value is where it is, in stores of the cgroup",
+            "parameters": [cgroup, key],
+            "responses": _responses(
+                "200", "the report", {"application/json": {"schema": {"$ref": "#/components/schemas/Report"}}}
+            ),
+        }
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -194,6 +205,22 @@ _SCHEMAS: Final = {
             "since": _numbers("seconds, growing from 0: an age counts under the last one that it has reached"),
             "bytes": _numbers("compressed bytes"),
             "entries": _numbers("entries"),
+        },
+    },
+    "Report": {
+        "type": "object",
+        "required": ["cgroup"],
+        "properties": {
+            "cgroup": {"type": "string"},
+            "rss": {"type": "integer", "description": "bytes, of the whole process"},
+            "process": {"type": "object", "additionalProperties": {"type": "integer"}, "description": "its parts"},
+            "stores": {"type": "array", "items": {"type": "object"}, "description": "see uzswap.Report"},
+            "arrays": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "bytes by place; in strip, a letter for each run of pages: R z d, . nowhere, ! lost",
+            },
+            "values": {"type": "array", "items": {"type": "object"}, "description": "of the key, by store"},
         },
     },
     "Listing": {

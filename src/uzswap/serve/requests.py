@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 from uzswap.errors import ReclaimError, os_error
 from uzswap.files.snapshot import ages_of, take
+from uzswap.reports.report import report_of, why_as_json
 from uzswap.serve.openapi import as_yaml
 from uzswap.serve.peer import is_privileged, peer_of
 from uzswap.serve.virtual_tree import MAX_WRITE, ControlTree, Directory, File, OpenFile
@@ -78,6 +79,8 @@ _ANY: Final = "/{path:(?s:.*)}"
 _MOST_OPEN: Final = 1024
 #: seconds that a poll waits at most, unless it is asked again
 _LONGEST_POLL: Final = 3600.0
+#: letters of the strip of an array
+_STRIP: Final = 256
 
 
 @dataclass(eq=False)
@@ -122,6 +125,7 @@ class Requests:
         router.add_get("/metrics", self.metrics)
         router.add_get("/v1/stat", self.stat)
         router.add_get("/v1/ages", self.ages)
+        router.add_get("/v1/report", self.report)
         router.add_get("/openapi.yaml", self.openapi)
         router.add_get("/open/{number}", self.get_open)
         router.add_put("/open/{number}", self.put_open)
@@ -289,6 +293,12 @@ class Requests:
         cgroup = self._cgroup(request)
         return web.Response(body=await _in_thread(lambda: _ages(cgroup)), content_type="application/json")
 
+    async def report(self, request: web.Request) -> web.Response:
+        """Where the memory of the process is; with a key, why its value is where it is."""
+        cgroup = self._cgroup(request)
+        key = request.query.get("key")
+        return web.Response(body=await _in_thread(lambda: _report(cgroup, key)), content_type="application/json")
+
     def _cgroup(self, request: web.Request) -> MemCgroup:
         # A name may have bytes that are no text, which request.query would replace.
         query = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
@@ -330,6 +340,11 @@ def _stat(cgroup: MemCgroup, recursive: bool) -> bytes:
 def _ages(cgroup: MemCgroup) -> bytes:
     since, nbytes, entries = ages_of(cgroup)
     return json.dumps({"since": since, "bytes": nbytes, "entries": entries}).encode()
+
+
+def _report(cgroup: MemCgroup, key: str | None) -> bytes:
+    told = report_of(cgroup, columns=_STRIP).as_json() if key is None else why_as_json(cgroup, key)
+    return json.dumps(told).encode()
 
 
 def _choice(request: web.Request, name: str, choices: tuple[Choice, ...]) -> Choice:

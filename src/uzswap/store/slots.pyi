@@ -95,5 +95,12 @@ class Slots:
         And the handles of all chunks.
         """
 
+    def rank(self, most: int) -> list[list[Any]]:
+        """Return keys, at most 64 and ``most`` of each kind: of the heaviest values, of the resident ones that would go
+        first, the coldest first, and of the heaviest ones that have to stay."""
+
+    def lists(self) -> list[tuple[int, int]]:
+        """Return (values, bytes) of the resident ones that reclaim looks at, has to find unused again, leaves alone."""
+
     def tell(self, key: Any) -> tuple[int, str | None, bool, bool]:
         """Return weight, obstacle, pinned and referenced of the value of a key.  KeyError without it."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from uzswap.core.boundary.engine import Places
     from uzswap.store.packing import Packed
 
-__all__ = ["Store", "ValueInfo"]
+__all__ = ["Ranking", "Store", "ValueInfo"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -44,6 +44,23 @@ class ValueInfo(NamedTuple):
     pinned: bool
     #: it was accessed since reclaim looked at it last, or is on the active list
     referenced: bool
+
+
+class Ranking(NamedTuple):
+    """What :meth:`Store.rank` tells: (number, bytes) of resident values, and keys."""
+
+    #: they have come, or were seen unused, of late: they go next
+    new: tuple[int, int]
+    #: used again since: they go after these
+    hot: tuple[int, int]
+    #: they have to stay, for all that reclaim knows: shared, unpicklable or pinned
+    stuck: tuple[int, int]
+    #: the heaviest first, wherever they are
+    largest: list[Any]
+    #: resident, the next to go first
+    coldest: list[Any]
+    #: of those that have to stay, the heaviest first
+    stay: list[Any]
 
 
 def _named(found: Places) -> str:
@@ -298,6 +315,16 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         if self.info(key).pinned:
             return "it is pinned: unpin() lets it go"
         return why(lambda: self._slots.peek(key), self._slots, self._shared)
+
+    def rank(self, most: int = 10) -> Ranking:
+        """Return which values go next, which do not, and which are the largest: up to ``most`` keys each, 64 at most.
+
+        Loads nothing and counts as no access; looks at every value once, which takes some 40 ns each.
+        """
+        if most < 0:
+            raise InvalidArgumentError(f"most={most}: that many keys cannot be told")
+        new, hot, stuck = self._slots.lists()
+        return Ranking(new, hot, stuck, *self._slots.rank(most))
 
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by place, in one snapshot.

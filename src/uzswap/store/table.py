@@ -45,6 +45,9 @@ from uzswap.store.buffers import Buffers
 from uzswap.store.slot import NOTHING
 from uzswap.store.weigh import REFERENCED, UNPICKLABLE, estimate, told
 
+# Of what rank() tells: as many as a report shows.
+_MOST_RANKED = cython.declare(cython.int, 64)
+
 
 @cython.cclass
 class Table:
@@ -358,6 +361,56 @@ class Table:
                 n += 1
         return len(found), resident, packed_bytes, stuck, np.concatenate([handles[:n], *several])
 
+    def rank(self, most):
+        """Return the keys of the heaviest values, of the coldest resident ones, and of those that have to stay."""
+        r: Resident
+        slot: Slot
+        i: cython.Py_ssize_t
+        k: cython.int
+        n: cython.int = max(0, min(most, _MOST_RANKED))
+        heavy: int64_t[64]
+        heaviest: cython.Py_ssize_t[64]
+        stuck: int64_t[64]
+        stuckest: cython.Py_ssize_t[64]
+        cold: cython.p_void[64]
+        nr_heavy: cython.int = 0
+        nr_stuck: cython.int = 0
+        nr_cold: cython.int = 0
+        self.require_open()
+        slots = list(self.by_key.values())
+        keys = list(self.by_key)
+        for where in (INACTIVE, ACTIVE):
+            end = cython.address(self._lists[where].end)
+            link = end.next
+            while link != end and nr_cold < n:
+                cold[nr_cold] = cython.cast(Resident, link.owner).slot
+                nr_cold += 1
+                link = link.next
+        order = [None] * nr_cold
+        for i in range(min(len(slots), len(keys))):
+            slot = cython.cast(Slot, slots[i])
+            form = slot.word & FORM_MASK
+            if form == EXTENTS:
+                weight: int64_t = cython.cast(object, cython.cast(cython.p_void, slot.at)).weight
+            elif form != RESIDENT:
+                weight = slot.weight
+            else:
+                r = resident_in(slot)
+                weight = r.weight
+                if r.obstacle is not None or r.pins:
+                    nr_stuck = rank_in(stuck, stuckest, nr_stuck, n, weight, i)
+                for k in range(nr_cold):
+                    if cold[k] == cython.cast(cython.p_void, slot):
+                        order[k] = i
+            nr_heavy = rank_in(heavy, heaviest, nr_heavy, n, weight, i)
+        ranked = [heaviest[k] for k in range(nr_heavy)], order, [stuckest[k] for k in range(nr_stuck)]
+        # A finalizer may have used the store between the two lists: a key that leads to another slot is not told.
+        return [[keys[i] for i in one if i is not None and self.by_key.get(keys[i]) is slots[i]] for one in ranked]
+
+    def lists(self):
+        """Return (values, bytes) that have come lately, were used again, and have to stay, as reclaim has them."""
+        return [(self._lists[where].length, self._lists[where].nbytes) for where in (INACTIVE, ACTIVE, UNEVICTABLE)]
+
     def peek(self, key):
         """Return the value of a key if it is resident, else NOTHING, and count no access.  KeyError without it."""
         self.require_open()
@@ -376,6 +429,29 @@ class Table:
             return slot.weight, None, False, False
         r = resident_in(slot)
         return r.weight, r.obstacle, r.pins > 0, bool(r.referenced or r.where == ACTIVE)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def rank_in(
+    weights: cython.pointer(int64_t),
+    numbers: cython.pointer(cython.Py_ssize_t),
+    length: cython.int,
+    most: cython.int,
+    weight: int64_t,
+    number: cython.Py_ssize_t,
+) -> cython.int:
+    """Put a number among the heaviest, heaviest first; returns how many there are then."""
+    if length == most:
+        if not most or weight <= weights[most - 1]:
+            return length
+        length -= 1
+    k: cython.int = length
+    while k > 0 and weights[k - 1] < weight:
+        weights[k], numbers[k] = weights[k - 1], numbers[k - 1]
+        k -= 1
+    weights[k], numbers[k] = weight, number
+    return length + 1
 
 
 @cython.cfunc

@@ -638,6 +638,21 @@ def work_done(p, w):
     pthread_mutex_unlock(cython.address(p.lock))
 
 
+def place_of(p, i):
+    """Where the bytes of a page are.  With both locks."""
+    page = cython.address(p.pages[i])
+    if page.state == P_RESIDENT or page.state == P_COMING or page.state == P_GOING:
+        return AT_RESIDENT
+    if page.state == P_LOST:
+        return AT_LOST
+    if not page.entry:
+        return AT_NONE
+    e = cython.address(p.c.t.entries[page.entry])
+    if e.state == IN_POOL:
+        return AT_ZSWAP
+    return AT_DISK if e.state == ON_DISK else AT_NONE
+
+
 def count_some(p, a, first, found):
     """Count an area's pages from number `first` on, as many as one hold of the locks is for.  Where to go on."""
     t = cython.address(p.c.t)
@@ -654,17 +669,18 @@ def count_some(p, a, first, found):
         found.zero += end - first
         first = end
     for i in range(area.first + first, area.first + end):
-        page = cython.address(p.pages[i])
-        e = cython.address(t.entries[page.entry]) if page.entry else cython.NULL
-        if page.state == P_RESIDENT or page.state == P_COMING or page.state == P_GOING:
+        at = place_of(p, i)
+        if at == AT_RESIDENT:
             found.resident += 1
-            if e != cython.NULL and e.flags & CLEAN and e.stamp == address_of(p, i):
+            page = cython.address(p.pages[i])
+            e = cython.address(t.entries[page.entry])
+            if page.entry and e.flags & CLEAN and e.stamp == address_of(p, i):
                 found.clean += cython.cast(int64_t, e.length_1) + 1
-        elif page.state == P_LOST:
+        elif at == AT_LOST:
             found.lost += 1
-        elif e != cython.NULL and e.state == IN_POOL:
+        elif at == AT_ZSWAP:
             found.zswap += 1
-        elif e != cython.NULL and e.state == ON_DISK:
+        elif at == AT_DISK:
             found.disk += 1
         else:
             found.zero += 1
