@@ -297,7 +297,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             return f"it was among the coldest when room was needed: {self.where(key)}"
         if self.info(key).pinned:
             return "it is pinned: unpin() lets it go"
-        return why(lambda: self._slots.peek(key), self._slots, self._shared)
+        return why(lambda: self._slots.peek(key), self._slots, self._shared, *self._slots.family(key))
 
     def stats(self) -> dict[str, int]:
         """Return counts and bytes by place, in one snapshot.
