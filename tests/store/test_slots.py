@@ -7,6 +7,7 @@ import gc
 import random
 import sys
 import weakref
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,9 +111,9 @@ def test_values_that_have_to_stay_are_put_apart(engine: EngineFactory, monkeypat
     examined: list[int] = []
     real = weigh.examine
 
-    def count(once: list[Any], shared: weigh.Shared) -> weigh.Weight:
+    def count(once: list[Any], shared: weigh.Shared, own: Container[int]) -> weigh.Weight:
         examined.append(1)
-        return real(once, shared)
+        return real(once, shared, own)
 
     monkeypatch.setattr("uzswap.store.eviction.examine", count)
     cgroup = engine().cgroup("/a")

@@ -6,7 +6,7 @@ import collections
 import errno
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -419,9 +419,9 @@ def test_a_held_value_is_examined_once_and_not_at_every_reclaim(
     examined: list[int] = []
     real = weigh.examine
 
-    def count(once: list[Any], shared: weigh.Shared) -> weigh.Weight:
+    def count(once: list[Any], shared: weigh.Shared, own: Container[int]) -> weigh.Weight:
         examined.append(1)
-        return real(once, shared)
+        return real(once, shared, own)
 
     monkeypatch.setattr("uzswap.store.eviction.examine", count)
     with Store[str, Any](engine().cgroup("/a"), shared="pin") as store:

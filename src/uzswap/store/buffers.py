@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from uzswap.store.measures import Block
 
@@ -76,7 +76,7 @@ class Buffers:
         What is to be charged for all blocks.
     """
 
-    __slots__ = ("_any_paged", "_closures", "_coming", "_is_paged", "_values", "nbytes")
+    __slots__ = ("_any_paged", "_closures", "_coming", "_is_paged", "_members", "_values", "nbytes")
 
     def __init__(
         self, is_paged: Callable[[int], bool] | None = None, any_paged: Callable[[], bool] | None = None
@@ -84,6 +84,8 @@ class Buffers:
         self._is_paged = is_paged
         self._any_paged = any_paged
         self._values: dict[Block, int] = {}
+        #: block -> who of the resident values has a part of it
+        self._members: dict[Block, dict[Any, None]] = {}
         #: what several packed values refer to -> how many, and what was joined for them
         self._closures: dict[Closure, tuple[int, Part]] = {}
         self._coming: dict[Coming, None] = {}
@@ -97,7 +99,10 @@ class Buffers:
     def join(self, blocks: Iterable[Block]) -> Coming:
         """A value comes: say how it ends, by :meth:`came` or :meth:`does_not_come`."""
         coming = Coming(self._counted(blocks))
+        members: list[dict[Any, None]] = [{} for _ in coming.part]
         coming.more = self._count(coming.part)
+        for i in range(len(members)):
+            self._members.setdefault(coming.part[i], members[i])  # type: ignore[arg-type]
         self._coming[coming] = None
         return coming
 
@@ -117,9 +122,27 @@ class Buffers:
         self.nbytes += more
         return more
 
-    def came(self, coming: Coming) -> None:
-        """The value is the store's, and its part with it."""
+    def came(self, coming: Coming, member: Any = None) -> None:
+        """The value is the store's, and its part with it; ``member`` stands for it in :meth:`members`."""
         del self._coming[coming]
+        if member is not None:
+            for block in coming.part:
+                self._members[block][member] = None  # type: ignore[index]
+
+    def members(self, part: Part) -> list[Any]:
+        """Who has a part of the same blocks, or of blocks that these have a part of, and so on."""
+        found: dict[Any, None] = {}
+        blocks = dict.fromkeys(part)
+        todo = list(blocks)
+        while todo:
+            for member in list(self._members.get(todo.pop(), ())):  # type: ignore[arg-type]
+                if member not in found:
+                    found[member] = None
+                    for block in member.part or ():
+                        if block not in blocks:
+                            blocks[block] = None
+                            todo.append(block)
+        return list(found)
 
     def does_not_come(self, coming: Coming) -> int:
         """The value will not be the store's.
@@ -163,7 +186,7 @@ class Buffers:
             self._closures[closure] = found[0] + 1, found[1]
         return more, (closure,)
 
-    def leave(self, joined: Part) -> int:
+    def leave(self, joined: Part, member: Any = None) -> int:
         """A value goes: it is packed, replaced or deleted.  Returns the bytes to be uncharged."""
         less = 0
         for block in joined:
@@ -178,7 +201,10 @@ class Buffers:
             count = self._values[block] - 1
             if count:
                 self._values[block] = count
+                if member is not None and block in self._members:
+                    self._members[block].pop(member, None)
             else:
+                self._members.pop(block, None)
                 del self._values[block]
                 less += block[1]
                 self.nbytes -= block[1]

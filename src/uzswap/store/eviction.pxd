@@ -20,6 +20,9 @@ cdef class Eviction:
     cdef int refusals
     cdef int looks
     cdef int thorough_looks
+    cdef int family_walks
+    cdef uint64_t families_at   # Table._shared_changes then
+    cdef dict families          # resident, by address -> the arrays that own memory of which it takes its part along
 
     cdef object reclaim(self, int64_t want)
     cdef int64_t evict(self, Resident r) except -1
@@ -27,6 +30,8 @@ cdef class Eviction:
     cdef Resident _coldest(self)
     cdef int64_t _gather(self) except -1
     cdef object _examine(self, Resident r)
+    cdef object _own(self, Resident r)
+    cdef object _meet_family(self, Resident r)
     cdef object _store(self)
     cdef object _store_large(self, Resident r, object value, object stream, object apart)
     cdef bint _go_out(self, Resident r, int form, uint64_t at) noexcept

@@ -13,7 +13,7 @@ import gc
 import inspect
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from types import FrameType
 from typing import Any, Final
 
@@ -30,7 +30,13 @@ _MOST_NAMED: Final = 5
 _MOST_SEARCHED: Final = 100_000
 
 
-def why(get: Callable[[], Any], keeper: object, shared: Shared | None = None) -> str:
+def why(
+    get: Callable[[], Any],
+    keeper: object,
+    shared: Shared | None = None,
+    own: Container[int] = (),
+    others: int = 0,
+) -> str:
     """Return why a resident value is resident.
 
     Parameters
@@ -41,13 +47,17 @@ def why(get: Callable[[], Any], keeper: object, shared: Shared | None = None) ->
         What has that reference, which is not to be named.
     shared
         What becomes of parts that others hold.
+    own
+        Ids of arrays of whose memory the value takes its part along.
+    others
+        How many other values of the store share memory with it.
 
     Returns
     -------
     str
         One sentence, with names in it as they are in Python.
     """
-    weight = examine([get()], shared)
+    weight = examine([get()], shared, own)
     if weight.obstacle == UNPICKLABLE:
         return f"it can't be pickled: {_stuck(get())}"
     if weight.obstacle is None:
@@ -71,6 +81,13 @@ def why(get: Callable[[], Any], keeper: object, shared: Shared | None = None) ->
         "" if whole or shared != "refer" else ", and can't be referred to: it leads back to the value, or to too much"
     )
     names = _holders(held, ignored)
+    if others and isinstance(held, np.ndarray):
+        family = f"{others} other value{'s' if others > 1 else ''} of the store"
+        holders = f", and by {_listed(names)}" if names else ""
+        return (
+            f"{things} has memory that is seen by {family}{holders}: they go when nobody outside holds it or one of "
+            "them, unless two of them see the same elements"
+        )
     return f"{things} is held by {_listed(names) or 'somebody whom the garbage collector does not know'}{large}"
 
 

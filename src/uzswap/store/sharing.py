@@ -41,9 +41,12 @@ class Apart:
         Ids of the arrays that are to come back as views of what they are views of.
     closure
         The memory of the parts, if it is to be charged: see :meth:`uzswap.store.buffers.Buffers.join_closure`.
+    spans
+        Of memory that is the value's alone: the addresses of the first byte that is seen and of the one after the last,
+        by id of its owner, where that is not in the value itself.
     """
 
-    __slots__ = ("closure", "parts", "references", "views")
+    __slots__ = ("closure", "parts", "references", "spans", "views")
 
     def __init__(
         self,
@@ -51,7 +54,9 @@ class Apart:
         references: dict[int, int],
         views: set[int],
         closure: tuple[int, int, list[Block]] | None = None,
+        spans: dict[int, tuple[int, int]] | None = None,
     ) -> None:
+        self.spans = spans or {}
         self.closure = closure
         self.parts = parts
         self.references = references
@@ -125,8 +130,14 @@ class _Pickler(pickle.Pickler):
         # One for all views, so that they are seen to belong together when they have come back.
         memory = self._memory_of.get(id(owner))
         if memory is None:
-            memory = self._memory_of[id(owner)] = _memory(owner)
-            self._owners[id(memory)] = owner
+            memory = _memory(owner)
+            span = self._apart.spans.get(id(owner))
+            if span is None:
+                self._owners[id(memory)] = owner
+            else:
+                first = memory.__array_interface__["data"][0]
+                memory = memory[span[0] - first : span[1] - first]
+            self._memory_of[id(owner)] = memory
         offset = thing.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
         return _view, (memory, offset, thing.dtype, thing.shape, thing.strides, thing.flags.writeable)
 
@@ -143,11 +154,27 @@ class _Pickler(pickle.Pickler):
         """Raise Held unless everything was met as often as it was found."""
         for key, references in self._apart.references.items():
             part = self._apart.parts[key]
-            if self._met.get(key, 0) == references or key in self._left_out or _tracks_indexes(part):
+            if self._met.get(key, 0) == references or key in self._left_out or self._tracks_own(part):
                 continue
             raise Held(_named(part))
         if self._views != len(self._apart.views):
             raise Held("arrays that share memory")
+
+    def _tracks_own(self, part: Any) -> bool:
+        """Whether an object is pandas' list of who else sees memory, and what comes back has memory of its own.
+
+        pickle leaves it out.  It is there for writes: nobody writes to an index, and of a block nobody else sees what
+        it takes with it.
+        """
+        if type(part).__name__ != "BlockValuesRefs" or type(part).__module__ != "pandas._libs.internals":
+            return False
+        holders = [reference() for reference in part.referenced_blocks]
+        return all(
+            holder is None
+            or hasattr(type(holder), "get_indexer")
+            or id(_owner(getattr(holder, "values", None))) in self._apart.spans
+            for holder in holders
+        )
 
 
 class _Unpickler(pickle.Unpickler):
@@ -182,7 +209,7 @@ def load(file: Any, kept: tuple[Any, ...], buffers: Iterable[Any] | None = None)
     return _Unpickler(file, kept, buffers).load()
 
 
-def _owner(view: NDArray[Any]) -> Any:
+def _owner(view: Any) -> Any:
     """What has the memory of an array."""
     owner: Any = view
     while isinstance(owner, (np.ndarray, memoryview)):
@@ -217,17 +244,6 @@ def _view(
     view: NDArray[Any] = np.ndarray(shape, dtype, memory, offset, strides)
     view.flags.writeable = writeable and view.flags.writeable
     return view
-
-
-def _tracks_indexes(part: Any) -> bool:
-    """Whether an object is pandas' list of who else sees the memory of an index, which pickle leaves out.
-
-    It is there for writes, and nobody writes to an index.
-    """
-    if type(part).__name__ != "BlockValuesRefs" or type(part).__module__ != "pandas._libs.internals":
-        return False
-    holders = [reference() for reference in part.referenced_blocks]
-    return all(holder is None or hasattr(type(holder), "get_indexer") for holder in holders)
 
 
 def _named(thing: Any) -> str:

@@ -27,11 +27,12 @@ cdef class Resident:
     cdef object obstacle
     cdef int64_t weight
     cdef int64_t more       # of it: what it was charged for memory that others may have a part of,
-    cdef object part        # and that memory; see buffers.py
+    cdef readonly object part   # and that memory; see buffers.py
     cdef int64_t after
     cdef Py_ssize_t holders
     cdef uint64_t version
     cdef uint64_t seen
+    cdef uint64_t shared_seen   # Table._shared_changes when its memory was found to be the store's alone; 0 without
     cdef int where
     cdef int taken
     cdef int pins

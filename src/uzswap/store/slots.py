@@ -342,6 +342,18 @@ class Slots(Loading):
             return 0
         return eviction.evict(r)
 
+    def family(self, key):
+        """Of the resident value of a key: the ids of arrays of whose memory it takes its part along when it goes, and
+        how many other values share memory with it.  KeyError without the key."""
+        r: Resident
+        self.require_open()
+        slot: Slot = self.by_key[key]
+        r = resident_in(slot) if form_in(slot) == RESIDENT else None
+        if r is None or r.part is None or self._shared == "copy":
+            return (), 0
+        eviction: Eviction = Eviction(self)
+        return eviction._own(r) or (), max(len(self._buffers.members(r.part)) - 1, 0)
+
     # Staying
 
     def pin(self, key):

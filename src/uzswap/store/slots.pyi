@@ -1,6 +1,6 @@
 """The values of one store: which are resident, which are packed, and how they go from one to the other."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from uzswap.cgroup.memcg import MemCgroup
@@ -80,6 +80,7 @@ class Slots:
         Returns pages looked at, and bytes freed: both of them as charged.
         """
 
+    def family(self, key: Any) -> tuple[Container[int], int]: ...  # own memory of several; others that share memory
     def evict(self, key: Any) -> int:
         """Swap the value of one key out; return the bytes freed.  KeyError without the key."""
 

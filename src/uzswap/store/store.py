@@ -314,7 +314,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             return f"it was among the coldest when room was needed: {self.where(key)}"
         if self.info(key).pinned:
             return "it is pinned: unpin() lets it go"
-        return why(lambda: self._slots.peek(key), self._slots, self._shared)
+        return why(lambda: self._slots.peek(key), self._slots, self._shared, *self._slots.family(key))
 
     def rank(self, most: int = 10) -> Ranking:
         """Return which values go next, which do not, and which are the largest: up to ``most`` keys each, 64 at most.

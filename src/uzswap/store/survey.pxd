@@ -6,19 +6,26 @@ from uzswap.store.walk cimport (
     FOLLOWED,
     IS_ATOM,
     IS_NDARRAY,
+    IS_OURS,
     SHAREABLE,
     STUCK,
     Entry,
+    Py_REFCNT,
     Py_TYPE,
     Walk,
     data_of,
     has_no_base,
+    may_hold_objects,
     owns_data,
 )
 
 @cython.final
 @cython.no_gc
 cdef class Survey(Walk):
+    cdef readonly dict spans    # of owners: their first byte that is seen, and the one after the last
+
+    cdef bint is_array(self, Entry *entry) noexcept
+    cdef dict views_of(self)
     cdef Entry *entry_of(self, object address) noexcept
     cdef bint is_shared(self, object address) noexcept
     cdef bint is_seen_twice(self, tuple view) noexcept
@@ -31,5 +38,7 @@ cdef class Survey(Walk):
     cpdef Py_ssize_t own_bytes(self) except -1
     cpdef tuple within_shared(self)
     cpdef tuple refer(self)
+    cpdef object narrow(self, object own, bint copied)
+    cpdef dict pieces(self)
     cpdef set views_within(self)
     cdef set seeds(self)

@@ -53,6 +53,79 @@ class Survey(Walk):
                 nbytes += length
         return nbytes
 
+    def is_array(self, entry):
+        """Whether an entry is of an array of numbers that owns its memory."""
+        return (
+            entry.thing != cython.NULL
+            and entry.flags & IS_NDARRAY
+            and has_no_base(entry.thing)
+            and owns_data(entry.thing)
+            and not may_hold_objects(entry.thing)
+        )
+
+    def views_of(self):
+        """Owner -> its views, by address; without those that see it through something else than an array."""
+        found: dict = {}
+        for view in self.views or ():
+            if view[1] == view[2]:
+                found.setdefault(view[2], []).append(view)
+        return found
+
+    def narrow(self, own, copied):
+        """Let memory of which the value sees a part, and nobody else that part, weigh what the part does.
+
+        Parameters
+        ----------
+        own
+            Addresses of the owners of memory that is held by other values of the store, which see other parts of it.
+        copied
+            Whether it does not matter who else sees it.
+        """
+        self.spans = {}
+        for owner, views in self.views_of().items():
+            entry = self.entry_of(owner)
+            if not self.is_array(entry):
+                continue
+            if owner in own:
+                entry.flags |= IS_OURS
+            if entry.edges != len(views) or not (copied or self.outside(entry) <= 0):
+                continue
+            ends: list = [extent(cython.cast(object, self.entry_of(view[0]).thing)) for view in views]
+            low = min([end[0] for end in ends])
+            high = max([end[1] for end in ends])
+            self.spans[owner] = low, high
+            whole: cython.Py_ssize_t = cython.cast(object, entry.thing).nbytes
+            seen: cython.Py_ssize_t = high - low
+            if len(views) == 1 and not views[0][4]:
+                seen = cython.cast(object, self.entry_of(views[0][0]).thing).nbytes
+            entry.nbytes -= whole - min(seen, whole)
+
+    def pieces(self):
+        """What the value sees of memory that others hold too.
+
+        Returns
+        -------
+        dict
+            Address of an array that owns memory -> the references to it that are the value's, all references to it,
+            and the views of it.  Without those that somebody can reach who holds something else of the value.
+        """
+        found: dict = {}
+        for owner, views in self.views_of().items():
+            entry = self.entry_of(owner)
+            if self.is_array(entry) and entry.edges == len(views) and self.outside(entry) > 0:
+                seen = [cython.cast(object, self.entry_of(view[0]).thing) for view in views]
+                found[owner] = entry.edges, Py_REFCNT(entry.thing) - 1, [shape_of(view) for view in seen]
+                del seen
+                entry.flags |= IS_OURS
+        if found and self.pinned()[0]:
+            apart = self.refer()[2]
+            if apart is None:
+                return {}
+            for owner, views in self.views_of().items():
+                if owner in apart.parts or not apart.parts.keys().isdisjoint([view[0] for view in views]):
+                    found.pop(owner, None)
+        return found
+
     def plain_bytes(self):
         """Bytes of a value of which others hold nothing but small constants, as most do; -1 of any other."""
         i: cython.size_t
@@ -253,7 +326,10 @@ class Survey(Walk):
                 expected[key] = entry.edges - seed.edges
         views = self.views_within() - parts.keys()
         closure = (min(parts), kept, blocks) if blocks else None
-        return nbytes - apart.own_and_shared_bytes(), data_bytes, Apart(parts, expected, views, closure), apart.stuck
+        # Views of what is referred to come back as views of that.
+        spans = {owner: span for owner, span in (self.spans or {}).items() if owner not in parts}
+        nbytes -= apart.own_and_shared_bytes()
+        return nbytes, data_bytes, Apart(parts, expected, views, closure, spans), apart.stuck
 
     def views_within(self):
         """Addresses of the arrays that share memory with others in the value, and with nobody outside.
@@ -274,3 +350,24 @@ class Survey(Walk):
             and not self.is_shared(view[2])
             and self.entry_of(view[0]).edges > bases.get(view[0], 0)
         }
+
+
+def extent(view):
+    """The address of the first byte that an array sees, and of the one after the last."""
+    low = high = view.__array_interface__["data"][0]
+    if view.size == 0:
+        return low, low
+    for stride, length in zip(view.strides, view.shape, strict=True):
+        if stride < 0:
+            low += stride * (length - 1)
+        else:
+            high += stride * (length - 1)
+    return low, high + view.itemsize
+
+
+def shape_of(view):
+    """Where the elements of an array lie: address, bytes of each, and number and distance of them, by dimension."""
+    if view.size == 0:
+        return extent(view)[0], 0, ()
+    dimensions = [(abs(stride), length) for stride, length in zip(view.strides, view.shape, strict=True) if length > 1]
+    return extent(view)[0], view.itemsize, tuple(sorted(dimensions))

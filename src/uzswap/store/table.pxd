@@ -33,6 +33,8 @@ cdef class Table:
     cdef int64_t _reclaims
     cdef bint _refusing
     cdef uint64_t _age
+    cdef Py_ssize_t _refused_family  # values of the last that share memory which somebody outside sees
+    cdef uint64_t _shared_changes   # how often a value that has a part of shared memory was given to anybody, or came
     cdef List _lists[NR_LISTS]
 
     cdef int64_t _weigh(self, list once, list blocks) except -1

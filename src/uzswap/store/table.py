@@ -74,6 +74,7 @@ class Table:
         with self._zswap.lifetime:
             self._engine = self._zswap.core
         self._memcg = cgroup.index
+        self._shared_changes = 1
         self._loads = {}
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
         self._waiting = {}
@@ -104,7 +105,7 @@ class Table:
         if r.part is None:
             return 0
         part, r.part = r.part, None
-        kept: int64_t = r.more - self._buffers.leave(part)
+        kept: int64_t = r.more - self._buffers.leave(part, r)
         r.more = 0
         self.resident_bytes += kept
         return kept
@@ -117,7 +118,8 @@ class Table:
         """A value is the store's, and with it its part of memory that others may have a part of.  Returns None."""
         if coming is not None:
             r.more, r.part = coming.more, coming.part
-            self._buffers.came(coming)
+            self._buffers.came(coming, r)
+            self._shared_changes += 1
 
     def _give_back(self, charged, coming):
         """Release what was charged for a value and is not needed; with it a part that did not become a value's."""
@@ -137,6 +139,7 @@ class Table:
         """Note an access of a resident value."""
         r.version += 1
         r.referenced = 1
+        self._shared_changes += r.part is not None
         if r.where == UNEVICTABLE:
             held = r.held
             r.holders = 0
@@ -230,6 +233,7 @@ class Table:
         r = resident_in(slot)
         self._take_off(r)
         r.slot = cython.NULL
+        self._shared_changes += 1
         freed: int64_t = r.weight - self._leave(r)
         self.resident_bytes -= r.weight
         return freed
@@ -415,6 +419,7 @@ class Table:
         """Return the value of a key if it is resident, else NOTHING, and count no access.  KeyError without it."""
         self.require_open()
         slot: Slot = self.by_key[key]
+        self._shared_changes += 1
         return resident_in(slot).value if form_in(slot) == RESIDENT else NOTHING
 
     def tell(self, key):

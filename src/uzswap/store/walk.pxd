@@ -73,6 +73,8 @@ cdef enum:
     IS_MEASURED = 16384
     # Of an object: has weak references, and is put into the table, to be found again, as arrays are.
     IS_KNOWN = 32768
+    # Of memory: all others that hold it are values of the same store, and see other elements of it.
+    IS_OURS = 65536
     # Of the plain types.
     ATOM = 8197             # WEIGHS | SHAREABLE | IS_ATOM
     TUPLE = 4103            # WEIGHS | FOLLOWED | SHAREABLE | IS_FROZEN

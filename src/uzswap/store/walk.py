@@ -468,6 +468,8 @@ class Walk:
 
     def outside(self, entry):
         """References to an object that are not from within the value.  Of those that are, a string may have more."""
+        if entry.flags & IS_OURS:
+            return 0
         return Py_REFCNT(entry.thing) - 1 - (entry.thing == self.root) - entry.edges
 
     def own_and_shared_bytes(self):

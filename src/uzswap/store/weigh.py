@@ -44,14 +44,15 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from uzswap.store.families import Pieces
 from uzswap.store.measures import Block
 from uzswap.store.sharing import Apart
 from uzswap.store.survey import Survey
 
-__all__ = ["REFERENCED", "UNPICKLABLE", "Shared", "Weight", "estimate", "examine", "told"]
+__all__ = ["REFERENCED", "UNPICKLABLE", "Shared", "Weight", "estimate", "examine", "pieces", "told"]
 
 #: What becomes of parts that others hold.
 Shared: TypeAlias = Literal["refer", "pin", "copy"]
@@ -65,7 +66,8 @@ UNPICKLABLE: Final = "unpicklable"
 class Weight(NamedTuple):
     """What :func:`examine` found."""
 
-    #: Bytes that dropping the value would free: what it alone keeps alive.  0 when it has to stay.
+    #: Bytes that dropping the value would free: what it alone keeps alive.  0 when it has to stay.  With ``shared``, of
+    #: an array that only views in the value lead to, no more than these see: so much comes back.
     nbytes: int
     #: None when it may be evicted, else :data:`REFERENCED` or :data:`UNPICKLABLE`.
     obstacle: str | None
@@ -123,7 +125,19 @@ def told(sizeof: Callable[[Any], Any], value: Any) -> int:
     return number
 
 
-def examine(once: list[Any], shared: Shared | None = None) -> Weight:
+def pieces(once: list[Any]) -> Pieces:
+    """Return what a value of a store sees of memory that others hold too; see :mod:`uzswap.store.families`.
+
+    Parameters
+    ----------
+    once
+        As in :func:`examine`.
+    """
+    found: Pieces = Survey(once, True).pieces()
+    return found
+
+
+def examine(once: list[Any], shared: Shared | None = None, own: Container[int] = ()) -> Weight:
     """Return what dropping a value would free, or why it has to stay.
 
     Parameters
@@ -133,6 +147,9 @@ def examine(once: list[Any], shared: Shared | None = None) -> Weight:
         ``examine([slot.value])``, because a variable that holds the value is an outside reference.
     shared
         What becomes of parts that others hold.  Any but None needs a packer that heeds :attr:`Weight.held`.
+    own
+        Ids of arrays that are held by other values of the store only, and of which these see other elements: the value
+        takes its own with it.
 
     Notes
     -----
@@ -146,10 +163,12 @@ def examine(once: list[Any], shared: Shared | None = None) -> Weight:
         return tuple.__new__(Weight, (nbytes, None, None))
     if survey.stuck and shared != "refer":
         return Weight(0, UNPICKLABLE)
+    if shared is not None:
+        survey.narrow(own, shared == "copy")
     views = survey.views_within()
     if shared == "copy":
         # What comes back is the value's own, so all of it is charged then.
-        return Weight(survey.estimated_bytes(), None, Apart({}, {}, views) if views else None)
+        return Weight(survey.estimated_bytes(), None, Apart({}, {}, views, None, survey.spans) if views else None)
     pinned, held = survey.pinned()
     within, data_bytes = (-1, 0) if pinned else survey.within_shared()
     if within < 0 and shared == "refer":
@@ -161,7 +180,8 @@ def examine(once: list[Any], shared: Shared | None = None) -> Weight:
         return Weight(0, UNPICKLABLE)
     if within < 0 or (views and shared is None):
         return Weight(0, REFERENCED, held)
-    return _unless_mostly_shared(survey.own_bytes() - within, data_bytes, Apart({}, {}, views) if views else None)
+    apart = Apart({}, {}, views, None, survey.spans) if views else None
+    return _unless_mostly_shared(survey.own_bytes() - within, data_bytes, apart)
 
 
 def _unless_mostly_shared(nbytes: int, data_bytes: int, apart: Apart | None) -> Weight:
