@@ -35,6 +35,7 @@ from benchmarks.array_candidates import (
     Task,
     all_of,
 )
+from benchmarks.bench_fork import measure_forks
 from benchmarks.common import KINDS, Contest, console, stopwatch, table, title, verdict
 from benchmarks.reference import CHUNK, PAGE, aligned
 
@@ -379,6 +380,9 @@ def main(
         directory,
         cpu=cpu,
     )
+    if not only:
+        console.print()
+        measure_forks(mib, runs)
     if to:
         to.write_text(json.dumps(found, indent=1))
 
