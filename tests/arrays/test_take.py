@@ -276,7 +276,7 @@ def test_bytes_that_were_changed_on_disk_are_an_error_and_others_can_be_taken(
     engine: EngineFactory, tmp_path: Path
 ) -> None:
     swap = tmp_path / "swap"
-    z = engine(swap=swap, swap_size="16M")
+    z = engine(swap=swap, swap_size="16M", encrypt=False)
     group = z.cgroup("/damaged")
     x = uzswap.array(np.random.default_rng(0).integers(0, 1 << 62, (64, PER_PAGE)), cgroup=group)
     expected = x.copy()

@@ -123,6 +123,7 @@ def test_names_have_units(z: Zswap, g: MemCgroup) -> None:
         "reached_full",
         "direct",
         "asynchronous",
+        "encrypted",
         "info",
     )
     for family in text_string_to_metric_families(exposition(z)[0].decode()):
