@@ -103,6 +103,9 @@ def test_a_substitute_for_stage_two_writes_to_the_disk_and_is_undone_even_if_the
     def on_disk(group: Path) -> int:
         return int((group / "memory.swap.current").read_text()) - stat(group)["zswapped"]
 
+    def written() -> bool:
+        return any(one.stage == ZSWAP and one.done for one in read_records(tmp_path, "/slice/c"))
+
     with cgroup("c") as group, Worker(group) as worker:
         worker.fill("cold", 32 * MIB)
         before = settings()
@@ -110,11 +113,10 @@ def test_a_substitute_for_stage_two_writes_to_the_disk_and_is_undone_even_if_the
         given = ("twostage.growth=1", "twostage.interval=2s", "twostage.age_min=2s", "twostage.age_max=2s", TICK)
         with agent(tmp_path, "twostage.substitute=true", *given) as on:
             on.until("pages are on the disk", lambda: on_disk(group) > MIB)
+            on.until("that is on record", written)  # a kill loses the decisions of some seconds
             on.process.send_signal(signal.SIGKILL)
             on.process.wait()
             on.guarded("the limit is what it was", lambda: settings() == before)
-        written = [one for one in read_records(tmp_path, "/slice/c") if one.stage == ZSWAP and one.done]
-        assert written
         assert worker.wrong("cold") == 0
 
 
