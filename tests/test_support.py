@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tests.support import child, faulty, leaks, mounts, pages, small_disk
+from tests.support.pytests import OPTIONS
 
 SIZE = 4 << 20
 LENGTHS = [26, 27, 40, 41, 100, 255, 256, 270, 300, 1000, 1024, 1500, 2000, 2048, 3000, 4000, 4094, 4095]
@@ -455,21 +456,7 @@ class TestConftest:
         where = tmp_path_factory.mktemp("misbehaving")
         (where / "test_it.py").write_text(MISBEHAVING)
         # Without --confcutdir the directories above are looked at too: /tmp, and what other tests have mounted there.
-        options = [
-            "-p",
-            "tests.conftest",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:asyncio",
-            "-p",
-            "no:zarr",
-            "-W",
-            "error",
-            "-rA",
-            "-c",
-            os.devnull,
-        ]
+        options = [*OPTIONS, "-rA"]
         done = child.run(
             "import os, sys, pytest; os.chdir(sys.argv[1]); sys.exit(pytest.main(sys.argv[2:]))",
             [str(where), *options, "--rootdir", ".", "--confcutdir", ".", "test_it.py"],

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import EngineFactory, FaultyDisks
 from tests.support import pages, states
 from tests.support.child import run
+from tests.support.pytests import OPTIONS
 from tests.support.states import OK, fill, left, lru_lengths, reclaim
 
 
@@ -114,20 +115,7 @@ def test_after_it():
     made.clear()
 """
     )
-    arguments = [
-        "-p",
-        "tests.conftest",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:asyncio",
-        "-p",
-        "no:zarr",
-        "-W",
-        "error",
-        "-c",
-        "/dev/null",
-    ]
+    arguments = [*OPTIONS]
     # Without --confcutdir the directories above are looked at too: /tmp, and what other tests have mounted there.
     arguments += ["--rootdir", ".", "--confcutdir", ".", "test_it.py"]
     code = "import os, sys, pytest; os.chdir(sys.argv[1]); sys.exit(pytest.main(sys.argv[2:]))"

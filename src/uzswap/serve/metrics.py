@@ -58,7 +58,7 @@ _UNITS: Final = {
 _SAID_ELSEWHERE: Final = frozenset(
     ("anon", "inactive_anon", "kernel", "zswap", "uzswap.disk", "uzswap.clean_copies", "uzswap.same_filled")
 )
-#: a name of the C library's locale has bytes that are no text; a label may not
+#: in a label (Prometheus' text format)
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
