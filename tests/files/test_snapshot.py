@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.conftest import EngineFactory
 from tests.support.states import fill, reclaim
 
 from uzswap import MemCgroup, ReclaimError, Zswap
 from uzswap.cgroup.stat import EVENTS
 from uzswap.cli.stat import Value, parse_file
+from uzswap.core.boundary.engine import Engine
 from uzswap.core.boundary.snapshot import COLUMNS, ages, snapshot
 from uzswap.files.cgroup import FILES
 from uzswap.files.snapshot import take
@@ -167,3 +169,17 @@ def test_nobody_is_asked_for_nothing(z: Zswap) -> None:
     nobody = np.array([], np.uint32)
     assert snapshot(z.core, nobody).shape == (0, len(COLUMNS))
     assert ages(z.core, nobody, np.array([0], np.int64)).shape == (2, 0, 1)
+
+
+def test_its_root_is_removed_meanwhile(z: Zswap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, and not an empty answer."""
+    gone = z.cgroup("/gone")
+
+    def removing(engine: Engine, memcgs: NDArray[np.uint32]) -> NDArray[np.int64]:
+        gone.remove()
+        return snapshot(engine, memcgs)
+
+    monkeypatch.setattr("uzswap.files.snapshot.snapshot", removing)
+    with pytest.raises(OSError, match="removed") as caught:
+        take(gone)
+    assert caught.value.errno == errno.ENODEV

@@ -238,6 +238,8 @@ def take(root: MemCgroup, *, recursive: bool = True) -> Snapshot:
         when = engine.core.now()
     gone = counted[:, 0] < 0
     if gone.any():
+        if gone[0]:
+            root.require_online()  # it was removed just now, and says so
         cgroups = [cgroup for cgroup, is_gone in zip(cgroups, gone, strict=True) if not is_gone]
         subtree = _subtrees(cgroups)
         counted = counted[~gone]
