@@ -130,9 +130,8 @@ class BuildCore(build_ext):
 
 
 def extensions() -> list[Extension]:
-    headers = sorted(
-        str(path) for room in (CORE, CORE.parent / "store") for kind in ("*.pxd", "*.h") for path in room.rglob(kind)
-    )
+    # Of *.pxd cythonize() knows who depends on which.
+    headers = sorted(str(path) for room in (CORE, CORE.parent / "store") for path in room.rglob("*.h"))
     objects = [Path(f"src/uzswap/{name}.py") for name in OBJECTS]
     untorn = [
         Extension(f"uzswap.{name.replace('/', '.')}", [f"src/uzswap/{name}.py"], extra_compile_args=["-O2"])

@@ -17,7 +17,7 @@ from tests.caches.mappings import PATIENCE, Dropped, run
 
 import uzswap
 from uzswap import MemCgroup, Store
-from uzswap.caches import TTL
+from uzswap.caches import TTL, decorator
 from uzswap.engine import default
 from uzswap.errors import InvalidArgumentError
 
@@ -170,6 +170,30 @@ def test_it_is_called_once_among_threads(group: MemCgroup) -> None:
     info = function.cache_info()
     assert (info.hits, info.misses) == (150, 50)
     assert len(group.children) == 1
+
+
+def test_a_cgroup_that_a_late_thread_has_removed_is_looked_for_again(
+    group: MemCgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of threads that call a function for the first time all but one remove again what they made."""
+    look = decorator._free_cgroup
+    found = []
+
+    def look_and_lose(parent: MemCgroup, name: str) -> MemCgroup:
+        found.append(look(parent, name))
+        if len(found) < 3:
+            found[-1].remove()
+        return found[-1]
+
+    monkeypatch.setattr(decorator, "_free_cgroup", look_and_lose)
+
+    @uzswap.cache(cgroup=group)
+    def function(a: int) -> int:
+        return a
+
+    assert function(1) == 1
+    assert len(found) == 3
+    assert found[-1].online
 
 
 def test_exceptions_are_not_kept(group: MemCgroup) -> None:

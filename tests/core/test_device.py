@@ -204,10 +204,10 @@ def test_aio_that_fails_while_writes_are_under_way(tmp_path: Path) -> None:
     run(code, env={"TMPDIR": str(tmp_path)}).check()
 
 
-def test_no_memory_to_decompress_is_not_damage(tmp_path: Path) -> None:
-    """The first zstd page that a worker meets needs a context; without address space there is none, once."""
+def test_without_memory_to_decompress_it_is_loaded_all_the_same(tmp_path: Path) -> None:
+    """The first zstd page that a worker meets needs a context; without address space the spare one has it."""
     code = """
-        import errno, resource, uzswap
+        import resource, uzswap
         z = uzswap.Zswap(swap_size="64M", compressor="zstd")
         g = z.cgroup("/g")
         data = b"some text " * 400
@@ -216,14 +216,9 @@ def test_no_memory_to_decompress_is_not_damage(tmp_path: Path) -> None:
             now = int(statm.read().split()[0]) * 4096
         resource.setrlimit(resource.RLIMIT_AS, (now + 4096, resource.RLIM_INFINITY))
         try:
-            z.fault_in(handle)
-        except OSError as error:
-            assert error.errno == errno.ENOMEM, error
-        else:
-            raise AssertionError("a context was made")
+            assert z.fault_in(handle) == data
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        assert z.fault_in(handle) == data
         z.check()
         z.close()
         """

@@ -86,24 +86,9 @@ def tell(tally: Tally, stdout: str) -> None:
     tally("bytes compared", json.loads(stdout.splitlines()[-1])["compared"])
 
 
-#: Seen once in 15 runs of two seeds: no thread of the engine is at work, and one of the program's waits for its page.
-_SELDOM_WAITS = pytest.mark.xfail(
-    strict=False, reason="by chance: where no address space is left, an access to an array may wait for ever"
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", longer([1, 2], list(range(1, 11))))
-@pytest.mark.parametrize(
-    "limit",
-    [
-        pytest.param("RLIMIT_AS", marks=_SELDOM_WAITS),
-        "RLIMIT_NOFILE",
-        "RLIMIT_FSIZE",
-        "RLIMIT_MEMLOCK",
-        "vm.max_map_count",
-    ],
-)
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_MEMLOCK", "vm.max_map_count"])
 def test_nothing_is_lost_at_a_limit_of_the_process(tmp_path: Path, tally: Tally, limit: str, seed: int) -> None:
     done = run(LIMITED, [limit, str(seed), str(longer(60, 300))], env={"TMPDIR": str(tmp_path)}, timeout=100)
     if done.returncode == 77:

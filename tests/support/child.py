@@ -247,6 +247,12 @@ def _open_to_others(path: Path) -> bool:
     return above and path.stat().st_mode & 0o005 == 0o005
 
 
+def closed_to_others() -> Path | None:
+    """A directory of what any interpreter imports that nobody reaches by a descriptor only; None when there is none."""
+    ours = [Path(entry) for entry in _search_path() if not Path(entry).is_relative_to(sys.base_prefix)]
+    return next((entry for entry in ours if not _open_to_others(entry)), None)
+
+
 @contextlib.contextmanager
 def _handed_over(directories: Sequence[Path]) -> Iterator[tuple[dict[Path, str], list[int]]]:
     """A name for each directory that works for nobody in a child that inherits the descriptors."""

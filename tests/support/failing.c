@@ -78,6 +78,15 @@ void failing_plan(int kind, long after, long count, long error, long least, long
     plans[kind].mode = mode;
     plans[kind].count = count;
 }
+/* Refuse all memory at once, or end that; how often it was refused. */
+long failing_memory(int refuse) {
+    long refused = 0;
+    for (int kind = MALLOC; kind <= MMAP; kind++) {
+        refused += plans[kind].struck;
+        failing_plan(kind, 0, refuse ? 1L << 40 : 0, ENOMEM, 0, FAIL);
+    }
+    return refused;
+}
 long failing_met(int kind) { return plans[kind].met; }
 long failing_struck(int kind) { return plans[kind].struck; }
 void failing_direct(int never) { never_direct = never; }

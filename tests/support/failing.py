@@ -110,6 +110,18 @@ def struck(kind: str) -> int:
     return int(ctypes.CDLL(None).failing_struck(KINDS.index(kind)))
 
 
+def refuse_memory(refuse: bool) -> int:
+    """Refuse all memory from now on, Python's too, or end that; how often it was refused."""
+    return int(_memory()(refuse))
+
+
+@cache
+def _memory() -> ctypes._NamedFuncPointer:
+    function = ctypes.CDLL(None).failing_memory
+    function.restype = ctypes.c_long
+    return function
+
+
 def set_clock(ahead: int) -> None:
     """Have the wall clock be so many seconds ahead."""
     ctypes.CDLL(None).failing_clock(ctypes.c_long(ahead))

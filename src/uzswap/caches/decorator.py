@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import inspect
 import re
@@ -176,8 +177,7 @@ def cache(
             below = store
         else:
             parent = cgroup if cgroup is not None else default_engine().cgroup(_PARENT)
-            made: Store[Any, Any] = Store(_free_cgroup(parent, name))
-            below = made
+            below = made = _store_of_its_own(parent, name)
             on_close(made)
         if dump is not None and load is not None:
             below = Dumped(below, dump=dump, load=load)
@@ -205,6 +205,17 @@ def _free_cgroup(parent: MemCgroup, name: str) -> MemCgroup:
         if not found.members:
             return found
         number += 1
+
+
+def _store_of_its_own(parent: MemCgroup, name: str) -> Store[Any, Any]:
+    """Return a store in a cgroup below ``parent`` that had no members."""
+    while True:
+        try:
+            return Store(_free_cgroup(parent, name))
+        except OSError as error:
+            # Another thread makes one for the same function, was too late with it, and has removed the cgroup again.
+            if error.errno != errno.ENODEV or not parent.online:
+                raise
 
 
 Make = Callable[[str, Callable[[Store[Any, Any]], object]], MutableMapping[Any, Any]]

@@ -146,6 +146,8 @@ def test_an_engine_with_arrays_does_not_close(z: Zswap) -> None:
 @in_each_mode()
 def test_descriptors_closed_by_the_program_are_not_the_pagers(z: Zswap) -> None:
     """Daemons close all descriptors; and the number of one that was closed is another file's soon."""
+    import uzswap.arrays.advice  # nobody has the sources by a descriptor where they are in a closed directory
+
     group = job(z, "256K")
     x = uzswap.zeros(MIB // 4, np.int64, cgroup=group)
     x[:] = counting(MIB // 4)

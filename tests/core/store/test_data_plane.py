@@ -233,49 +233,10 @@ def test_threads_with_a_full_device_and_cleaning(device: int) -> None:
     engine.close()
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 def half_random(n: int) -> np.ndarray:
     pages = np.zeros((n, 4096), np.uint8)
     pages[:, :2048] = np.random.default_rng(1).integers(0, 256, (n, 2048), np.uint8)
     return pages
-
-
-def test_a_drained_engine_gives_its_memory_back(device: int) -> None:
-    """RSS after a full drain is within 5 % of where it started."""
-    engine = attached(device, 64 * MIB)
-    pages = half_random(16384)
-    out, got = np.zeros(pages.size, np.uint8), np.zeros(len(pages), np.uint64)
-    out[:] = 1
-    before = resident_bytes()
-    engine.store(pages.reshape(-1), 4096, 0, 0, got)
-    assert resident_bytes() > before + 30 * MIB
-    assert engine.load(got, out, 4096).failed == -1
-    assert (out.reshape(pages.shape) == pages).all()
-    assert engine.pool_pages() == 0
-    assert resident_bytes() < before * 1.05
-    engine.close()
-
-
-def test_a_pool_that_is_drained_in_order_follows_what_it_holds() -> None:
-    """It keeps an eighth of what is in use, and three extents: in stock, being drained, and the one it writes to."""
-    engine = core.Engine()
-    pages, got = half_random(8192), np.zeros(8192, np.uint64)
-    before = resident_bytes()
-    engine.store(pages.reshape(-1), 4096, 0, 0, got)
-    each = engine.pool_pages() * 4096 / len(got)
-    assert engine.pool_pages() * 4096 > 16 * MIB
-    for start in range(0, len(got), 64):
-        assert engine.free(got[start : start + 64]) == (-1, 0)
-        most = (len(got) - start - 64) * each * 1.125 + 6 * MIB
-        assert engine.pool_pages() * 4096 <= most
-        assert resident_bytes() - before <= most + 4 * MIB
-        if start % 1024 == 0:
-            assert engine.check() == []
-    assert engine.pool_pages() == 0
-    engine.close()
 
 
 @pytest.mark.parametrize("stay", ["a slab in four", "one value of each slab", "any tenth"])

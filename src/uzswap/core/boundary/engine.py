@@ -20,7 +20,7 @@ from cython.cimports.uzswap.core.device.device import (
 )
 from cython.cimports.uzswap.core.device.device_io import ASK_TRUNCATE, ASK_WRITE, device_ask_and_wait, device_settle
 from cython.cimports.uzswap.core.device.lending import leases_look
-from cython.cimports.uzswap.core.device.record import KEY_BYTES, secret_load
+from cython.cimports.uzswap.core.device.record import KEY_BYTES, opener_new, secret_load
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
@@ -666,6 +666,12 @@ class Engine:
         failed: cython.int = secret_load()
         if not failed:
             c.keys = cython.cast(cython.pointer(uint8_t), uz_secret(NR_FILES * KEY_BYTES, cython.address(failed)))
+        if not failed:
+            c.spare.opener = opener_new()
+            if c.spare.opener == cython.NULL:
+                uz_private_free(c.keys, NR_FILES * KEY_BYTES)
+                c.keys = cython.NULL
+                failed = -ENOMEM
         return failed
 
     def attach_device(

@@ -68,6 +68,16 @@ static void *uz_gcm_new(const uint8_t *key, int seals) {
 
 static void uz_gcm_free(void *x) { uz_gcm.ctx_free(x); }
 
+/* Of a context that has nothing to open at the moment. */
+static const uint8_t uz_no_key[32];
+
+/* Give a context that has opened another key: it needs no memory.  0 or -ENOMEM. */
+static int uz_gcm_rekey(void *x, const uint8_t *key) {
+    if (uz_gcm.init(x, NULL, NULL, key, NULL, 0) == 1) return 0;
+    uz_gcm.clear_errors();
+    return -ENOMEM;
+}
+
 static int uz_gcm_nonce(void *x, uint64_t when, uint32_t where) {
     unsigned char nonce[UZ_GCM_NONCE_BYTES];
     memcpy(nonce, &when, sizeof when);

@@ -21,10 +21,14 @@ cdef struct Secret:
 # For one thread, and as long as one read or one write takes.
 cdef struct Sealer:
     void *gcm               # NULL: they are not encrypted
+    int is_lent             # it is somebody's who keeps it
     uint64_t nonce
 
 cdef uint32_t record_bytes(uint32_t length) noexcept nogil
 cdef int sealer_begin(Sealer *s, const Secret *secret, int seals) noexcept nogil
+cdef int sealer_lent(Sealer *s, const Secret *secret, void *opener) noexcept nogil
+cdef void *opener_new() noexcept nogil
+cdef void opener_free(void *opener) noexcept nogil
 cdef void sealer_end(Sealer *s) noexcept nogil
 cdef int record_seal(Sealer *s, Record *r, uint64_t taken, uint32_t offset) noexcept nogil
 cdef const Record *record_open(

@@ -20,7 +20,9 @@ from cython.cimports.uzswap.core.device.libcrypto import (
     uz_gcm_new,
     uz_gcm_open,
     uz_gcm_peek,
+    uz_gcm_rekey,
     uz_gcm_seal,
+    uz_no_key,
 )
 from cython.cimports.uzswap.core.libc_ext import uz_random64, uz_random_bytes
 
@@ -34,6 +36,16 @@ def secret_load():
     return uz_gcm_load()
 
 
+def opener_new():
+    """What sealer_lent() takes; NULL without memory."""
+    return uz_gcm_new(uz_no_key, 0)
+
+
+def opener_free(opener):
+    if opener != cython.NULL:
+        uz_gcm_free(opener)
+
+
 def secret_new(secret):
     """Draw what the records of a new file are sealed with: the key, where there is to be one, too."""
     secret.nonce = uz_random64()
@@ -45,14 +57,30 @@ def sealer_begin(s, secret, seals):
     """0 or -ENOMEM; then there is nothing to be ended."""
     s.nonce = secret.nonce
     s.gcm = cython.NULL
+    s.is_lent = 0
     if secret.key != cython.NULL:
         s.gcm = uz_gcm_new(secret.key, seals)
         return 0 if s.gcm != cython.NULL else -ENOMEM
     return 0
 
 
+def sealer_lent(s, secret, opener):
+    """sealer_begin() of one that opens, without needing memory, where there is an opener."""
+    if opener == cython.NULL or secret.key == cython.NULL:
+        return sealer_begin(s, secret, 0)
+    s.nonce = secret.nonce
+    s.gcm = opener
+    s.is_lent = 1
+    return uz_gcm_rekey(opener, secret.key)
+
+
 def sealer_end(s):
-    if s.gcm != cython.NULL:
+    if s.gcm == cython.NULL:
+        return
+    if s.is_lent:
+        # No key stays in memory that can be dumped or swapped out.
+        uz_gcm_rekey(s.gcm, uz_no_key)
+    else:
         uz_gcm_free(s.gcm)
 
 

@@ -202,6 +202,9 @@ def bring_run(p, w, first, n, flags):
     area = cython.address(p.areas[a])
     for i in range(n):
         page = cython.address(p.pages[first + i])
+        if w.result[i] == 0 and page.flags & P_WANTED:
+            # Whom it woke when it was put in place may have dropped it since, and wait for it anew.
+            uz_uffd_wake(p.fd, p.base + (first + i) * PAGE_BYTES, PAGE_BYTES)
         page.flags &= ~(P_SQUEEZED | P_WANTED)
         if w.result[i] == 0:
             page.state = P_RESIDENT

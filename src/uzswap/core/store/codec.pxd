@@ -39,9 +39,11 @@ cdef struct Worker:
     ZSTD_DCtx *bare_dctx
     char *io                # aligned, for reading from the device
     size_t io_bytes
+    void *opener            # of the spare one, where what is on the device is encrypted
 
 cdef size_t work_bytes() noexcept nogil
 cdef Worker *worker_new() noexcept nogil
+cdef Worker *worker_spare(size_t io_bytes) noexcept nogil
 cdef void worker_free(Worker *w) noexcept nogil
 cdef char *worker_io(Worker *w, size_t nbytes) noexcept nogil
 cdef uint32_t compress_bound(uint32_t size) noexcept nogil

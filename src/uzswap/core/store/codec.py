@@ -5,6 +5,7 @@ from cython.cimports.libc.errno import EILSEQ, ENOMEM
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcmp, memcpy, memmove, memset
+from cython.cimports.uzswap.core.device.record import opener_free
 from cython.cimports.uzswap.core.libc_ext import uz_load64, uz_private, uz_private_free
 from cython.cimports.uzswap.core.store.shuffle import uz_shuffle, uz_unshuffle
 from cython.cimports.uzswap.core.store.zstd import (
@@ -50,7 +51,21 @@ def worker_new():
     return w
 
 
+def worker_spare(io_bytes):
+    """One that has all that a load of any entry can need, but an opener; NULL without memory."""
+    w = worker_new()
+    if w == cython.NULL:
+        return w
+    w.dctx = uz_new_dctx()
+    w.bare_dctx = uz_new_bare_dctx()
+    if w.dctx == cython.NULL or w.bare_dctx == cython.NULL or worker_io(w, io_bytes) == cython.NULL:
+        worker_free(w)
+        return cython.NULL
+    return w
+
+
 def worker_free(w):
+    opener_free(w.opener)
     ZSTD_freeCCtx(w.cctx)
     ZSTD_freeDCtx(w.dctx)
     ZSTD_freeCCtx(w.bare_cctx)

@@ -61,6 +61,7 @@ def core_inherit(c):
     """What cannot be read from its parent's file is an I/O error of whoever asks for it."""
     pthread_mutex_init(cython.address(c.lock), cython.NULL)
     pthread_mutex_init(cython.address(c.cleaning), cython.NULL)
+    pthread_mutex_init(cython.address(c.sparing), cython.NULL)
     uz_gate_init(cython.address(c.gate))
     streams_inherit(c)
     uz_secret_inherit(c.keys, NR_FILES * KEY_BYTES)

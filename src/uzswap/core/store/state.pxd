@@ -22,6 +22,8 @@ cdef enum:
     WRITE_COLDEST = 1
     WRITE_NOTHING = 2
 
+    MOST_READ = 1048576     # the longest single read of a load; a spare worker has room for one, and its blocks' ends
+
     BORN_SHIFT = 24         # Entry.born has 32 bits: 2**24 ns (17 ms) a unit last 2.3 years, and min_age is in seconds
 
 # One entry of a flight.
@@ -88,6 +90,8 @@ cdef struct Core:
     int trimming            # it is under way
     int has_aio             # a stream writes asynchronously
     Worker *workers
+    Worker *spare           # loads what there is no memory for otherwise: swap_in()
+    pthread_mutex_t sparing # who has it; held while the device is read, so before `lock`
     Stream *streams         # idle
     Stream *used            # those that somebody has
     uz_gate gate            # of operations; those on pages have Pager.gate, which is shut after this one

@@ -7,6 +7,7 @@ from cython.cimports.libc.stdlib import free
 from cython.cimports.libc.string import memset
 from cython.cimports.posix.unistd import getpid
 from cython.cimports.uzswap.core.device.device import (
+    BLOCK,
     FILE_SHIFT,
     NO_SEGMENT,
     NR_FILES,
@@ -35,7 +36,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_ram_bytes,
 )
 from cython.cimports.uzswap.core.paging.uffd import uz_pause
-from cython.cimports.uzswap.core.store.codec import ALG_LZ4, Worker, worker_free, worker_new
+from cython.cimports.uzswap.core.store.codec import ALG_LZ4, Worker, worker_free, worker_new, worker_spare
 from cython.cimports.uzswap.core.store.dictionary import dictionaries_free
 from cython.cimports.uzswap.core.store.entries import (
     C_CLEAN,
@@ -83,8 +84,15 @@ def core_init(c, nodes, paranoid):
         sums_destroy(cython.address(c.t))
         table_destroy(cython.address(c.t))
         return -1
+    c.spare = worker_spare(MOST_READ + 2 * BLOCK)
+    if c.spare == cython.NULL:
+        pool_destroy(cython.address(c.pool))
+        sums_destroy(cython.address(c.t))
+        table_destroy(cython.address(c.t))
+        return -1
     pthread_mutex_init(cython.address(c.lock), cython.NULL)
     pthread_mutex_init(cython.address(c.cleaning), cython.NULL)
+    pthread_mutex_init(cython.address(c.sparing), cython.NULL)
     uz_gate_init(cython.address(c.gate))
     c.lease = -1
     c.pid = getpid()
@@ -108,6 +116,7 @@ def core_destroy(c):
         device_destroy(cython.address(c.device))
     uz_private_free(c.keys, NR_FILES * KEY_BYTES)
     idle_free(c.workers, c.streams)
+    worker_free(c.spare)
     windows_free(cython.address(c.around))
     i: cython.int
     for i in range(c.nr_codecs):
@@ -118,6 +127,7 @@ def core_destroy(c):
     table_destroy(cython.address(c.t))
     pthread_mutex_destroy(cython.address(c.lock))
     pthread_mutex_destroy(cython.address(c.cleaning))
+    pthread_mutex_destroy(cython.address(c.sparing))
     uz_gate_destroy(cython.address(c.gate))
 
 

@@ -9,12 +9,11 @@ from uzswap.core.store.state cimport Core
 
 cdef enum:
     STEP_LOADS = 256        # handles looked up under one lock hold
-    READ_BYTES = 1048576    # the longest single read
     MOST_READINGS = 8       # in flight at once: the device's threads (MOST_IO_THREADS of device_io.pxd)
     READINGS_BYTES = 2097152 # of all of them
     READ_GAP = 16384        # dead bytes that are cheaper to read than to skip
 
-    ELSEWHERE = -1          # load_from_pool(): the entry is not in the pool
+    ELSEWHERE = -1          # load_from_pool(): swap_in() has to load it
 
 # What a load has to know of an entry while it works without the lock.
 cdef struct Found:
@@ -58,6 +57,7 @@ cdef struct Load:
     Reading readings[MOST_READINGS]
 
 cdef void swap_in(Core *c, Load *load) noexcept nogil
+cdef void swap_in_by(Core *c, Load *load) noexcept nogil
 cdef int load_from_pool(Core *c, uint64_t handle, char *out, uint32_t size, int consume) noexcept nogil
 cdef int64_t free_entries(Core *c, const uint64_t *handles, int64_t n, int *error) noexcept nogil
 

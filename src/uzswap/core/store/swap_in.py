@@ -24,8 +24,8 @@ from cython.cimports.uzswap.core.device.record import (
     Secret,
     record_bytes,
     record_open,
-    sealer_begin,
     sealer_end,
+    sealer_lent,
 )
 from cython.cimports.uzswap.core.libc_ext import (
     prefetch,
@@ -64,7 +64,15 @@ from cython.cimports.uzswap.core.store.histogram import (
     observe,
 )
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
-from cython.cimports.uzswap.core.store.state import entry_drop, file_at, give_back, whole_pages, worker_get, worker_put
+from cython.cimports.uzswap.core.store.state import (
+    MOST_READ,
+    entry_drop,
+    file_at,
+    give_back,
+    whole_pages,
+    worker_get,
+    worker_put,
+)
 from cython.cimports.uzswap.core.store.sums import is_intact
 
 
@@ -166,7 +174,7 @@ def next_reading(load, first, n, r):
     while i < n:
         here = cython.address(load.found[load.on_disk[i]])
         stop = here.data + record_bytes(here.length)
-        if here.data > end + READ_GAP or stop - r.start > READ_BYTES:
+        if here.data > end + READ_GAP or stop - r.start > MOST_READ:
             break
         end = stop
         i += 1
@@ -184,7 +192,7 @@ def read_entries(c, load, n):
     """
     i: cython.int = 0
     k: cython.int
-    most: cython.int = 1 if load.spans == cython.NULL else MOST_READINGS
+    most: cython.int = 1 if load.spans == cython.NULL or load.worker == c.spare else MOST_READINGS
     if n == 1 and load.spans != cython.NULL and read_alone(c, load, cython.address(load.found[load.on_disk[0]])) == 0:
         return 0
     while i < n:
@@ -259,7 +267,7 @@ def read_alone(c, load, f):
         error = device_read(io, w.memory, offset_of(w.start), WINDOW_BYTES)
         load.disk_ns += uz_monotonic_ns() - asked
     if not error:
-        error = -sealer_begin(cython.address(sealer), cython.address(secret), 0)
+        error = -sealer_lent(cython.address(sealer), cython.address(secret), load.worker.opener)
     if not error:
         # A window has what is on the device: others may be reading it.
         error = unpack_record(c, load, f, cython.address(sealer), segments, w.memory + (begin - w.start))
@@ -276,7 +284,7 @@ def unpack_all(c, load, r):
     if r.ask.error:
         return -r.ask.error
     sealer: Sealer
-    if sealer_begin(cython.address(sealer), cython.address(r.secret), 0):
+    if sealer_lent(cython.address(sealer), cython.address(r.secret), load.worker.opener):
         return ENOMEM
     i: cython.int = r.first
     error: cython.int = 0
@@ -388,17 +396,31 @@ def count_failure(c, error):
 def swap_in(c, load):
     """Load load.n entries; when one can't be, nothing is consumed, and load.failed and load.error say which and why.
 
-    Called without the lock.
+    Called without the lock.  It needs no memory that is not there yet: who waits for a page has nothing else to do, and
+    may have what others wait for to free some.
     """
+    load.worker = worker_get(c)
+    load.error = ENOMEM
+    if load.worker != cython.NULL:
+        swap_in_by(c, load)
+        worker_put(c, load.worker)
+    if load.error == ENOMEM:
+        pthread_mutex_lock(cython.address(c.sparing))
+        load.worker = c.spare
+        swap_in_by(c, load)
+        pthread_mutex_unlock(cython.address(c.sparing))
+    if load.error:
+        count_failure(c, load.error)
+    elif load.consume:
+        give_back(c)
+
+
+def swap_in_by(c, load):
+    """swap_in() with the worker that the load has."""
     t = cython.address(c.t)
     load.failed = -1
     load.error = 0
     load.disk_ns = 0
-    load.worker = worker_get(c)
-    if load.worker == cython.NULL:
-        load.failed = 0
-        load.error = ENOMEM
-        return
     i: int64_t = 0
     done: int64_t = 0
     k: cython.int
@@ -415,7 +437,6 @@ def swap_in(c, load):
             break
         count_latency(c, load, k, uz_monotonic_ns() - began, load.disk_ns - disk_ns)
         i += k
-    worker_put(c, load.worker)
     d: Delta
     j: int64_t = 0
     while j < done:
@@ -435,16 +456,12 @@ def swap_in(c, load):
             j += 1
         delta_apply(t, cython.address(d))
         pthread_mutex_unlock(cython.address(c.lock))
-    if load.error:
-        count_failure(c, load.error)
-    elif load.consume:
-        give_back(c)
 
 
 def load_from_pool(c, handle, out, size, consume):
     """Load one entry of exactly so many bytes from the pool, as swap_in() does, with two holds of the lock.
 
-    0, ELSEWHERE when it is not in the pool, or an errno.
+    0, ELSEWHERE when it is not in the pool, or there is not the memory that swap_in() has to spare, or an errno.
     """
     t = cython.address(c.t)
     index = cython.cast(uint32_t, handle)
@@ -502,7 +519,7 @@ def load_from_pool(c, handle, out, size, consume):
         count_failure(c, error)
     elif consume:
         give_back(c)
-    return error
+    return ELSEWHERE if error == ENOMEM else error
 
 
 def free_entries(c, handles, n, error):
