@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from uzswap.core.boundary import engine as core
+from uzswap.core.boundary.writer import Writer
 
 
 def stored(engine: core.Engine, memcg: int, n: int) -> np.ndarray:
@@ -20,7 +21,7 @@ def test_a_walk_that_empties_the_coldest_lru_is_not_at_its_end(engine: core.Engi
     for memcg, n in zip(memcgs, (1, 5, 5), strict=True):
         stored(engine, memcg, n)
     lrus = np.array([memcgs[i] << 8 for i in order], np.uint64)
-    writer = core.Writer(engine)
+    writer = Writer(engine)
     # The second chance of all of them, then the first one alone.
     assert writer.walk(lrus, np.zeros(3, np.uint64), 11, 1, engine.stamp()).rotated == 11
     met = writer.walk(lrus, np.zeros(3, np.uint64), 1, 1 << 40, engine.stamp())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from uzswap.core.boundary import engine as core
+from uzswap.core.boundary.writer import Writer
 
 __all__ = ["MIB", "N", "attached", "errors", "stored", "write_back"]
 
@@ -43,7 +44,7 @@ def stored(engine: core.Engine, seed: int, n: int = N) -> tuple[np.ndarray, np.n
 
 def write_back(engine: core.Engine) -> core.FlushResult:
     """All that is in the pool, second chances used up."""
-    writer, lru = core.Writer(engine), np.zeros(1, np.uint64)
+    writer, lru = Writer(engine), np.zeros(1, np.uint64)
     while not writer.walk(lru, np.zeros(1, np.uint64), 1 << 20, 1 << 40, engine.stamp()).exhausted:
         pass
     return writer.finish()

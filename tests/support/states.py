@@ -69,7 +69,7 @@ def _store(z: Zswap, cgroup: MemCgroup, lengths: list[int], codec: str, node: in
 
 def _unmark(z: Zswap, cgroup: MemCgroup, handles: Handles, node: int, behind: int | None) -> None:
     """Let a walk meet each of the last entries of an LRU once: all are rotated, so their order stays."""
-    from uzswap.core.boundary.engine import Writer
+    from uzswap.core.boundary.writer import Writer
 
     lru = np.array([cgroup.index << 8 | node], np.uint64)
     position = np.array([behind or 0], np.uint64)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from uzswap.core.boundary.engine import GLOBALS, LRU, Writer
+from uzswap.core.boundary.engine import GLOBALS, LRU
+from uzswap.core.boundary.writer import Writer
 from uzswap.reclaim.trace import TraceEvent
 from uzswap.units import NO_LIMIT
 

@@ -19,6 +19,7 @@ from tests.support import failing
 from tests.support.child import run
 
 from uzswap.core.boundary import engine as core
+from uzswap.core.boundary.writer import Writer
 
 MIB = 1 << 20
 WORDS = ("the", "of", "order", "shipping", "delayed", "payment", "accepted", "customer", "refund", "returned", "box")
@@ -74,7 +75,7 @@ def load(engine: core.Engine, got: np.ndarray, values: list[bytes]) -> None:
 
 def write_back(engine: core.Engine) -> int:
     """Everything; returns the number of entries."""
-    lrus, positions, writer = np.zeros(1, np.uint64), np.zeros(1, np.uint64), core.Writer(engine)
+    lrus, positions, writer = np.zeros(1, np.uint64), np.zeros(1, np.uint64), Writer(engine)
     while not writer.walk(lrus, positions, 1 << 20, 1 << 40, engine.stamp()).exhausted:
         pass
     return writer.finish().entries

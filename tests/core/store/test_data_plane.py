@@ -12,6 +12,7 @@ import pytest
 from tests.support.soak import longer
 
 from uzswap.core.boundary import engine as core
+from uzswap.core.boundary.writer import Writer
 from uzswap.units import NO_LIMIT
 
 MIB = 1 << 20
@@ -100,7 +101,7 @@ class Driver:
         lrus = handles([m << 8 | node for m in memcgs for node in range(self.nodes)])
         positions, since = np.zeros(len(lrus), np.uint64), self.engine.stamp()
         budget, written = self.random.randrange(1, 2 * MIB), 0
-        writer = core.Writer(self.engine, True)
+        writer = Writer(self.engine, True)
         while written < budget:
             result = writer.walk(lrus, positions, self.random.choice([1, 64, 512]), budget - written, since)
             written += result.nbytes
@@ -209,7 +210,7 @@ def test_threads_with_a_full_device_and_cleaning(device: int) -> None:
     def writeback() -> None:
         lrus = handles([m << 8 for m in memcgs])
         while not done.is_set():
-            writer, positions, since = core.Writer(engine, True), np.zeros(3, np.uint64), engine.stamp()
+            writer, positions, since = Writer(engine, True), np.zeros(3, np.uint64), engine.stamp()
             for _ in range(50):
                 result = writer.walk(lrus, positions, 64, MIB, since)
                 if result.exhausted or result.nospace:

@@ -10,6 +10,7 @@ import pytest
 from tests.core.store.test_codecs import dictionary, load, records, store, write_back
 
 from uzswap.core.boundary import engine as core
+from uzswap.core.boundary.writer import Writer
 
 ALWAYS = 1 << 40
 
@@ -80,7 +81,7 @@ def test_places_on_the_lru_and_ages_stay(engine: core.Engine) -> None:
     then = engine.now() - 5 * 10**11
     assert sum(one.entries for one in recompress(engine, max_born=then)) == 40
     # The coldest are written first, as they would have been.
-    writer, position = core.Writer(engine), np.zeros(1, np.uint64)
+    writer, position = Writer(engine), np.zeros(1, np.uint64)
     writer.walk(np.zeros(1, np.uint64), position, 10, ALWAYS, engine.stamp(), then)
     assert writer.finish().entries == 10
     states = [info.state for handle in got.tolist() if (info := engine.info(handle))]

@@ -25,9 +25,10 @@ from cython.cimports.uzswap.core.libc_ext import (
 from cython.cimports.uzswap.core.paging.areas import area_new, leaf_end, space_open
 from cython.cimports.uzswap.core.paging.gather import GATHER_BYTES, Gather, gather, scatter
 from cython.cimports.uzswap.core.paging.handlers import blockers, handler_open, is_blocked
+from cython.cimports.uzswap.core.paging.keeper import pager_close, pager_start, pager_stop
 from cython.cimports.uzswap.core.paging.make_room import evict_from
 from cython.cimports.uzswap.core.paging.page_in import KEEP
-from cython.cimports.uzswap.core.paging.pager import pager_close, pager_start, pager_stop, settle, wait_events
+from cython.cimports.uzswap.core.paging.pager import settle, wait_events
 from cython.cimports.uzswap.core.paging.pagetable import (
     E_HIGH,
     E_LOW,

@@ -5,7 +5,8 @@ import numpy as np
 from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memset
-from cython.cimports.uzswap.core.boundary.engine import Engine, core_lock, core_unlock
+from cython.cimports.uzswap.core.boundary.engine import Engine
+from cython.cimports.uzswap.core.boundary.opened import core_lock, core_unlock
 from cython.cimports.uzswap.core.store.entries import (
     CHUNK_ENTRIES,
     CLEAN,

@@ -17,8 +17,9 @@ from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mut
 from cython.cimports.uzswap.core.store.codecs import codec_hold, codec_put
 from cython.cimports.uzswap.core.store.entries import C_RESIDENT, MEMCG_ONLINE, NO_MEMCG, ON_DISK, Delta, entry_at
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
+from cython.cimports.uzswap.core.store.reading import Load
 from cython.cimports.uzswap.core.store.state import Charge, core_charge
-from cython.cimports.uzswap.core.store.swap_in import Load, free_entries, load_from_pool, swap_in
+from cython.cimports.uzswap.core.store.swap_in import free_entries, load_from_pool, swap_in
 from cython.cimports.uzswap.core.store.swap_out import Store, swap_out
 
 from uzswap.core.boundary.engine import StoreResult

@@ -25,7 +25,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_monotonic_ns,
 )
 from cython.cimports.uzswap.core.paging.frames import FORBID, REGISTER, each_run
-from cython.cimports.uzswap.core.paging.pager import keeper_start, open_again
+from cython.cimports.uzswap.core.paging.keeper import keeper_start, open_again
 from cython.cimports.uzswap.core.paging.pagetable import (
     B_EMPTY,
     NR_BATCHES,

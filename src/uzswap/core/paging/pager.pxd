@@ -1,22 +1,14 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from uzswap.core.paging.pagetable cimport Pager, Work
 
-cdef int pager_start(Pager *p) noexcept nogil
-cdef void pager_close(Pager *p) noexcept nogil
-cdef void pager_stop(Pager *p) noexcept nogil
 cdef uint32_t wait_events(Pager *p) noexcept nogil
 cdef void settle(Pager *p) noexcept nogil
 
 cdef void *serve(void *arg) noexcept nogil
 cdef void *toil(void *arg) noexcept nogil
-cdef void *watch(void *arg) noexcept nogil
-cdef int start_threads(Pager *p) noexcept nogil
-cdef int all_live(const Pager *p) noexcept nogil
-cdef void give_up(Pager *p) noexcept nogil
 cdef Work *thread_begins(Pager *p) noexcept nogil
 cdef void fault(Pager *p, Work *w, uint64_t address, int kind, int thread) noexcept nogil
 cdef void at_work(Pager *p, int n) noexcept nogil
-cdef int work_ready(Pager *p) noexcept nogil
 cdef int on_disk(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef void bring_or_leave(Pager *p, Work *w, uint64_t first, uint64_t n, int flags) noexcept nogil
 cdef void leave(Pager *p, uint64_t first, uint64_t n, int flags) noexcept nogil
@@ -24,8 +16,3 @@ cdef int bring_left(Pager *p, Work *w) noexcept nogil
 cdef void help_ahead(Pager *p, Work *w, uint64_t page) noexcept nogil
 cdef int read_ahead(Pager *p, Work *w) noexcept nogil
 cdef int shrink(Pager *p, Work *w) noexcept nogil
-cdef int keeper_start(Pager *p) noexcept nogil
-cdef void own_table(Pager *p) noexcept nogil
-cdef void relent(Pager *p) noexcept nogil
-cdef int waits_for_somebody(int thread) noexcept nogil
-cdef void open_again(Pager *p) noexcept nogil

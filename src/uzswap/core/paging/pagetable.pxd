@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from uzswap.core.gate cimport uz_gate
 from uzswap.core.libc_ext cimport pthread_mutex_t, pthread_rwlock_t
 from uzswap.core.store.state cimport Charge, Core
-from uzswap.core.store.swap_in cimport Load
+from uzswap.core.store.reading cimport Load
 from uzswap.core.store.swap_out cimport Store
 from uzswap.core.paging.calls cimport uz_serve
 from uzswap.core.paging.uffd cimport pthread_cond_t, pthread_t

@@ -8,14 +8,6 @@ cdef void stream_append(Stream *s, Core *c, uint32_t index, const char *bytes, u
 cdef int stream_advance(Core *c, Stream *s, uint32_t length) noexcept nogil
 cdef void stream_finish(Core *c, Stream *s) noexcept nogil
 cdef int clean_one(Core *c) noexcept nogil
-cdef int flight_seal(void *arg) noexcept nogil
-cdef void flight_submit(Core *c, Stream *s, Flight *f) noexcept nogil
-cdef void write_rest(Core *c, Flight *f, size_t done) noexcept nogil
-cdef void stop_aio(Core *c, Stream *s) noexcept nogil
-cdef void flight_settle(Core *c, Stream *s, Flight *f) noexcept nogil
-cdef void settle_written(Core *c, Stream *s, Flight *f) noexcept nogil
-cdef void settle_cleaned(Core *c, Stream *s, Flight *f) noexcept nogil
-cdef void fail_entry(Core *c, uint32_t index, uint32_t owner) noexcept nogil
 cdef int device_own(Core *c) noexcept nogil
 cdef void not_used(Core *c, Stream *s) noexcept nogil
 cdef void streams_inherit(Core *c) noexcept nogil

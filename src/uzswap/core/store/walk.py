@@ -24,7 +24,8 @@ from cython.cimports.uzswap.core.store.entries import (
     lru_rotate,
     owner_of,
 )
-from cython.cimports.uzswap.core.store.stream import fail_entry, stream_advance, stream_append, stream_fits
+from cython.cimports.uzswap.core.store.flight import fail_entry
+from cython.cimports.uzswap.core.store.stream import stream_advance, stream_append, stream_fits
 
 # The stamp of an LRU that has nothing left.
 NEVER = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)

@@ -1,0 +1,4 @@
+from uzswap.core.boundary.memcgs cimport Memcgs
+
+cdef class Codecs(Memcgs):
+    pass
