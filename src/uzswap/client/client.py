@@ -9,7 +9,7 @@ import json
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -88,12 +88,17 @@ class Client:
         self._request("PUT", path, raw)
         return len(raw)
 
-    def stat(self, cgroup: str = "/", *, recursive: bool = False) -> list[dict[str, Any]]:
-        """Return what is told by the files of a cgroup, or of each of its subtree: {"cgroup", file: number or keys}.
+    def stat(
+        self, cgroup: str = "/", *, recursive: bool = False, files: Collection[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what is told by the files of a cgroup, or of each of its subtree.
 
-        What is 0 or unlimited, and always was, is left out.
+        Each is {"cgroup": path, "inode": of its directory, file: number or keys}.  What is 0 or unlimited, and always
+        was, is left out; and all but ``files``, if these are given.
         """
         query = {"cgroup": cgroup, "recursive": str(int(recursive))}
+        if files is not None:
+            query["files"] = ",".join(files)
         told: list[dict[str, Any]] = json.loads(self._request("GET", "/v1/stat", query=query)[0])["cgroups"]
         return told
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final, Self
 
 from uzswap.client.client import Client, RemoteFile
@@ -110,11 +110,11 @@ class SocketRoot(Root):
         with self._told(path):
             return self._client.inode(path)
 
-    def stat(self, path: str) -> list[dict[str, Any]] | None:
+    def stat(self, path: str, files: Collection[str] | None = None) -> list[dict[str, Any]] | None:
         cgroup = path.removeprefix("/cgroup") or "/"
         try:
             with self._told(path):
-                return self._client.stat(cgroup, recursive=True)
+                return self._client.stat(cgroup, recursive=True, files=files)
         except FileNotFoundError:
             # No such cgroup, or no such request: reading tells.
             return None

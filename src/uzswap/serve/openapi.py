@@ -125,10 +125,17 @@ def document() -> dict[str, Any]:
     }
     told = {"application/json": {"schema": {"$ref": "#/components/schemas/Stat"}}}
     cgroup = {"name": "cgroup", "in": "query", "schema": {"type": "string", "default": "/"}}
+    files = {
+        "name": "files",
+        "in": "query",
+        "schema": {"type": "string"},
+        "description": "of which files, with commas between; by default of all",
+        "example": "memory.stat,memory.max",
+    }
     paths["/v1/stat"] = {
         "get": {
             "summary": "what the files of a cgroup tell, or of all below it too, without what is 0 and always was",
-            "parameters": [cgroup, _choice("recursive", ("0", "1"), "of the whole subtree, in pre-order")],
+            "parameters": [cgroup, _choice("recursive", ("0", "1"), "of the whole subtree, in pre-order"), files],
             "responses": _responses("200", "numbers by file and key", told),
         }
     }
@@ -191,8 +198,8 @@ _SCHEMAS: Final = {
                 "type": "array",
                 "items": {
                     "type": "object",
-                    "required": ["cgroup"],
-                    "properties": {"cgroup": {"type": "string"}},
+                    "required": ["cgroup", "inode"],
+                    "properties": {"cgroup": {"type": "string"}, "inode": _INODE},
                     "additionalProperties": {"type": ["number", "string", "object"]},
                 },
             },

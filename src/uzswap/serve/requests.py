@@ -1,8 +1,8 @@
 """What each request on the socket does; :mod:`uzswap.serve.server` says which there are.
 
 Threads: all of this runs in the server's event loop.  Reading a file takes microseconds and is done there, and so is a
-write for which nothing is reclaimed.  A listing, other writes and the metrics can take long, so each has a thread of
-its own.  Waiting takes none.
+write for which nothing is reclaimed.  A listing, other writes and what tells of all cgroups can take long, so
+each has a thread of its own.  Waiting takes none.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from uzswap.errors import ReclaimError, os_error
+from uzswap.files.cgroup import FILES
 from uzswap.files.snapshot import ages_of, take
 from uzswap.reports.report import report_of, why_as_json
 from uzswap.serve.openapi import as_yaml
@@ -154,7 +155,8 @@ class Requests:
     async def get(self, request: web.Request) -> web.Response:
         node = self.tree.lookup(_path(request))
         if isinstance(node, File):
-            return web.Response(text=node.read())
+            file = node
+            return web.Response(text=file.read() if file.type.locks else await _in_thread(file.read))
         directory = node
         entries = await _in_thread(lambda: _listing(directory))
         return web.Response(body=entries, content_type="application/json")
@@ -283,10 +285,12 @@ class Requests:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def stat(self, request: web.Request) -> web.Response:
-        """What the files of a cgroup tell, or of a whole subtree, in one answer."""
+        """What the files of a cgroup tell, or of a whole subtree, or some of these files, in one answer."""
         recursive = _choice(request, "recursive", ("0", "1")) == "1"
         cgroup = self._cgroup(request)
-        return web.Response(body=await _in_thread(lambda: _stat(cgroup, recursive)), content_type="application/json")
+        names = request.query["files"].split(",") if "files" in request.query else FILES
+        body = await _in_thread(lambda: take(cgroup, recursive=recursive).as_text(names).encode())
+        return web.Response(body=body, content_type="application/json")
 
     async def ages(self, request: web.Request) -> web.Response:
         """What a subtree has in the pool, by age."""
@@ -330,11 +334,6 @@ def _listing(directory: Directory) -> bytes:
     ]
     told = {"inode": directory.inode, "entries": entries}
     return json.dumps(told).encode()  # escapes every character that is no text
-
-
-def _stat(cgroup: MemCgroup, recursive: bool) -> bytes:
-    told = take(cgroup, recursive=recursive).as_json()
-    return json.dumps({"time": time.time(), "cgroups": told}, separators=(",", ":")).encode()
 
 
 def _ages(cgroup: MemCgroup) -> bytes:
