@@ -22,6 +22,8 @@ class SocketRoot(Root):
     def __init__(self, socket: str) -> None:
         self.socket: Final = socket
         self._client = Client(socket)
+        #: whether the engine takes both halves of :meth:`act` as one request
+        self._acts = True
 
     def __enter__(self) -> Self:
         return self
@@ -49,6 +51,20 @@ class SocketRoot(Root):
                 self._write_within(path, data, within)
             else:
                 self._client.write(path, data)
+
+    def act(
+        self, directory: str, file: str, data: bytes, then: str, *, within: float | None
+    ) -> tuple[OSError | None, str | None]:
+        if self._acts and within is not None:
+            path = f"{directory}/{file}"
+            try:
+                with self._told(path):
+                    return self._client.act(path, data, then, within)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    return error, None
+                self._acts = False  # an older engine
+        return super().act(directory, file, data, then, within=within)
 
     def _write_within(self, path: str, data: bytes, within: float) -> None:
         self._client.set_timeout(within)

@@ -93,6 +93,27 @@ class Root(Protocol):
         """
         ...
 
+    def act(
+        self, directory: str, file: str, data: bytes, then: str, *, within: float | None
+    ) -> tuple[OSError | None, str | None]:
+        """Write to one file of a cgroup, and read another one right afterwards, however the write ended.
+
+        Returns
+        -------
+        tuple
+            What :meth:`write` raised, and the text; without a text the error is that of the reading, if there was none
+            before.
+        """
+        failed = None
+        try:
+            self.write(f"{directory}/{file}", data, within=within)
+        except OSError as error:
+            failed = error
+        try:
+            return failed, self.read(f"{directory}/{then}")
+        except OSError as error:
+            return failed or error, None
+
     def names(self, path: str) -> list[Name]:
         """Return what is in a directory, directories last."""
         ...
