@@ -228,7 +228,9 @@ class ThreadedRequests:
         self._root = root
         self._lowered = lowered
         self._at_once = max(1, at_once)
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        #: there is something to do; and something has ended, which must not wake every thread that has nothing to do
+        self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
         #: inode -> since when it has been under way, or has waited for its turn
         self._under_way: dict[int, float] = {}
         self._waiting: deque[Request] = deque()
@@ -275,7 +277,7 @@ class ThreadedRequests:
         finally:
             with self._changed:
                 self._workers.discard(me)
-                self._changed.notify_all()
+                self._over.notify_all()
 
     def _take(self, me: _Worker) -> Request | None:
         """Wait for a request; None ends the thread: all is over, or another one has taken its place."""
@@ -297,7 +299,7 @@ class ThreadedRequests:
         finally:
             with self._changed:
                 self._ended.append(Finished(request, done))
-                self._changed.notify_all()
+                self._over.notify_all()
             self._wake()
 
     def finished(self) -> list[Finished]:
@@ -315,10 +317,10 @@ class ThreadedRequests:
         until = time.monotonic() + self._deadline + PATIENCE
         with self._changed:
             while len(self._ended) < len(self._under_way) and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+                self._over.wait(left)
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: all(worker.since is not None for worker in self._workers), PATIENCE)
+            self._over.wait_for(lambda: all(worker.since is not None for worker in self._workers), PATIENCE)
 
 
 class InlineRequests:

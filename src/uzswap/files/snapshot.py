@@ -217,14 +217,15 @@ class Snapshot:
         found: list[dict[str, Any]] = [{"cgroup": one.path, "inode": inode_of(one)} for one in self.cgroups]
         for file, key, label, numbers, told in self.columns(names):
             where = [file.name, *([label[1]] if label else []), *([key.name or "total"] if key.name or label else [])]
-            for position in np.flatnonzero(told).tolist():
-                number = numbers[position].item()
-                if file.shape == "limit":
-                    number = "max" if number == np.inf else int(number)
+            values: list[Any] = numbers[told].tolist()
+            if file.shape == "limit":
+                values = ["max" if number == np.inf else int(number) for number in values]
+            *above, last = where
+            for position, number in zip(np.flatnonzero(told).tolist(), values, strict=True):
                 place = found[position]
-                for name in where[:-1]:
+                for name in above:
                     place = place.setdefault(name, {})
-                place[where[-1]] = number
+                place[last] = number
         return found
 
     def as_text(self, names: Collection[str] = tuple(FILES)) -> str:
