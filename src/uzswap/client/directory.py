@@ -130,7 +130,8 @@ class DirectoryRoot(Root):
         for place in range(len(parts) - 1, 0, -1):
             if parts[place] != "cgroup":
                 continue
-            with contextlib.suppress(OSError, ValueError, LookupError):  # the files themselves tell what is wrong
+            # If it is none, the files themselves tell what is wrong.
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 told = json.loads(self.read("/".join([*parts[:place], "uzswap.stat"])))["cgroups"]
                 within = "".join([f"/{part}" for part in parts[place + 1 :]]) + "/"
                 return [one for one in told if f"{one['cgroup'].rstrip('/')}/".startswith(within)] or None
