@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -299,3 +300,13 @@ def test_an_idle_session_keeps_a_quarter_and_is_left_alone_when_it_wakes(kernel:
         look.clock.now += 6
         look.agent.round()
     assert len(answers.asked) == before
+
+
+def test_the_page_has_every_failure_and_every_test() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
+    rows = [row.split(" | ") for row in page.splitlines() if re.match(r"\| [\w-]+/[\w-]+#\d+", row)]
+    assert len(rows) == 16
+    for thread, _, name in rows:
+        test = globals()[f"test_{name.strip('`| ')}"]
+        first = thread.strip("| ").partition(",")[0].partition(" and ")[0]
+        assert first in str(test.__doc__), name

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import EngineFactory
@@ -16,10 +17,13 @@ from tests.serve.doors import fails, pending
 from tests.support.states import fill
 
 from uzswap import MemCgroup, ReclaimInterrupted, Zswap
-from uzswap.client import directory, over_socket
+from uzswap.client import client, directory, over_socket
+from uzswap.client.client import Client
 from uzswap.client.directory import DirectoryRoot
 from uzswap.client.over_socket import SocketRoot
 from uzswap.client.root import Cgroup
+from uzswap.errors import os_error
+from uzswap.files.snapshot import take
 
 
 @pytest.fixture
@@ -164,3 +168,106 @@ def test_an_engine_that_does_not_answer_is_not_waited_for(private: Path) -> None
         mute.listen()
         with SocketRoot(str(private / "s")) as root, fails(errno.ETIMEDOUT):
             root.write("/cgroup/memory.reclaim", b"1", within=0.1)
+
+
+def test_all_is_told_at_once_and_the_same_through_each(z: Zswap, g: MemCgroup, top: Cgroup) -> None:
+    g.cgroup("cgroup").cgroup("below")
+    fill(z, g, 3, 1000)
+    g.write("memory.max", "1M")
+    root, where = top.root, top.path
+    assert root.stat(where) == take(z.root).as_json()
+    assert root.stat(f"{where}/g/cgroup") == take(g.cgroup("cgroup")).as_json()
+    some = root.stat(f"{where}/g", ["memory.stat"])
+    assert some is not None
+    assert [one["memory.stat"]["zswap"] for one in some[:1]] == [3000]
+    assert [one["inode"] for one in some] == [
+        top.child(name).inode() for name in ("g", "g/cgroup", "g/cgroup/below")
+    ]  # fmt: skip
+    assert root.stat(f"{where}/nobody") is None
+    assert root.files(where) == {name.name for name in top.names() if not name.is_directory}
+
+
+@pytest.mark.parametrize("below", ["", "cgroup", "cgroup/a"])
+def test_a_directory_that_is_no_engine_s_tells_nothing_at_once(tmp_path: Path, below: str) -> None:
+    (tmp_path / below).mkdir(parents=True, exist_ok=True)
+    assert DirectoryRoot().stat(f"{tmp_path}/{below}") is None
+    for nonsense in ("", "{}", "[]", '{"cgroups": []}', "no json"):
+        (tmp_path / "uzswap.stat").write_text(nonsense)
+        assert DirectoryRoot().stat(f"{tmp_path}/{below}") is None
+
+
+def test_a_write_and_what_is_read_then(z: Zswap, g: MemCgroup, top: Cgroup) -> None:
+    fill(z, g, 10, 1000, referenced=False)
+    root, there = top.root, f"{top.path}/g"
+    failed, text = root.act(there, "memory.reclaim", b"3000 source=zswap", "memory.stat", within=60.0)
+    assert failed is None
+    assert text == g.read("memory.stat")
+    assert "\nzswpwb_proactive_b 3000\n" in text
+    failed, text = root.act(there, "memory.reclaim", b"1G source=zswap", "uzswap.last_reclaim", within=60.0)
+    assert failed is not None
+    assert failed.errno == errno.EAGAIN
+    assert text == g.read("uzswap.last_reclaim")
+    failed, text = root.act(there, "memory.max", b"many", "memory.max", within=60.0)
+    assert failed is not None
+    assert (failed.errno, text) == (errno.EINVAL, "max\n")
+    failed, text = root.act(f"{top.path}/nobody", "memory.max", b"1M", "memory.max", within=60.0)
+    assert failed is not None
+    assert (failed.errno, text) == (errno.ENOENT, None)
+
+
+def test_it_is_interrupted_in_time_and_the_rest_is_read(z: Zswap, g: MemCgroup, top: Cgroup) -> None:
+    fill(z, g, 1000, 2000, referenced=False)
+    z.trace = lambda event: pending()
+    failed, text = top.root.act(f"{top.path}/g", "memory.reclaim", b"1G source=zswap", "memory.stat", within=0.1)
+    z.trace = None
+    assert failed is not None
+    assert failed.errno == errno.EINTR
+    assert text == g.read("memory.stat")
+    assert "\nzswpwb_proactive_b 0\n" not in text
+
+
+def test_over_a_socket_it_is_one_request(
+    z: Zswap, g: MemCgroup, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And several with an engine that does not know it; one that does not even end is left alone."""
+    asked: list[str] = []
+    request = Client._request
+
+    def counting(self: Client, method: str, path: str, *rest: Any, **more: Any) -> Any:
+        asked.append(method)
+        if method == "POST" and "open" not in more["query"] and refuses:
+            raise os_error(errno.EOPNOTSUPP, "POST opens a file: say ?open, or write to it with PUT", path)
+        return request(self, method, path, *rest, **more)
+
+    refuses = False
+    monkeypatch.setattr(Client, "_request", counting)
+    fill(z, g, 10, 1000, referenced=False)
+    with z.serve(private / "s") as server, SocketRoot(str(server.path)) as root:
+
+        def act(within: float) -> tuple[OSError | None, str | None]:
+            return root.act("/cgroup/g", "memory.reclaim", b"1000 source=zswap", "memory.stat", within=within)
+
+        assert act(60.0) == (None, g.read("memory.stat"))
+        assert asked == ["POST"]
+        entered, let_go = threading.Event(), threading.Event()
+
+        def trace(event: object) -> None:
+            entered.set()
+            let_go.wait()
+
+        monkeypatch.setattr(client, "PATIENCE", 0.1)
+        z.trace = trace
+        try:
+            failed, text = act(0.1)
+        finally:
+            let_go.set()
+            z.trace = None
+        assert failed is not None
+        assert (failed.errno, text) == (errno.ETIMEDOUT, None)
+        refuses = True
+        asked.clear()
+        assert act(60.0) == (None, g.read("memory.stat"))
+        assert asked == ["POST", "POST", "PUT", "DELETE", "GET"]
+        asked.clear()
+        assert act(60.0) == (None, g.read("memory.stat"))
+        assert asked == ["POST", "PUT", "DELETE", "GET"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from uzswap.cgroup.stat import EVENTS
 from uzswap.cli.stat import Value, parse_file
 from uzswap.core.boundary.engine import Engine
 from uzswap.core.boundary.snapshot import COLUMNS, ages, snapshot
-from uzswap.files.cgroup import FILES
+from uzswap.files.cgroup import FILES, inode_of
 from uzswap.files.snapshot import take
 
 
@@ -77,6 +78,7 @@ def test_it_tells_what_the_files_tell(z: Zswap) -> None:
     cgroups = [z.root, *busy_tree(z)]
     told = take(z.tree.root).as_json()
     assert [one.pop("cgroup") for one in told] == [cgroup.path for cgroup in cgroups]
+    assert [one.pop("inode") for one in told] == [inode_of(cgroup) for cgroup in cgroups]
     for cgroup, one in zip(cgroups, told, strict=True):
         expected = told_by_files(cgroup)
         # Told although they are 0, since they were something once; averages move with time.
@@ -88,6 +90,20 @@ def test_it_tells_what_the_files_tell(z: Zswap) -> None:
         if expected.get("cgroup.stat") == {"nr_subsys_memory": 1}:
             del expected["cgroup.stat"]
         assert one == expected, cgroup.path
+
+
+def test_of_some_files_alone(z: Zswap) -> None:
+    busy_tree(z)
+    found = take(z.tree.root)
+    names = ["memory.stat", "memory.max"]
+    whole = found.as_json()
+    assert found.as_json(names) == [
+        {key: value for key, value in one.items() if key in ("cgroup", "inode", *names)} for one in whole
+    ]
+    with pytest.raises(OSError, match="no file") as caught:
+        found.as_json(["memory.stats"])
+    assert caught.value.errno == errno.EINVAL
+    assert json.loads(found.as_text()) == {"time": found.wall, "cgroups": whole}
 
 
 def _totals(pressure: Any) -> dict[str, int]:

@@ -40,6 +40,7 @@ def test_every_row_tells_all_about_itself(z: Zswap, row: Any) -> None:
         "flat_keyed": r"(\S+ +\d+( kB)?\n)*",
         "nested_keyed": r"(\S+( \S+=\S+)+\n)*",
         "histogram": r"(\S+ sum=\d+( \d+=\d+)+ inf=\d+\n)+",
+        "json": r"\{.*\}\n",
         "table": r"Filename.*\n(\S.*\n)?",
     }[row.shape]
     assert re.fullmatch(shape, text), text

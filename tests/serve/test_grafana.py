@@ -13,9 +13,11 @@ import pytest
 import yaml
 from tests.conftest import EngineFactory
 from tests.serve.metrics_page import metrics, page
+from tests.support.states import fill
 
 from uzswap import Zswap
 from uzswap.agent.metrics import Metrics
+from uzswap.serve.metrics import exposition
 
 DOCS = Path(__file__).parents[2] / "docs"
 DASHBOARD = DOCS / "grafana" / "uzswap.json"
@@ -102,7 +104,25 @@ def test_the_page_lists_what_is_exported(z: Zswap) -> None:
     assert (DOCS / "metrics.md").read_text() == page(z), "run: python -m tests.serve.metrics_page > docs/metrics.md"
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: apt install prometheus")
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is missing: apt install prometheus"
+)
+
+
+@needs_promtool
+def test_promtool_takes_the_metrics(z: Zswap) -> None:
+    """It has one remark: about a key of the kernel's, zswpwb_proactive_b, which it takes for an abbreviated unit."""
+    fill(z, z.cgroup("/a"), 3, 1000, referenced=False)
+    z.cgroup("/a").reclaim("1000", source="zswap")
+    for zeros in (False, True):
+        text = exposition(z, zeros=zeros)[0]
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+        assert done.returncode in (0, 3), done.stderr.decode()
+        remarks = (done.stdout + done.stderr).decode().splitlines()
+        assert all("uzswap_memory_stat_zswpwb_proactive_b_bytes_total" in one for one in remarks if one), remarks
+
+
+@needs_promtool
 def test_promtool_takes_the_rules() -> None:
     done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,7 +11,7 @@ from tests.conftest import EngineFactory
 from tests.serve.doors import fails
 from tests.support.states import fill
 
-from uzswap import MemCgroup, Zswap
+from uzswap import MemCgroup, ReclaimError, Zswap
 from uzswap.cli.main import run
 from uzswap.cli.top import Looks
 from uzswap.client.client import Client
@@ -51,9 +51,54 @@ def test_wrong_requests(z: Zswap, private: Path) -> None:
         for query in ({"recursive": "2"}, {"recursive": ""}):
             with fails(errno.EINVAL):
                 client._request("GET", "/v1/stat", query=query)
+        for query in ({"files": ""}, {"files": "memory.stat,memory.stats"}):
+            with fails(errno.EINVAL):
+                client._request("GET", "/v1/stat", query=query)
         for query in ({"buckets": "few"}, {"zeros": "yes"}):
             with fails(errno.EINVAL):
                 client._request("GET", "/metrics", query=query)
+
+
+def test_of_some_files(z: Zswap, tree: list[MemCgroup], private: Path) -> None:
+    with z.serve(private / "s") as server, Client(server.path) as client:
+        names = ["memory.stat", "memory.max"]
+        assert client.stat("/jobs", recursive=True, files=names) == take(tree[0]).as_json(names)
+
+
+def test_a_file_has_the_same(z: Zswap, tree: list[MemCgroup], private: Path) -> None:
+    """For who has a mount; and what it says is read in a thread, since of thousands of cgroups it takes a while."""
+    with z.serve(private / "s") as server, Client(server.path) as client:
+        text = client.read("/uzswap.stat")
+        assert json.loads(text)["cgroups"] == client.stat(recursive=True)
+        with fails(errno.EACCES):
+            client.write("/uzswap.stat", "1")
+
+
+def test_a_write_that_is_told_how_long_it_may_take(z: Zswap, tree: list[MemCgroup], private: Path) -> None:
+    with z.serve(private / "s") as server, Client(server.path) as client:
+        path = "/cgroup/jobs/b/memory.max"
+        for query in ({"within": "long"}, {"within": "-1"}, {"within": "1e9"}):
+            with fails(errno.EINVAL):
+                client._request("POST", path, b"1M", query=query)
+        for then in ("nothing", "../nobody/memory.stat"):
+            with fails(errno.ENOENT):
+                client._request("POST", path, b"1M", query={"within": "1", "then": then})
+        with fails(errno.EISDIR):
+            client._request("POST", path, b"1M", query={"within": "1", "then": "."})
+        assert client.read(path) == "max\n"
+        assert client.act(path, b"1M", "memory.max", 60.0) == (None, "1048576\n")
+        failed, text = client.act("/cgroup/jobs/b/memory.reclaim", b"1G source=zswap", "uzswap.disk", 60.0)
+        assert isinstance(failed, ReclaimError)
+        assert failed.errno == errno.EAGAIN
+        assert text == f"{failed.result.written}\n"
+
+
+def test_a_cgroup_that_goes_while_it_is_written_to(z: Zswap, tree: list[MemCgroup], private: Path) -> None:
+    z.trace = lambda event: tree[3].remove() if tree[3].online else None
+    with z.serve(private / "s") as server, Client(server.path) as client:
+        _, text = client.act("/cgroup/jobs/b/memory.reclaim", b"1G source=zswap", "memory.stat", 60.0)
+    z.trace = None
+    assert text is None
 
 
 def test_a_name_that_is_no_text(z: Zswap, private: Path) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from uzswap.agent.budget import Budget
 from uzswap.agent.config import Choice, Config
@@ -26,6 +26,7 @@ from uzswap.agent.probes import Abilities, probe
 from uzswap.agent.reads import InlineReads, Reads
 from uzswap.agent.records import Record, Records
 from uzswap.agent.requests import Finished, Request, Requests, file_of
+from uzswap.agent.sight import Sight
 from uzswap.agent.tree import Machine, Tree
 from uzswap.client.root import PATIENCE, Root
 
@@ -122,13 +123,6 @@ class _Watched:
     stages: dict[int, _Stage] = field(default_factory=lambda: {stage: _Stage() for stage in (*_MOVING, RECOMPRESS)})
 
 
-class _World(NamedTuple):
-    """Who is there, and on what machine."""
-
-    cgroups: list[tuple[str, int]]
-    machine: Machine
-
-
 class Agent:
     """See the module.  For one thread.
 
@@ -164,6 +158,7 @@ class Agent:
         self._config = config
         self._requests = requests
         self._reads: Reads = reads or InlineReads(tree.root)
+        self._sight = Sight(tree, self._reads, config.agent.watch)
         self._records = records
         self._budget = budget
         self._clock = clock or SystemClock()
@@ -188,14 +183,17 @@ class Agent:
         now = self._clock.monotonic()
         self._collect()
         if now >= self._look_at:
-            self._look_at = now + _LOOK
-            self._look(now)
+            # In step, so that what is told of all at once serves for what is due then.
+            began = self._look_at if now < self._look_at + _LOOK else now
+            self._look_at = began + _LOOK
+            self._look(now, began)
         budget = self._budget.available(self._clock.wall())
         quiet = self._is_quiet()
         due = [one for one in self._watched.values() if one.due <= now]
         # Not even looked at while both stages rest: that is what a rest is for.
         awake = [one for one in due if any(one.stages[stage].rests_until <= now for stage in _MOVING)]
-        for one, told in zip(awake, self._reads.all([partial(one.reader.read, now=now) for one in awake]), strict=True):
+        told_of = self._sight.readings([(one.path, one.inode, one.reader) for one in awake], now)
+        for one, told in zip(awake, told_of, strict=True):
             budget -= self._step(one, told, now, budget, quiet)
         for one in due:
             one.due = max(one.due + one.settings.tick * one.slower, now + one.settings.tick / 2)
@@ -204,8 +202,10 @@ class Agent:
         self._records.flush(now)
         soonest = min([one.due for one in self._watched.values()], default=self._look_at)
         # Those that are due soon after one another have one round: with hundreds of cgroups the rounds would be dear.
-        grain = min([one.settings.tick / 4 for one in self._watched.values()], default=_GRAIN)
-        return max(min(grain, _GRAIN), min(soonest, self._look_at) - self._clock.monotonic())
+        grain: float = min([_GRAIN, *(one.settings.tick / 4 for one in self._watched.values())])
+        left = min(soonest, self._look_at) - self._clock.monotonic()
+        # What is under way has mostly ended by then, and is asked for: a next stage may wait for it.
+        return grain if self._under_way else max(grain, left)
 
     def close(self) -> None:
         """Wait for what is under way, and keep what is known."""
@@ -218,8 +218,8 @@ class Agent:
 
     # Who is looked after
 
-    def _look(self, now: float) -> None:
-        (world,) = self._reads.all([self._read_world])
+    def _look(self, now: float, began: float) -> None:
+        world = self._sight.world(now)
         if isinstance(world, OSError):
             if self._reachable:
                 self._say(f"{self.tree.name} cannot be read ({world.strerror}): it is looked for again")
@@ -243,22 +243,32 @@ class Agent:
             self._forget(path)
         choices = {path: self._config.of(path) for path, _ in new}
         new = [(path, inode) for path, inode in new if choices[path][0].enabled]
-        probes = self._reads.all([partial(self._probe, path) for path, _ in new])
-        for (path, inode), abilities in zip(new, probes, strict=True):
+        for (path, inode), abilities in zip(new, self._probes([path for path, _ in new]), strict=True):
             if not isinstance(abilities, OSError):
-                self._meet(path, inode, *choices[path], abilities, now)
+                self._meet(path, inode, *choices[path], abilities, began)
             elif abilities.errno not in GONE:
                 self._say_once(f"probe {abilities.errno}", f"{path}: {abilities.strerror}")
 
-    def _read_world(self, root: Root) -> _World:
-        tree = self.tree.through(root)
-        return _World(tree.find(self._config.agent.watch), tree.machine())
+    def _probes(self, paths: list[str]) -> list[Abilities | OSError]:
+        """Try what cgroups can do; those of an engine that tells of all at once, but its root, are all alike."""
+        if not self._sight.at_once:
+            return self._reads.all([partial(self._probe, path) for path in paths])
+        found: dict[bool, Abilities] = {}
+        probes: list[Abilities | OSError] = []
+        for path in paths:
+            known: Abilities | OSError | None = found.get(path == "/")
+            if known is None:
+                (known,) = self._reads.all([partial(self._probe, path)])
+                if not isinstance(known, OSError):
+                    found[path == "/"] = known
+            probes.append(known)
+        return probes
 
     def _probe(self, path: str, root: Root) -> Abilities:
         tree = self.tree.through(root)
         return probe(tree, tree.cgroup(path), self._machine)
 
-    def _meet(self, path: str, inode: int, choice: Choice, settings: Any, abilities: Abilities, now: float) -> None:
+    def _meet(self, path: str, inode: int, choice: Choice, settings: Any, abilities: Abilities, due: float) -> None:
         policy = POLICIES[choice.policy]
         missing = dict(abilities.missing)
         if "cpu" not in policy.WANTS:
@@ -269,8 +279,9 @@ class Agent:
             self._say_once(word, f"{path}: {text}")
         if not abilities.reclaim:
             return
-        # Each at its own moment: many at once would be a peak.
-        due = now + random.Random(inode).random() * min(settings.tick, _LOOK) / 2
+        if not self._sight.at_once:
+            # Each at its own moment: many at once would be a peak.
+            due += random.Random(inode).random() * min(settings.tick, _LOOK) / 2
         reader = Reader(self.tree.cgroup(path).path, abilities, policy.WANTS)
         self._watched[path] = _Watched(path, inode, choice.policy, policy, settings, policy.State(), reader, due)
 

@@ -41,7 +41,7 @@ def probe(tree: Tree, cgroup: Cgroup, machine: Machine) -> Abilities:
     OSError
         It is gone, or the tree cannot be read.
     """
-    names = {name.name for name in cgroup.names() if not name.is_directory}
+    names = cgroup.root.files(cgroup.path)
     missing: dict[str, str] = {}
     if "memory.stat" not in names:
         missing["memory"] = (

@@ -106,27 +106,52 @@ def carry_out(
         What the counter was, from the observation that was decided by; None reads it.
     """
     began = time.monotonic()
-    number, after = 0, None
+    if decision.by_limit:
+        number, done = _by_limit(root, directory, decision, within, lowered)
+    else:
+        number, done = _by_request(root, directory, decision, within, before)
+    return Done(decision.stage, decision.nbytes, done, number, time.monotonic() - began)
+
+
+def _by_request(
+    root: Root, directory: str, decision: Decision, within: float | None, before: int | None
+) -> tuple[int, int]:
+    """Return errno and bytes."""
+    told_by = _told_by(decision)
     try:
         if decision.stage == RECOMPRESS:
             before = 0  # its file tells of the last request alone
         elif before is None:
-            before = _amount(root, directory, decision)
-        if not decision.by_limit:
-            root.write(f"{directory}/{file_of(decision)}", text_of(decision).encode(), within=within)
-        elif lowered is not None:
+            before = _amount(decision, root.read(f"{directory}/{told_by}"))
+    except OSError as error:
+        return error.errno or errno.EIO, 0
+    failed, text = root.act(directory, file_of(decision), text_of(decision).encode(), told_by, within=within)
+    number = 0 if failed is None else failed.errno or errno.EIO
+    if decision.stage == RECOMPRESS and number == errno.ENOENT and _is_there(root, directory):
+        number = errno.EINVAL  # it is the codec that there is not
+    if text is None or (decision.stage == RECOMPRESS and number not in _BEGUN):
+        return number, 0
+    return number, max(0, _amount(decision, text) - before)
+
+
+def _by_limit(
+    root: Root, directory: str, decision: Decision, within: float | None, lowered: Lowered | None
+) -> tuple[int, int]:
+    """Return errno and bytes."""
+    number = 0
+    try:
+        before = _on_device(root, directory)
+    except OSError as error:
+        return error.errno or errno.EIO, 0
+    try:
+        if lowered is not None:
             _push_out(root, directory, decision, within, lowered)
     except OSError as error:
         number = error.errno or errno.EIO
-        if decision.stage == RECOMPRESS and number == errno.ENOENT and _is_there(root, directory):
-            number = errno.EINVAL  # it is the codec that there is not
-    if before is not None and (decision.stage != RECOMPRESS or number in _BEGUN):
-        try:
-            after = _amount(root, directory, decision)
-        except OSError as error:  # gone
-            number = number or error.errno or errno.EIO
-    done = 0 if before is None or after is None else max(0, after - before)
-    return Done(decision.stage, decision.nbytes, done, number, time.monotonic() - began)
+    try:
+        return number, max(0, _on_device(root, directory) - before)
+    except OSError as error:  # gone
+        return number or error.errno or errno.EIO, 0
 
 
 def _push_out(root: Root, directory: str, decision: Decision, within: float | None, lowered: Lowered) -> None:
@@ -150,22 +175,27 @@ def _is_there(root: Root, directory: str) -> bool:
 _BEGUN: Final = (0, errno.EINTR, errno.ENOMEM)
 
 
-def _amount(root: Root, directory: str, decision: Decision) -> int:
+def _told_by(decision: Decision) -> str:
+    """Return the file that tells what a request did."""
+    return "uzswap.recompress" if decision.stage == RECOMPRESS else "memory.stat"
+
+
+def _amount(decision: Decision, text: str) -> int:
     """Return bytes: what a stage did ever, or for a kernel that does not count it, what makes the same difference."""
     if decision.stage == RECOMPRESS:  # of the last request
-        return int(numbers(root.read(f"{directory}/uzswap.recompress"))["taken"])
-    text = root.read(f"{directory}/memory.stat")
-    if decision.stage == ZSWAP and not decision.by_limit:
+        return int(numbers(text)["taken"])
+    if decision.stage == ZSWAP:
         return number_of(text, WRITTEN) or 0
-    if decision.stage == MEMORY and (pages := number_of(text, STOLEN)) is not None:
-        return pages * PAGE
-    stat = numbers(text)
-    if decision.by_limit:
-        # On the device is what was pushed out, and what was refused while others still had their second chance.
-        held, was = int(stat.get("zswap", 0)), int(stat.get("zswapped", 0))
-        on_device = int(root.read(f"{directory}/memory.swap.current")) - was
-        return int(on_device * (held / was if was else 1.0))
-    return reclaimed_of(stat)
+    pages = number_of(text, STOLEN)
+    return reclaimed_of(numbers(text)) if pages is None else pages * PAGE
+
+
+def _on_device(root: Root, directory: str) -> int:
+    """Return bytes, compressed: what was pushed out, and what was refused while others had their second chance."""
+    stat = numbers(root.read(f"{directory}/memory.stat"))
+    held, was = int(stat.get("zswap", 0)), int(stat.get("zswapped", 0))
+    on_device = int(root.read(f"{directory}/memory.swap.current")) - was
+    return int(on_device * (held / was if was else 1.0))
 
 
 class _Worker:
@@ -198,7 +228,9 @@ class ThreadedRequests:
         self._root = root
         self._lowered = lowered
         self._at_once = max(1, at_once)
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        #: there is something to do; and something has ended, which must not wake every thread that has nothing to do
+        self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
         #: inode -> since when it has been under way, or has waited for its turn
         self._under_way: dict[int, float] = {}
         self._waiting: deque[Request] = deque()
@@ -245,7 +277,7 @@ class ThreadedRequests:
         finally:
             with self._changed:
                 self._workers.discard(me)
-                self._changed.notify_all()
+                self._over.notify_all()
 
     def _take(self, me: _Worker) -> Request | None:
         """Wait for a request; None ends the thread: all is over, or another one has taken its place."""
@@ -267,7 +299,7 @@ class ThreadedRequests:
         finally:
             with self._changed:
                 self._ended.append(Finished(request, done))
-                self._changed.notify_all()
+                self._over.notify_all()
             self._wake()
 
     def finished(self) -> list[Finished]:
@@ -285,10 +317,10 @@ class ThreadedRequests:
         until = time.monotonic() + self._deadline + PATIENCE
         with self._changed:
             while len(self._ended) < len(self._under_way) and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+                self._over.wait(left)
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: all(worker.since is not None for worker in self._workers), PATIENCE)
+            self._over.wait_for(lambda: all(worker.since is not None for worker in self._workers), PATIENCE)
 
 
 class InlineRequests:

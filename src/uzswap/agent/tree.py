@@ -7,6 +7,8 @@ Dask's.  The rest is the same for all of them.
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import os
 import re
 import stat as st
@@ -80,7 +82,7 @@ class Tree:
         found: dict[str, int] = {}
         listed: dict[str, list[tuple[str, int]]] = {}
         for pattern in patterns:
-            self._find("", pattern.strip("/").split("/") if pattern.strip("/") else [], None, found, listed)
+            self._find("", _parts(pattern), None, found, listed)
         return sorted(found.items())
 
     def _find(
@@ -115,6 +117,18 @@ class Tree:
             elif matches(name):
                 self._find(below, parts[1:], child, found, listed)
 
+    def among(self, patterns: Iterable[str], cgroups: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Return what :meth:`find` finds where these are all the cgroups that there are."""
+        matches = [_whole(pattern).fullmatch for pattern in patterns]
+        return sorted(
+            (path, inode) for path, inode in cgroups if any(match("" if path == "/" else path) for match in matches)
+        )
+
+    def common(self, patterns: Iterable[str]) -> str:
+        """Return the directory of a cgroup that is above all that patterns can match, or is the only one."""
+        literal = ["/" + "/".join(itertools.takewhile(_is_literal, _parts(pattern))) for pattern in patterns]
+        return f"{self.top}{os.path.commonpath(literal or ['/'])}".rstrip("/") or "/"
+
     def machine(self) -> Machine:
         """Read what the machine says; what cannot be read is left out."""
         meminfo = self._table(f"{self.proc}/meminfo")
@@ -142,6 +156,23 @@ class Tree:
     def _table(self, path: str) -> dict[str, int]:
         lines = (line.split() for line in self._text(path).splitlines())
         return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if len(words) > 1 and words[1].isdecimal()}
+
+
+def _parts(pattern: str) -> list[str]:
+    """Return the names that a pattern is made of; ``**`` after another one says nothing more."""
+    names = [name for name in pattern.split("/") if name]
+    return [name for name, before in zip(names, ["", *names], strict=False) if (name, before) != ("**", "**")]
+
+
+def _is_literal(name: str) -> bool:
+    return not {"*", "?"} & set(name)
+
+
+@functools.cache
+def _whole(pattern: str) -> re.Pattern[str]:
+    """Return what matches the paths that :meth:`Tree.find` finds; the root's is empty."""
+    made = ["(?:/[^/]+)*" if name == "**" else "/" + glob(name.replace("**", "*")).pattern for name in _parts(pattern)]
+    return re.compile("".join(made), re.DOTALL)
 
 
 _globs: dict[str, re.Pattern[str]] = {}

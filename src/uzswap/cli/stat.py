@@ -29,6 +29,8 @@ _BYTES: Final = frozenset(
     for key, unit in (("", row.unit), *((stat.name, stat.unit) for stat in row.keys))
     if unit == "bytes"
 )
+#: what tells which cgroup it is
+_IDENTITY: Final = ("cgroup", "inode")
 
 
 @click.command()
@@ -66,7 +68,7 @@ def _subtree(top: Cgroup, *, everything: bool) -> Iterator[tuple[str, dict[str, 
     told = None if everything else top.stats()
     if told is not None:
         for _, cgroup, files in told:
-            yield cgroup.name, {file: value for file, value in files.items() if file != "cgroup"}
+            yield cgroup.name, {file: value for file, value in files.items() if file not in _IDENTITY}
         return
     for level, cgroup in top.preorder():
         try:

@@ -9,7 +9,7 @@ import json
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -88,12 +88,39 @@ class Client:
         self._request("PUT", path, raw)
         return len(raw)
 
-    def stat(self, cgroup: str = "/", *, recursive: bool = False) -> list[dict[str, Any]]:
-        """Return what is told by the files of a cgroup, or of each of its subtree: {"cgroup", file: number or keys}.
+    def act(self, path: str, data: bytes, then: str, within: float) -> tuple[OSError | None, str | None]:
+        """Write as one write, and read another file of the same cgroup afterwards, in one request.
 
-        What is 0 or unlimited, and always was, is left out.
+        Returns what the write raised, EINTR when it took longer than ``within`` seconds, and the other file's text,
+        None when the cgroup is gone.
+
+        Raises
+        ------
+        OSError
+            ETIMEDOUT: no answer came; EOPNOTSUPP: an older engine has no such request.
+        """
+        self.set_timeout(within + PATIENCE)
+        try:
+            answer = self._request("POST", path, data, query={"within": f"{within:g}", "then": then})[0]
+        except TimeoutError:
+            text = f"the engine did not even answer within {PATIENCE:g} s of when it should have ended"
+            raise os_error(errno.ETIMEDOUT, text, path) from None
+        finally:
+            self.set_timeout(None)
+        told = json.loads(answer)
+        return None if told["error"] is None else _error_of(told["error"]), told["then"]
+
+    def stat(
+        self, cgroup: str = "/", *, recursive: bool = False, files: Collection[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what is told by the files of a cgroup, or of each of its subtree.
+
+        Each is {"cgroup": path, "inode": of its directory, file: number or keys}.  What is 0 or unlimited, and always
+        was, is left out; and all but ``files``, if these are given.
         """
         query = {"cgroup": cgroup, "recursive": str(int(recursive))}
+        if files is not None:
+            query["files"] = ",".join(files)
         told: list[dict[str, Any]] = json.loads(self._request("GET", "/v1/stat", query=query)[0])["cgroups"]
         return told
 
@@ -247,16 +274,20 @@ def _answers(connection: socket.socket, seconds: float) -> bool:
 def _raise(content: bytes, path: str) -> None:
     """Raise what an answer tells."""
     try:
-        told: dict[str, Any] = json.loads(content)
-        number, message, filename = int(told["errno"]), str(told["message"]), str(told["path"])
+        error = _error_of(json.loads(content))
     except (ValueError, KeyError, TypeError):
         text = content.decode(errors="replace")
         raise os_error(errno.EPROTO, f"this is no answer of uzswap's: {text[:200]!r}", path) from None
+    raise error
+
+
+def _error_of(told: dict[str, Any]) -> OSError:
+    number, message, filename = int(told["errno"]), str(told["message"]), str(told["path"])
     if "result" in told:
         error: OSError = reclaim_error(number, message, _result(told["result"]))
         error.filename = filename
-        raise error
-    raise os_error(number, message, filename)
+        return error
+    return os_error(number, message, filename)
 
 
 def _result(told: dict[str, Any]) -> ReclaimResult:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import subprocess
 import sys
-from typing import Final, Self
+from collections.abc import Collection
+from typing import Any, Final, Self
 
 from uzswap.client.deadlines import Deadlines
 from uzswap.client.kernel import explain
@@ -114,9 +116,26 @@ class DirectoryRoot(Root):
         with explain(path), os.scandir(path) as entries:
             return sorted((entry.name, entry.inode()) for entry in entries if entry.is_dir(follow_symlinks=False))
 
+    def files(self, path: str) -> set[str]:
+        with explain(path), os.scandir(path) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+
     def inode(self, path: str) -> int:
         with explain(path):
             return os.stat(path).st_ino
+
+    def stat(self, path: str, files: Collection[str] | None = None) -> list[dict[str, Any]] | None:
+        """Read what an engine's mount has beside the directory of its root cgroup: see :meth:`Root.stat`."""
+        parts = path.rstrip("/").split("/")
+        for place in range(len(parts) - 1, 0, -1):
+            if parts[place] != "cgroup":
+                continue
+            # If it is none, the files themselves tell what is wrong.
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                told = json.loads(self.read("/".join([*parts[:place], "uzswap.stat"])))["cgroups"]
+                within = "".join([f"/{part}" for part in parts[place + 1 :]]) + "/"
+                return [one for one in told if f"{one['cgroup'].rstrip('/')}/".startswith(within)] or None
+        return None
 
     def mkdir(self, path: str) -> None:
         with explain(path):

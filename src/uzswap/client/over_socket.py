@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final, Self
 
 from uzswap.client.client import Client, RemoteFile
@@ -22,6 +22,8 @@ class SocketRoot(Root):
     def __init__(self, socket: str) -> None:
         self.socket: Final = socket
         self._client = Client(socket)
+        #: whether the engine takes both halves of :meth:`act` as one request
+        self._acts = True
 
     def __enter__(self) -> Self:
         return self
@@ -49,6 +51,20 @@ class SocketRoot(Root):
                 self._write_within(path, data, within)
             else:
                 self._client.write(path, data)
+
+    def act(
+        self, directory: str, file: str, data: bytes, then: str, *, within: float | None
+    ) -> tuple[OSError | None, str | None]:
+        if self._acts and within is not None:
+            path = f"{directory}/{file}"
+            try:
+                with self._told(path):
+                    return self._client.act(path, data, then, within)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    return error, None
+                self._acts = False  # an older engine
+        return super().act(directory, file, data, then, within=within)
 
     def _write_within(self, path: str, data: bytes, within: float) -> None:
         self._client.set_timeout(within)
@@ -110,11 +126,11 @@ class SocketRoot(Root):
         with self._told(path):
             return self._client.inode(path)
 
-    def stat(self, path: str) -> list[dict[str, Any]] | None:
+    def stat(self, path: str, files: Collection[str] | None = None) -> list[dict[str, Any]] | None:
         cgroup = path.removeprefix("/cgroup") or "/"
         try:
             with self._told(path):
-                return self._client.stat(cgroup, recursive=True)
+                return self._client.stat(cgroup, recursive=True, files=files)
         except FileNotFoundError:
             # No such cgroup, or no such request: reading tells.
             return None

@@ -22,7 +22,7 @@ Nothing here imports the engine.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
@@ -93,6 +93,27 @@ class Root(Protocol):
         """
         ...
 
+    def act(
+        self, directory: str, file: str, data: bytes, then: str, *, within: float | None
+    ) -> tuple[OSError | None, str | None]:
+        """Write to one file of a cgroup, and read another one right afterwards, however the write ended.
+
+        Returns
+        -------
+        tuple
+            What :meth:`write` raised, and the text; without a text the error is that of the reading, if there was none
+            before.
+        """
+        failed = None
+        try:
+            self.write(f"{directory}/{file}", data, within=within)
+        except OSError as error:
+            failed = error
+        try:
+            return failed, self.read(f"{directory}/{then}")
+        except OSError as error:
+            return failed or error, None
+
     def names(self, path: str) -> list[Name]:
         """Return what is in a directory, directories last."""
         ...
@@ -101,15 +122,20 @@ class Root(Protocol):
         """Return name and inode of the directories in a directory, without a look at its files."""
         ...
 
+    def files(self, path: str) -> set[str]:
+        """Return the names of the files in a directory, without a look at them where that takes one each."""
+        return {name.name for name in self.names(path) if not name.is_directory}
+
     def inode(self, path: str) -> int:
         """Return the identity of a directory."""
         ...
 
-    def stat(self, path: str) -> list[dict[str, Any]] | None:
+    def stat(self, path: str, files: Collection[str] | None = None) -> list[dict[str, Any]] | None:
         """Return what the files of a cgroup and of all below it tell, in pre-order, when one request can tell it.
 
-        Each is ``{"cgroup": path, file: number or {key: number}}`` without what is 0 or unlimited; the path is an
-        engine's, "/" its root.  None where there is no such request: in a file system, and with older engines.
+        Each is ``{"cgroup": path, "inode": number, file: number or {key: number}}`` without what is 0 or unlimited; the
+        path is an engine's, "/" its root.  With ``files`` the others may be left out.  None where there is no such
+        request: a kernel and older engines have none.
         """
         return None
 

@@ -37,7 +37,15 @@ from uzswap.units import NO_LIMIT, WHITESPACE, kstrtoint, page_counter_memparse,
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
 
-__all__ = ["CGROUP_FILES", "FILES", "cgroup_file"]
+__all__ = ["CGROUP_FILES", "FILES", "INODES", "cgroup_file", "inode_of"]
+
+#: inodes of one cgroup, its directory's first; the first block is for what there is one of
+INODES: Final = 1 << 16
+
+
+def inode_of(cgroup: MemCgroup) -> int:
+    """Return the inode of a cgroup's directory: its own, and no other's after it is gone."""
+    return (cgroup.id + 1) * INODES
 
 
 def cgroup_file(cgroup: MemCgroup, name: str) -> FileType[MemCgroup]:

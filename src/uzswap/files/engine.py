@@ -1,7 +1,8 @@
 """The table of the files of an engine.
 
 The module parameters (``zswap/parameters``), the debugfs counters (``zswap/debug``), and what a machine has in /proc
-(``vmstat``, ``meminfo``, ``swaps``).  Formats, units and errors are the kernel's; names with ``uzswap.`` are ours.
+(``vmstat``, ``meminfo``, ``swaps``).  Formats, units and errors are the kernel's; names with ``uzswap.`` are ours.  One
+of these, ``uzswap.stat``, has what the files of all cgroups tell: who looks at many of them reads one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from uzswap.errors import os_error
 from uzswap.files.file import FileType, Shape
 from uzswap.files.histograms import HISTOGRAM_FILES
 from uzswap.files.proc import PROC_FILES
+from uzswap.files.snapshot import take
 from uzswap.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -113,6 +115,10 @@ def _device(engine: EngineView) -> str:
     return flat_keyed({name: int(value) for name, value in device._asdict().items()}) if device else ""
 
 
+def _stat(engine: EngineView) -> str:
+    return take(engine.tree.root).as_text()
+
+
 #: the module parameters, by name
 PARAMETERS: Final[dict[str, FileType[EngineView]]] = {
     row.name.rpartition("/")[2]: row
@@ -166,5 +172,12 @@ ENGINE_FILES: Final[dict[str, FileType[EngineView]]] = {
         *PARAMETERS.values(),
         *DEBUG.values(),
         *PROC_FILES,
+        FileType(
+            "uzswap.stat",
+            "what the files of every cgroup tell, in pre-order, without what is 0 and always was",
+            "json",
+            reader=_stat,
+            locks=False,
+        ),
     )
 }

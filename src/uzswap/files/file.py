@@ -43,6 +43,7 @@ Shape = Literal[
     "histogram",  # "series sum=value bound=count" lines
     "table",  # a heading and rows
     "word",  # one word
+    "json",  # one object of JSON, in a line
     "command",  # write-only
 ]
 
@@ -86,6 +87,8 @@ class FileType(Generic[T]):
     writes_per_open: bool = False
     #: the root cgroup has it too
     on_root: bool = True
+    #: the tree's lock is held while it is read; if not, the reader takes it itself, for as long as it needs it
+    locks: bool = True
 
     @property
     def writable(self) -> bool:
@@ -101,6 +104,8 @@ class FileType(Generic[T]):
         try:
             if self.reader is None:
                 raise os_error(errno.EACCES, "this file cannot be read: write to it instead")
+            if not self.locks:
+                return self.reader(target)
             with owner.in_use():
                 return self.reader(target)
         except OSError as error:
@@ -183,6 +188,8 @@ class ControlFile(Generic[T]):
             self._require_open()
             if self.type.reader is None:
                 raise os_error(errno.EACCES, "this file cannot be read: write to it instead")
+            if not self.type.locks:
+                return self._session.read()
             with self.owner.in_use():
                 return self._session.read()
 

@@ -7,7 +7,10 @@ table both hold together; the data plane copies its own in one call that keeps n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import errno
+import json
+import time
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -25,7 +28,8 @@ from uzswap.cgroup.stat import (
     Stat,
 )
 from uzswap.core.boundary.snapshot import COLUMNS, UNLIMITED, ages, snapshot
-from uzswap.files.cgroup import FILES
+from uzswap.errors import os_error
+from uzswap.files.cgroup import FILES, inode_of
 from uzswap.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -72,8 +76,9 @@ class Column(NamedTuple):
 class Snapshot:
     """All cgroups of a subtree, in pre-order, children in creation order."""
 
-    #: CLOCK_MONOTONIC of the engine, ns
+    #: CLOCK_MONOTONIC of the engine, ns; seconds since 1970
     when: int
+    wall: float
     cgroups: list[MemCgroup]
     #: a row for each, as COLUMNS says
     counted: NDArray[np.int64]
@@ -87,14 +92,14 @@ class Snapshot:
         """Return what the data plane counts under a name of COLUMNS."""
         return self.counted[:, _COLUMN[name]]
 
-    def columns(self) -> Iterator[Column]:
-        """Yield every number of every file that is not what another file tells."""
+    def columns(self, names: Collection[str] = tuple(FILES)) -> Iterator[Column]:
+        """Yield every number of some files, by default of all, that is not what another file tells."""
         has = {
             True: np.ones(len(self.cgroups), bool),
             False: np.array([cgroup.parent is not None for cgroup in self.cgroups], bool),
         }
         used = (self.counter("memory.peak") > 0) | (self.counter("memory.swap.peak") > 0)
-        for file in FILES.values():
+        for file in (FILES[name] for name in names):
             on = has[file.on_root]
             for key, label, numbers in self._numbers(file):
                 if file.shape == "limit":
@@ -197,20 +202,35 @@ class Snapshot:
     def _each(self, values: Iterable[bool]) -> NDArray[np.int64]:
         return np.fromiter(values, np.int64, len(self.cgroups))
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return an object for each cgroup: what is told, by file and key, as ``uzswap stat --json`` has it."""
-        found: list[dict[str, Any]] = [{"cgroup": cgroup.path} for cgroup in self.cgroups]
-        for file, key, label, numbers, told in self.columns():
+    def as_json(self, names: Collection[str] = tuple(FILES)) -> list[dict[str, Any]]:
+        """Return an object for each cgroup: what is told, by file and key, as ``uzswap stat --json`` has it.
+
+        And its path and inode.
+
+        Raises
+        ------
+        OSError
+            EINVAL: cgroups have no file of one of the names.
+        """
+        if unknown := [name for name in names if name not in FILES]:
+            raise os_error(errno.EINVAL, f"cgroups have no file {unknown[0]!r}")
+        found: list[dict[str, Any]] = [{"cgroup": one.path, "inode": inode_of(one)} for one in self.cgroups]
+        for file, key, label, numbers, told in self.columns(names):
             where = [file.name, *([label[1]] if label else []), *([key.name or "total"] if key.name or label else [])]
-            for position in np.flatnonzero(told).tolist():
-                number = numbers[position].item()
-                if file.shape == "limit":
-                    number = "max" if number == np.inf else int(number)
+            values: list[Any] = numbers[told].tolist()
+            if file.shape == "limit":
+                values = ["max" if number == np.inf else int(number) for number in values]
+            *above, last = where
+            for position, number in zip(np.flatnonzero(told).tolist(), values, strict=True):
                 place = found[position]
-                for name in where[:-1]:
+                for name in above:
                     place = place.setdefault(name, {})
-                place[where[-1]] = number
+                place[last] = number
         return found
+
+    def as_text(self, names: Collection[str] = tuple(FILES)) -> str:
+        """Return :meth:`as_json` and the time, as one line of text."""
+        return json.dumps({"time": self.wall, "cgroups": self.as_json(names)}, separators=(",", ":")) + "\n"
 
 
 def take(root: MemCgroup, *, recursive: bool = True) -> Snapshot:
@@ -235,7 +255,7 @@ def take(root: MemCgroup, *, recursive: bool = True) -> Snapshot:
         indexes = np.fromiter((cgroup.index for cgroup in cgroups), np.uint32, len(cgroups))
     with engine.lifetime:
         counted = snapshot(engine.core, indexes)
-        when = engine.core.now()
+        when, wall = engine.core.now(), time.time()
     gone = counted[:, 0] < 0
     if gone.any():
         if gone[0]:
@@ -245,6 +265,7 @@ def take(root: MemCgroup, *, recursive: bool = True) -> Snapshot:
         counted = counted[~gone]
     return Snapshot(
         when,
+        wall,
         cgroups,
         counted,
         _table(cgroup.events for cgroup in cgroups),

@@ -179,6 +179,8 @@ def _of_cgroups(engine: EngineView, *, zeros: bool) -> dict[str, _Family]:
 
 def _of_engine(engine: EngineView, row: FileType[Any], buckets: Buckets) -> dict[str, _Family]:
     """Return the metrics of one file of the engine."""
+    if row.shape in ("json", "table"):
+        return {}
     text = row.read(engine, engine.tree.root)
     alone = Stat("", row.unit, row.counter, row.help)
     if row.shape in ("value", "limit", "flag"):

@@ -36,6 +36,23 @@ _LOCATION: Final = {
 }
 
 
+_ACT: Final = (
+    {"name": "within", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 3600}},
+    {
+        "name": "then",
+        "in": "query",
+        "description": "a file of the same directory",
+        "schema": {"type": "string", "default": "memory.stat"},
+    },
+)
+_ACTED: Final = {
+    "200": {
+        "description": "written to, or not: the error says it; and the other file's text, null when it is gone",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Acted"}}},
+    }
+}
+
+
 def _responses(code: str, description: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
     done: dict[str, Any] = {"description": description}
     if content is not None:
@@ -63,9 +80,11 @@ def _file(row: FileType[Any], parameters: list[Any]) -> dict[str, Any]:
             "responses": _responses("204", "all of it was written"),
         }
     item["post"] = {
-        "summary": "open it, for what belongs to an open file: polls, triggers, peaks",
-        "parameters": [{"name": "open", "required": True, **_FLAG}, {"name": "nonblock", **_FLAG}],
-        "responses": _responses("201", "") | _LOCATION,
+        "summary": "open it, for what belongs to an open file: polls, triggers, peaks; "
+        "or, with within, write to it for that long at most, and be told what another file says then",
+        "parameters": [{"name": "open", **_FLAG}, {"name": "nonblock", **_FLAG}, *_ACT],
+        "requestBody": _BODY | {"required": False},
+        "responses": _responses("201", "") | _LOCATION | _ACTED,
     }
     return item
 
@@ -125,10 +144,17 @@ def document() -> dict[str, Any]:
     }
     told = {"application/json": {"schema": {"$ref": "#/components/schemas/Stat"}}}
     cgroup = {"name": "cgroup", "in": "query", "schema": {"type": "string", "default": "/"}}
+    files = {
+        "name": "files",
+        "in": "query",
+        "schema": {"type": "string"},
+        "description": "of which files, with commas between; by default of all",
+        "example": "memory.stat,memory.max",
+    }
     paths["/v1/stat"] = {
         "get": {
             "summary": "what the files of a cgroup tell, or of all below it too, without what is 0 and always was",
-            "parameters": [cgroup, _choice("recursive", ("0", "1"), "of the whole subtree, in pre-order")],
+            "parameters": [cgroup, _choice("recursive", ("0", "1"), "of the whole subtree, in pre-order"), files],
             "responses": _responses("200", "numbers by file and key", told),
         }
     }
@@ -182,6 +208,14 @@ _SCHEMAS: Final = {
             "result": {"type": "object", "description": "how far a reclaim came, as in uzswap.last_reclaim"},
         },
     },
+    "Acted": {
+        "type": "object",
+        "required": ["error", "then"],
+        "properties": {
+            "error": {"oneOf": [{"$ref": "#/components/schemas/Error"}, {"type": "null"}]},
+            "then": {"type": ["string", "null"]},
+        },
+    },
     "Stat": {
         "type": "object",
         "required": ["time", "cgroups"],
@@ -191,8 +225,8 @@ _SCHEMAS: Final = {
                 "type": "array",
                 "items": {
                     "type": "object",
-                    "required": ["cgroup"],
-                    "properties": {"cgroup": {"type": "string"}},
+                    "required": ["cgroup", "inode"],
+                    "properties": {"cgroup": {"type": "string"}, "inode": _INODE},
                     "additionalProperties": {"type": ["number", "string", "object"]},
                 },
             },

@@ -1,8 +1,8 @@
 """What each request on the socket does; :mod:`uzswap.serve.server` says which there are.
 
 Threads: all of this runs in the server's event loop.  Reading a file takes microseconds and is done there, and so is a
-write for which nothing is reclaimed.  A listing, other writes and the metrics can take long, so each has a thread of
-its own.  Waiting takes none.
+write for which nothing is reclaimed.  A listing, other writes and what tells of all cgroups can take long, so
+each has a thread of its own.  Waiting takes none.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from uzswap.errors import ReclaimError, os_error
+from uzswap.files.cgroup import FILES
 from uzswap.files.snapshot import ages_of, take
 from uzswap.reports.report import report_of, why_as_json
 from uzswap.serve.openapi import as_yaml
@@ -154,7 +155,8 @@ class Requests:
     async def get(self, request: web.Request) -> web.Response:
         node = self.tree.lookup(_path(request))
         if isinstance(node, File):
-            return web.Response(text=node.read())
+            file = node
+            return web.Response(text=file.read() if file.type.locks else await _in_thread(file.read))
         directory = node
         entries = await _in_thread(lambda: _listing(directory))
         return web.Response(body=entries, content_type="application/json")
@@ -188,6 +190,8 @@ class Requests:
             await self._mount(request.query["mount"], allow_other="allow_other" in request.query)
             return web.Response(status=201)
         node = self.tree.file(path)
+        if "within" in request.query:
+            return await self._act(request, node)
         if "open" not in request.query:
             raise os_error(errno.EOPNOTSUPP, "POST opens a file: say ?open, or write to it with PUT", path)
         if len(self._open) >= _MOST_OPEN:
@@ -200,11 +204,35 @@ class Requests:
         self._open[number] = _Open(file)
         return web.Response(status=201, headers={"Location": f"/open/{number}"})
 
+    async def _act(self, request: web.Request, node: File) -> web.Response:
+        """Write to a file for at most some seconds, and tell how that went and what another one says then."""
+        within, then = _seconds(request, "within"), request.query.get("then", "memory.stat")
+        other = self.tree.file(f"{node.path.rpartition('/')[0]}/{then}")
+        data = await _body(request)
+        privileged = _is_privileged(request)
+        failed = None
+        late = threading.Event()
+        timer = asyncio.get_running_loop().call_later(within, late.set)
+        try:
+            await _in_thread(lambda: node.write(data, privileged=privileged), late)
+        except OSError as error:
+            failed = _error_as_json(request, error)
+        finally:
+            timer.cancel()
+        text = None
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                text = other.read()
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+        return web.json_response({"error": failed, "then": text})
+
     async def get_open(self, request: web.Request) -> web.Response:
         opened = self._opened(request)
         if "poll" not in request.query:
             return web.Response(text=opened.file.file.read())
-        return web.json_response({"events": await self._poll(opened, _seconds(request))})
+        return web.json_response({"events": await self._poll(opened, _seconds(request, "poll"))})
 
     async def _poll(self, opened: _Open, timeout: float) -> int:
         file = opened.file.file
@@ -283,10 +311,12 @@ class Requests:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def stat(self, request: web.Request) -> web.Response:
-        """What the files of a cgroup tell, or of a whole subtree, in one answer."""
+        """What the files of a cgroup tell, or of a whole subtree, or some of these files, in one answer."""
         recursive = _choice(request, "recursive", ("0", "1")) == "1"
         cgroup = self._cgroup(request)
-        return web.Response(body=await _in_thread(lambda: _stat(cgroup, recursive)), content_type="application/json")
+        names = request.query["files"].split(",") if "files" in request.query else FILES
+        body = await _in_thread(lambda: take(cgroup, recursive=recursive).as_text(names).encode())
+        return web.Response(body=body, content_type="application/json")
 
     async def ages(self, request: web.Request) -> web.Response:
         """What a subtree has in the pool, by age."""
@@ -332,11 +362,6 @@ def _listing(directory: Directory) -> bytes:
     return json.dumps(told).encode()  # escapes every character that is no text
 
 
-def _stat(cgroup: MemCgroup, recursive: bool) -> bytes:
-    told = take(cgroup, recursive=recursive).as_json()
-    return json.dumps({"time": time.time(), "cgroups": told}, separators=(",", ":")).encode()
-
-
 def _ages(cgroup: MemCgroup) -> bytes:
     since, nbytes, entries = ages_of(cgroup)
     return json.dumps({"since": since, "bytes": nbytes, "entries": entries}).encode()
@@ -356,13 +381,13 @@ def _choice(request: web.Request, name: str, choices: tuple[Choice, ...]) -> Cho
     raise os_error(errno.EINVAL, f"{name}={text!r} is not one of {', '.join(choices)}", request.path)
 
 
-def _seconds(request: web.Request) -> float:
-    text = request.query["poll"]
+def _seconds(request: web.Request, name: str) -> float:
+    text = request.query[name]
     with contextlib.suppress(ValueError):
         value = float(text)
         if 0 <= value <= _LONGEST_POLL:
             return value
-    raise os_error(errno.EINVAL, f"poll={text!r}: seconds are wanted, 0 to {_LONGEST_POLL:g}", request.path)
+    raise os_error(errno.EINVAL, f"{name}={text!r}: seconds are wanted, 0 to {_LONGEST_POLL:g}", request.path)
 
 
 def _is_privileged(request: web.Request) -> bool:
@@ -424,7 +449,7 @@ async def errors_as_json(
         return _error(request, os_error(_ERRNO.get(answer.status, errno.EINVAL), answer.reason), answer.status)
 
 
-def _error(request: web.Request, error: OSError, status: int | None = None) -> web.Response:
+def _error_as_json(request: web.Request, error: OSError) -> dict[str, Any]:
     number = error.errno or errno.EIO
     content: dict[str, Any] = {
         "errno": number,
@@ -434,5 +459,11 @@ def _error(request: web.Request, error: OSError, status: int | None = None) -> w
     }
     if isinstance(error, ReclaimError):
         content["result"] = dict(error.result.items())
+    return content
+
+
+def _error(request: web.Request, error: OSError, status: int | None = None) -> web.Response:
+    content = _error_as_json(request, error)
+    number = content["errno"]
     body = json.dumps(content).encode()  # escapes every character that is no text
     return web.Response(status=status or STATUS.get(number, 500), body=body, content_type="application/json")

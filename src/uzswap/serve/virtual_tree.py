@@ -5,7 +5,7 @@
     cgroup/             the root cgroup; a directory for each child, made and removed with mkdir and rmdir
     zswap/parameters/   the module parameters
     zswap/debug/        the debugfs counters
-    vmstat meminfo swaps
+    vmstat meminfo swaps uzswap.stat
 
 Nothing about a file is known here: names, modes, contents and errors are those of :mod:`uzswap.files.cgroup`.  What is
 added is what a file system adds: paths, directories, and reads with an offset.
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap.errors import os_error
-from uzswap.files.cgroup import FILES, cgroup_file
+from uzswap.files.cgroup import FILES, cgroup_file, inode_of
 from uzswap.files.engine import ENGINE_FILES
 from uzswap.files.file import MAX_WRITE
 from uzswap.units import is_path
@@ -41,14 +41,7 @@ _PATH_MAX: Final = 4096
 _NAME_MAX: Final = 255
 
 
-#: inodes of one cgroup, its directory's first; the first block is for what there is one of
-_BLOCK: Final = 1 << 16
 _POSITION: Final = {name: position for position, name in enumerate(FILES, 1)}
-
-
-def _inode(cgroup: MemCgroup) -> int:
-    """Return the inode of a cgroup's directory: its own, and no other's after it is gone."""
-    return (cgroup.id + 1) * _BLOCK
 
 
 class OpenFile:
@@ -196,7 +189,7 @@ class CgroupDirectory(Directory):
     """A cgroup: its control files, and its children."""
 
     def __init__(self, cgroup: MemCgroup, path: str) -> None:
-        super().__init__(path, _inode(cgroup))
+        super().__init__(path, inode_of(cgroup))
         self.cgroup = cgroup
 
     def names(self) -> list[str]:
