@@ -79,6 +79,24 @@ KINDS = {
         "io_submit:astray:": 12,
         "fallocate:lost:": 18,
     },
+    "an encrypted device": {
+        "mmap:fail:ENOMEM": 10,
+        "pread:fail:EIO": 100,
+        "pread:short:": 160,
+        "pread:flip:": 120,
+        "pread:torn:": 140,
+        "pread:astray:": 160,
+        "pwrite:fail:EIO": 14,
+        "pwrite:lost:": 16,
+        "pwrite:flip:": 18,
+        "pwrite:astray:": 20,
+        "io_submit:fail:EAGAIN": 12,
+        "io_submit:short:": 14,
+        "io_submit:torn:": 16,
+        "io_submit:astray:": 18,
+        "io_getevents:fail:EINVAL": 14,
+        "io_getevents:lost:EIO": 16,
+    },
 }
 
 
@@ -89,7 +107,7 @@ def test_nothing_is_lost_or_wrong_wherever_it_fails(tmp_path: Path, tally: Tally
     kinds = [f"{what}:{longer(stride, max(1, stride // 14))}" for what, stride in KINDS[group].items()]
     done = run(
         "from tests.faults.positions import main; main()",
-        [str(tmp_path), str(seed), str(longer(45, 250)), *kinds],
+        [str(tmp_path), str(seed), str(longer(45, 100)), "encrypted" if "encrypted" in group else "plain", *kinds],
         env=failing.preloaded(),
         timeout=longer(600, 7200),
     ).check()

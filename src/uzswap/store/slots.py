@@ -48,6 +48,7 @@ from cython.cimports.uzswap.store.table import require_freed
 
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.engine.lifetime import ForkedLifetime, on_fork
+from uzswap.errors import StaleHandleError
 from uzswap.signals import let_handlers_run
 from uzswap.store.slot import NOTHING
 
@@ -100,6 +101,15 @@ class Slots(Loading):
             kept: int64_t = self._buffers.does_not_come(coming)
             self.resident_bytes += kept
             self._release(coming.charged - kept)
+        for storing in list(self._storing):
+            eviction = cython.cast(Eviction, storing)
+            if eviction.thread != me:
+                self._storing.discard(eviction)
+                for handles in eviction.parts:
+                    try:
+                        self._zswap.free_many(handles)
+                    except StaleHandleError:
+                        pass  # it was about to go on without these
         self._prefetcher.forked()
         self._compression.forked()
 

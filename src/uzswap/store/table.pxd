@@ -30,6 +30,7 @@ cdef class Table:
     cdef uint32_t _memcg
     cdef dict _loads
     cdef dict _waiting
+    cdef set _storing       # evictions that are storing a large value, in parts
     cdef int64_t _reclaims
     cdef bint _refusing
     cdef uint64_t _age

@@ -78,6 +78,7 @@ class Table:
         self._loads = {}
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
         self._waiting = {}
+        self._storing = set()
 
     def require_open(self):
         """Raise OSError (EBADF) when the store or its engine is closed, RuntimeError in a forked child."""

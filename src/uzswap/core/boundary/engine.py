@@ -823,8 +823,9 @@ class Engine:
             swap_out(c, s)
             codec_put(c, s.asked)
             codec_put(c, s.small)
-            uz_leave(cython.address(c.gate))
+            # Within the gate: a child that is forked knows of all that is there.
             memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
+            uz_leave(cython.address(c.gate))
         result = StoreResult(s.next, s.reason, s.error)
         free(found)
         free(s)
