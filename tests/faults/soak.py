@@ -4,8 +4,8 @@
     python -m tests.faults.soak kill DIRECTORY SEED KILLS
 
 Programs for a child process.  The first has some histories, and then so much data in engines (bulk.py) that so many
-bytes were compared, and looks at what the process holds after each; the second kills a child that is in the middle of a history, at a random moment, again and again,
-and looks at what is left.
+bytes were compared, and looks at what the process holds after each; the second kills a child that is in the middle of
+a history, at a random moment, again and again, and looks at what is left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from uzswap import Zswap
 
 STEPS = 150
 #: Histories, and those after which a process has met all that is made once.
-HISTORIES = 12
+HISTORIES = 9
 WARM_UP = 6
 #: Changes and comparisons of one engine with much data.
 ROUNDS = 8

@@ -78,7 +78,7 @@ class Paging:
         self._walk = walk
         self._wake_shrink_worker = wake_shrink_worker
         self._engine = engine
-        #: What calls are storing or freeing: entries that nobody but their thread knows of.  By id: thread, and handles.
+        #: what calls are storing or freeing, which nobody but their thread knows of: by id, (thread, handles)
         self._held: dict[int, tuple[int, Handles | Batch]] = {}
 
     def forked(self) -> None:

@@ -295,6 +295,7 @@ class Zswap:
         if here:
             self.lifetime.forked()
             self._paging.forked()
+            self._residents.forked()
             self.tree.forked()
             self._high_worker.forked()
             self._shrink_worker.forked()

@@ -214,7 +214,7 @@ def serve(arg):
     last: cython.bint = io.nr_ended == io.nr_threads
     pthread_mutex_unlock(cython.address(io.lock))
     if last and io.own_table:
-        # The kernel closes a table of descriptors only after the thread was joined, and with it the lock on a file goes.
+        # The kernel closes the table only after the thread was joined, and with the last descriptor goes a file's lock.
         if io.fd >= 0:
             close(io.fd)
         if io.also >= 0:
