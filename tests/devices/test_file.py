@@ -13,7 +13,7 @@ from tests.conftest import EngineFactory, FaultyDisks
 from tests.support.child import Child, NobodysChild, run, run_as_nobody
 from tests.support.states import fill, reclaim
 
-from uzswap import InvalidArgumentError
+from uzswap import InvalidArgumentError, Zswap
 from uzswap.devices import SwapFile, open_swap, place
 from uzswap.devices.swap_file import MIN_SIZE
 
@@ -224,6 +224,18 @@ def test_two_engines_cannot_share_a_file(engine: EngineFactory, tmp_path: Path) 
     assert busy.value.errno == errno.EBUSY
     z.close()
     engine(swap=tmp_path / "swap", swap_size=SIZE)
+
+
+def test_a_file_is_free_as_soon_as_its_engine_is_closed(tmp_path: Path) -> None:
+    """The lock goes with the last descriptor, and threads of the engine's have descriptors of their own."""
+    path = tmp_path / "swap"
+    for _ in range(50):
+        z = Zswap(swap=path, swap_size="4M")
+        with path.open("rb") as file:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            z.close()
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_hard_links_are_one_file(engine: EngineFactory, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """One run for each position at which a call can fail: a child each, until a run meets no fault.
 
-    python -m tests.faults.positions DIRECTORY SEED STEPS KIND:MODE:ERRNO:STRIDE...
+    python -m tests.faults.positions DIRECTORY SEED STEPS plain|encrypted KIND:MODE:ERRNO:STRIDE...
 
 A program that has support/failing.c preloaded.  Everything is imported once; a run is a fork of that, with an engine of
 its own, whose history (world.py) meets the fault at the n-th call of a kind.  It ends with a comparison of everything,
@@ -37,7 +37,7 @@ LIES = ("torn", "lost", "flip", "astray")
 OPTIONS: dict[str, dict[str, Any]] = {"fallocate": {"swap_size": "32M", "max_pool": "64K"}}
 
 
-def one(seed: int, steps: int, kind: str, mode: str, number: int, after: int) -> dict[str, Any]:
+def one(seed: int, steps: int, encrypt: bool, kind: str, mode: str, number: int, after: int) -> dict[str, Any]:
     """A history with one fault.  What it met and compared."""
     lies = mode in LIES and kind != "fallocate"
     before = Snapshot.take()
@@ -47,11 +47,11 @@ def one(seed: int, steps: int, kind: str, mode: str, number: int, after: int) ->
         failing.refuse_direct()
     failing.plan(kind, after, errno=number, mode=mode)
     try:
-        world = World(seed, lies, **OPTIONS.get(kind, {}))
+        world = World(seed, lies, encrypt=encrypt, **OPTIONS.get(kind, {}))
     except (OSError, MemoryError):
         assert failing.struck(kind), "an engine could not be made, and nothing failed"
         # The next one is.
-        world = World(seed, lies)
+        world = World(seed, lies, encrypt=encrypt)
     world.heal = lambda: failing.plan(kind, count=0)
     world.struck = lambda: failing.struck(kind)
     if kind == "fallocate":
@@ -106,17 +106,17 @@ def run(*what: Any) -> dict[str, Any]:
         return {"wrong": f"{how}\n{log.read().decode(errors='replace')}"}
 
 
-def every(directory: str, seed: int, steps: int, what: str) -> dict[str, Any]:
+def every(directory: str, seed: int, steps: int, encrypt: bool, what: str) -> dict[str, Any]:
     """Every stride-th position of one kind of fault, from another one on for each seed."""
     kind, mode, name, stride = what.split(":")
     number = getattr(errno, name) if name else 0
     total: dict[str, Any] = {"positions": 0, "struck": 0, "compared": 0, "damaged": 0, "errors": {}, "wrong": []}
     after = seed % int(stride)
     while True:
-        told = run(seed, steps, kind, mode, number, after)
+        told = run(seed, steps, encrypt, kind, mode, number, after)
         total["positions"] += 1
         if "wrong" in told:
-            total["wrong"].append(f"{what} at {after} of seed {seed}, {steps} steps: {told['wrong']}")
+            total["wrong"].append(f"{what} at {after} of seed {seed}, {steps} steps, {encrypt=}: {told['wrong']}")
             if len(total["wrong"]) > 3:
                 return total
             after += int(stride)
@@ -134,11 +134,11 @@ def every(directory: str, seed: int, steps: int, what: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    directory, seed, steps, *kinds = sys.argv[1:]
+    directory, seed, steps, how, *kinds = sys.argv[1:]
     os.environ["TMPDIR"] = tempfile.tempdir = directory
     failing.only("/uzswap/")
     for what in kinds:
-        print(json.dumps(every(directory, int(seed), int(steps), what)), flush=True)
+        print(json.dumps(every(directory, int(seed), int(steps), how == "encrypted", what)), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m tests.faults.soak stay DIRECTORY SEED BYTES
     python -m tests.faults.soak kill DIRECTORY SEED KILLS
 
-Programs for a child process.  The first goes on until so many bytes were compared, and looks at what the process holds
-after each history; the second kills a child that is in the middle of a history, at a random moment, again and again,
-and looks at what is left.
+Programs for a child process.  The first has some histories, and then so much data in engines (bulk.py) that so many
+bytes were compared, and looks at what the process holds after each; the second kills a child that is in the middle of
+a history, at a random moment, again and again, and looks at what is left.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 import warnings
 from pathlib import Path
 
+from tests.faults.bulk import Bulk
 from tests.faults.world import World
 from tests.support.leaks import Snapshot
 
@@ -30,8 +31,11 @@ import uzswap.store.store  # noqa: F401
 from uzswap import Zswap
 
 STEPS = 150
-#: Histories after which a process has met all that is made once.
+#: Histories, and those after which a process has met all that is made once.
+HISTORIES = 9
 WARM_UP = 6
+#: Changes and comparisons of one engine with much data.
+ROUNDS = 8
 #: What RSS may differ by, in bytes, whatever the number of histories: the C library's and Python's heaps have holes.
 HOLES = 48 << 20
 
@@ -54,17 +58,38 @@ def used(directory: str) -> int:
     )
 
 
+def history(seed: int) -> int:
+    """Bytes compared."""
+    world = World(seed)
+    world.run(STEPS)
+    world.settle()
+    return world.compared
+
+
+def much(seed: int) -> tuple[int, int]:
+    """Bytes compared, and children that compared some of them."""
+    bulk = Bulk(seed)
+    for n in range(ROUNDS):
+        bulk.change()
+        bulk.compare()
+        if n == ROUNDS // 2:
+            bulk.compare_in_child()
+    bulk.close()
+    return bulk.compared, bulk.children
+
+
 def stay(directory: str, seed: int, nbytes: int) -> dict[str, int]:
     before = Snapshot.take()
-    compared = n = 0
+    compared = forks = n = 0
     first = (0, 0)
-    while compared < nbytes or n < WARM_UP + 3:
-        world = World(seed + n)
-        world.run(STEPS)
-        world.settle()
-        compared += world.compared
+    while compared < nbytes or n < HISTORIES:
+        if n < HISTORIES and n != WARM_UP - 1:
+            compared += history(seed + n)
+        else:
+            more, children = much(seed + n)
+            compared += more
+            forks += children
         n += 1
-        del world
         leaked = before.leaked()
         assert not leaked, leaked
         assert not os.listdir(directory), os.listdir(directory)
@@ -72,9 +97,9 @@ def stay(directory: str, seed: int, nbytes: int) -> dict[str, int]:
         now = resident(), maps()
         if n == WARM_UP:
             first = now
-    assert now[0] < first[0] + HOLES, f"RSS was {first[0]} after {WARM_UP} histories, and is {now[0]} after {n}"
-    assert now[1] < first[1] + 40, f"{first[1]} mappings after {WARM_UP} histories, {now[1]} after {n}"
-    return {"compared": compared, "histories": n, "rss": now[0] - first[0], "maps": now[1] - first[1]}
+    assert now[0] < first[0] + HOLES, f"RSS was {first[0]} after {WARM_UP} turns, and is {now[0]} after {n}"
+    assert now[1] < first[1] + 40, f"{first[1]} mappings after {WARM_UP} turns, {now[1]} after {n}"
+    return {"compared": compared, "forks": forks, "turns": n, "rss": now[0] - first[0], "maps": now[1] - first[1]}
 
 
 def kill(directory: str, seed: int, kills: int) -> dict[str, int]:

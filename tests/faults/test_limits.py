@@ -87,22 +87,22 @@ def tell(tally: Tally, stdout: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", longer([1, 2], list(range(1, 11))))
+@pytest.mark.parametrize("seed", longer([1, 2], [1, 2, 3, 4]))
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_MEMLOCK", "vm.max_map_count"])
 def test_nothing_is_lost_at_a_limit_of_the_process(tmp_path: Path, tally: Tally, limit: str, seed: int) -> None:
-    done = run(LIMITED, [limit, str(seed), str(longer(60, 300))], env={"TMPDIR": str(tmp_path)}, timeout=100)
+    done = run(LIMITED, [limit, str(seed), str(longer(60, 150))], env={"TMPDIR": str(tmp_path)}, timeout=100)
     if done.returncode == 77:
         pytest.skip(f"{done.stdout.strip()}: sysctl vm.max_map_count=65530")
     tell(tally, done.check().stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", longer([1], list(range(1, 11))))
+@pytest.mark.parametrize("seed", longer([1], [1, 2, 3, 4]))
 @pytest.mark.parametrize("nbytes", [0, 1 << 20, 3 << 20])
 def test_nothing_is_lost_when_the_file_system_is_full(tally: Tally, nbytes: int, seed: int) -> None:
     """The swap file may have 4 to 16 MiB, and there are less."""
     with small_tmpfs(nbytes + 4096) as where:
-        done = run(LIMITED, ["", str(seed), str(longer(80, 300))], env={"TMPDIR": str(where)})
+        done = run(LIMITED, ["", str(seed), str(longer(80, 150))], env={"TMPDIR": str(where)})
         tell(tally, done.check().stdout)
 
 

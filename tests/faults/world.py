@@ -376,7 +376,7 @@ class World:
             if self.struck() == struck:
                 self.run(8)
                 self.heal()
-                self.settle(child=True)
+                self.settle()
             status = 0
         except BaseException:
             traceback.print_exc(file=sys.__stderr__)
@@ -394,11 +394,10 @@ class World:
 
     # The end
 
-    def settle(self, child: bool = False) -> None:
+    def settle(self) -> None:
         """Nothing fails any more: all of it has to be there, and after it nothing.
 
-        MemoryError and the like are no excuse now.  In a child, entries that a thread of its parent had on their way in
-        or out are nobody's until the engine is closed (docs/semantics.md, Fork).
+        MemoryError and the like are no excuse now.
         """
         self.z.flush_work()
         self.z.check()
@@ -412,7 +411,7 @@ class World:
             for name, value in zip(COUNTERS, self.z.core.globals(), strict=False)
             if name in ("resident", "zswap", "swap", "disk", "swapcached") and value
         }
-        assert child or not left, left
+        assert not left, left
         self.z.close()
 
     def compare(self) -> None:

@@ -4,9 +4,9 @@ Closing frees memory that a call in another thread may be reading, so it waits f
 
 A child that Python forked has the engine as it was at the fork, and uses it as its own from then on (core.boundary.
 forking).  Of its parent's threads only the one that forked is there: what others were at in the engine is over, and
-what they had taken for it, such as the entries of a value that was on its way, is held by nobody until the engine is
-closed.  Where an engine did not come along, because C code forked or no userfaultfd could be had, its memory is in any
-state: the child gets a clear error instead.
+entries that they were storing or freeing just then go, as does what they had charged (engine/paging.py,
+reclaim/limits.py, store/slots.py).  Where an engine did not come along, because C code forked or no userfaultfd could
+be had, its memory is in any state: the child gets a clear error instead.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ A page that zswap and the device both refuse stays with the caller.  For many pa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import operator
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
@@ -76,6 +78,22 @@ class Paging:
         self._walk = walk
         self._wake_shrink_worker = wake_shrink_worker
         self._engine = engine
+        #: what calls are storing or freeing, which nobody but their thread knows of: by id, (thread, handles)
+        self._held: dict[int, tuple[int, Handles | Batch]] = {}
+
+    def forked(self) -> None:
+        """In a forked child: free what threads that are not here were storing or freeing."""
+        self._core.forked()
+        me = get_ident()
+        for key, (thread, held) in list(self._held.items()):
+            if thread == me:
+                continue
+            del self._held[key]
+            if not isinstance(held, np.ndarray):
+                held.free(self._core)
+                continue
+            with contextlib.suppress(StaleHandleError):  # it had done so
+                self.free_many(held)
 
     # Out
 
@@ -145,12 +163,15 @@ class Paging:
                 part.data, page, memcg.index, node, handles, start, step, flags | always, codec, filter
             )
 
+        self._held[id(handles)] = get_ident(), handles
         try:
             return self._store(put, len(handles), batch, memcg, folio, lambda: int(np.count_nonzero(handles == 0)))
         except BaseException:
             # Nobody will ever know these handles.
             self.free_many(handles)
             raise
+        finally:
+            del self._held[id(handles)]
 
     def swap_out_batch(self, batch: Batch, memcg: MemCgroup) -> None:
         core = self._core
@@ -160,11 +181,14 @@ class Paging:
         def put(start: int, end: int, step: int, flags: int) -> StoreResult:
             return batch.store(core, memcg.index, start, flags)
 
+        self._held[id(batch)] = get_ident(), batch
         try:
             self._store(put, len(batch), len(batch), memcg, 1, batch.refused)
         except BaseException:
             batch.free(core)
             raise
+        finally:
+            del self._held[id(batch)]
 
     def _store(self, put: Put, n: int, batch: int, memcg: MemCgroup, folio: int, refused: Callable[[], int]) -> int:
         """Store n pages, with a look for signals after each `batch`; returns as :meth:`_store_all`."""
@@ -299,16 +323,23 @@ class Paging:
     # Away
 
     def free(self, handle: int) -> None:
-        _, number = self._core.free(_one(handle))
+        _, number = self._free(_one(handle))
         if number:
             raise self._free_error(number, handle)
 
     def free_many(self, handles: ArrayLike) -> None:
         given = _handles(handles)
         given = given[given != 0]
-        bad, number = self._core.free(given)
+        bad, number = self._free(given)
         if number:
             raise self._free_error(number, int(given[bad]))
+
+    def _free(self, handles: Handles) -> tuple[int, int]:
+        self._held[id(handles)] = get_ident(), handles
+        try:
+            return self._core.free(handles)
+        finally:
+            del self._held[id(handles)]
 
     def _free_error(self, number: int, handle: int) -> OSError:
         if number == errno.EBUSY:

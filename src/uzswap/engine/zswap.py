@@ -294,6 +294,8 @@ class Zswap:
         here = self.core.is_here and (self._closed or not self.closing)
         if here:
             self.lifetime.forked()
+            self._paging.forked()
+            self._residents.forked()
             self.tree.forked()
             self._high_worker.forked()
             self._shrink_worker.forked()

@@ -11,6 +11,7 @@ run in a thread that holds any.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Final, Protocol
 
 from uzswap.cgroup.surroundings import Member
@@ -46,6 +47,8 @@ class Residents:
         self._owners: dict[int, ResidentOwner] = {}
         #: what is over a limit, for the background: (index, limit) -> cgroup
         self._over: dict[tuple[int, str], MemCgroup] = {}
+        #: what calls have charged that are not over: (thread, memcg, bytes)
+        self._charged: list[tuple[int, int, int]] = []
 
     def register(self, owner: ResidentOwner) -> None:
         """Make an owner a member of its cgroup.
@@ -105,6 +108,8 @@ class Residents:
             over_max, over_high = core.charge(index, nbytes, forced is not None)
         if over_high < 0 and forced is None:
             return
+        charged = get_ident(), index, nbytes
+        self._charged.append(charged)
         try:
             high = self._state.tree.find_index(over_high)
             if high is not None:
@@ -114,6 +119,16 @@ class Residents:
         except BaseException:
             core.uncharge(index, nbytes)
             raise
+        finally:
+            self._charged.remove(charged)
+
+    def forked(self) -> None:
+        """In a forked child: take back what threads that are not here have charged just now."""
+        me = get_ident()
+        for thread, index, nbytes in self._charged:
+            if thread != me:
+                self._state.core.uncharge(index, nbytes)
+        self._charged = [charged for charged in self._charged if charged[0] == me]
 
     def _fits(self, limited: MemCgroup, memcg: MemCgroup, nbytes: int, retries: int) -> bool:
         """Make room for a charge of ``memcg`` below the limits of an ancestor; False when nothing more can go.

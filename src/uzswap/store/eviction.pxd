@@ -10,6 +10,8 @@ cdef class Eviction:
     cdef Batch batch
     cdef list going
     cdef list kept
+    cdef list parts             # handles of what is stored of a large value, until it goes out
+    cdef unsigned long thread   # whose that is
     cdef int forms[64]
     cdef int64_t want
     cdef int64_t left

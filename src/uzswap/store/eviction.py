@@ -3,6 +3,7 @@
 *Which go first* is in slots.py.
 """
 
+import threading
 from _pickle import dumps
 
 import cython
@@ -73,6 +74,7 @@ class Eviction:
         self.batch = Batch()
         self.going = []
         self.kept = []  # whose memory the batch is of
+        self.parts = []
         self.most = BATCH_VALUES
         self.families = {}
         self.family_walks = _FAMILIES
@@ -366,6 +368,9 @@ class Eviction:
         went: cython.bint = 0
         more: int64_t = 0
         try:
+            self.parts = []
+            self.thread = threading.get_ident()
+            self.table._storing.add(self)
             packed = pack(value, self._put, self.table._free_chunks, stream, apart)
             self.refusals = 0
         except (Refused, MemoryError):
@@ -387,7 +392,9 @@ class Eviction:
                 if more < r.weight:
                     Py_INCREF(packed)
                     went = self._go_out(r, EXTENTS, address_of(packed))
-                    if not went:
+                    if went:
+                        self.parts = []
+                    else:
                         Py_DECREF(packed)
                 else:
                     # More would be charged than before.
@@ -401,6 +408,7 @@ class Eviction:
             if packed is not None and not went:
                 less: int64_t = self.table._free_packed(packed)
                 self.freed += less
+            self.table._storing.discard(self)
 
     def _go_out(self, r, form, at):
         """An isolated value that was stored is packed from now on; accessed meanwhile, it is put back instead.
@@ -440,6 +448,7 @@ class Eviction:
                 part = data[start : start + _PUT_BYTES]
                 handles = table._zswap.swap_out_chunks(part, table.cgroup, CHUNK, table._compression.codec, item, flags)
                 stored.append(handles)
+                self.parts.append(handles)
                 if not handles.all():
                     raise Refused
         except BaseException as error:

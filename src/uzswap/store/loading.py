@@ -100,7 +100,6 @@ class Loading(Table):
     def _bring_back(self, key, slot, pop):
         """Load a value.  NOTHING when it was to be popped, and was deleted or replaced meanwhile."""
         r: Resident
-        charged: int64_t = 0
         form = form_in(slot)
         at = slot.at
         if form & GONE or form == RESIDENT or slot in self._loads:
@@ -108,6 +107,7 @@ class Loading(Table):
         packed = cython.cast(object, cython.cast(cython.p_void, at)) if form == EXTENTS else None
         weight: int64_t = packed.weight if form == EXTENTS else slot.weight
         load = Load.__new__(Load)
+        mine = self._begin_charging()
         self._loads[slot] = load
         kept: cython.bint = 1
         try:
@@ -115,7 +115,7 @@ class Loading(Table):
             if not pop:
                 # What was accepted can be read, whatever the limits: it goes over them where there is no other way.
                 self._charge(weight, True)
-                charged = weight
+                mine.nbytes = weight
             value = unpack(packed, self._get) if form == EXTENTS else self._unpack(form, at)
             if pop:
                 if not self._remove(key, slot, at):
@@ -124,7 +124,7 @@ class Loading(Table):
                 self.loaded += 1
             elif form_in(slot) == form and slot.at == at:
                 self._settle(slot, r, value, weight)
-                charged = 0
+                mine.nbytes = 0
                 kept = 0
             return value
         except BaseException as error:
@@ -136,7 +136,7 @@ class Loading(Table):
             # Whoever takes the chunks away while they are being loaded leaves them to the loader.
             if form_in(slot) != form or slot.at != at:
                 kept = 0
-            self._release(charged)
+            self._release(self._end_charging(mine))
             if not kept:
                 self._free(form, at)
             del packed
@@ -226,17 +226,18 @@ class Loading(Table):
         r: Resident
         slot: Slot
         total: int64_t = 0
-        charged: int64_t = 0
         nbytes: int64_t = 0
         disk_ns: int64_t = 0
         n: cython.Py_ssize_t = 0
         looked: cython.Py_ssize_t = 0
         i: cython.Py_ssize_t
+        mine = self._begin_charging()
         handles = cython.cast(cython.pointer(uint64_t), malloc(len(run) * cython.sizeof(uint64_t)))
         spans = cython.cast(cython.pointer(Span), malloc(len(run) * cython.sizeof(Span)))
         if handles == cython.NULL or spans == cython.NULL:
             free(handles)
             free(spans)
+            self._end_charging(mine)
             raise MemoryError
         load: Load = Load.__new__(Load)
         slots = []
@@ -269,7 +270,7 @@ class Loading(Table):
                 self._charge(total, True)
             elif not charge(self._engine, self._memcg, total):
                 return -1
-            charged = total
+            mine.nbytes = total
             with self._zswap.lifetime:
                 error = load_spans(self._engine, handles, n, spans, cython.address(disk_ns))
             if error:
@@ -289,7 +290,7 @@ class Loading(Table):
                         continue
                 r = Resident.__new__(Resident)
                 if self._loads.get(slot) is load and slot.at == handles[i]:
-                    charged -= slot.weight
+                    mine.nbytes -= slot.weight
                     self._settle(slot, r, value, slot.weight)
                     del self._loads[slot]
                     if hold is not None:
@@ -311,7 +312,7 @@ class Loading(Table):
                 i += 64
             free(handles)
             free(spans)
-            self._release(charged)
+            self._release(self._end_charging(mine))
         if disk_ns:
             self._count_stall(disk_ns)
         return looked

@@ -48,6 +48,7 @@ from cython.cimports.uzswap.store.table import require_freed
 
 from uzswap.cgroup.surroundings import Reclaimed
 from uzswap.engine.lifetime import ForkedLifetime, on_fork
+from uzswap.errors import StaleHandleError
 from uzswap.signals import let_handlers_run
 from uzswap.store.slot import NOTHING
 
@@ -96,10 +97,27 @@ class Slots(Loading):
         for thread in list(self._waiting):
             if thread != me:
                 del self._waiting[thread]
+        charged: int64_t = 0
+        charging = self._charging
+        while charging != cython.NULL:
+            following = charging.next
+            if charging.thread != me:
+                charged += self._end_charging(charging)
+            charging = following
         for coming in self._buffers.abandoned():
             kept: int64_t = self._buffers.does_not_come(coming)
             self.resident_bytes += kept
-            self._release(coming.charged - kept)
+            charged -= kept
+        self._release(charged)
+        for storing in list(self._storing):
+            eviction = cython.cast(Eviction, storing)
+            if eviction.thread != me:
+                self._storing.discard(eviction)
+                for handles in eviction.parts:
+                    try:
+                        self._zswap.free_many(handles)
+                    except StaleHandleError:
+                        pass  # it was about to go on without these
         self._prefetcher.forked()
         self._compression.forked()
 
@@ -160,12 +178,12 @@ class Slots(Loading):
         if blocks:
             coming = self._buffers.join(blocks)
             weight += coming.more
-        charged: int64_t = 0
         had: int64_t
         stays: cython.bint
         form: cython.int = RESIDENT
         at: uint64_t = 0
         _previous = None
+        mine = self._begin_charging()
         try:
             while True:
                 found = self.by_key.get(key)
@@ -175,12 +193,12 @@ class Slots(Loading):
                 slot = cython.cast(Slot, found)
                 # What it replaces is given back, unless a reclaim has just taken it.
                 had = self._own_weight(resident_in(slot)) if found is not None and form_in(slot) == RESIDENT else 0
-                if weight - had > charged:
-                    lacking: int64_t = weight - had - charged
+                if weight - had > mine.nbytes:
+                    lacking: int64_t = weight - had - mine.nbytes
                     self._charge(lacking, False)
-                    charged += lacking
+                    mine.nbytes += lacking
                     if coming is not None:
-                        coming.charged = charged
+                        coming.charged = mine.nbytes
                 elif found is None:
                     r = Resident.__new__(Resident)
                     slot = Slot.__new__(Slot)
@@ -191,7 +209,7 @@ class Slots(Loading):
                         coming = self._came(r, coming)
                         self._put_on(r, INACTIVE)
                         self.resident_bytes += weight
-                        charged -= weight
+                        mine.nbytes -= weight
                         break
                     r.slot = cython.NULL
                 elif slot.word & GONE:
@@ -200,7 +218,7 @@ class Slots(Loading):
                     r = resident_in(slot)
                     _previous, r.value = r.value, value
                     kept = self._leave(r)
-                    charged -= weight - r.weight + kept
+                    mine.nbytes -= weight - r.weight + kept
                     self._set_weight(r, weight)
                     coming = self._came(r, coming)
                     self._touch(r)
@@ -217,12 +235,12 @@ class Slots(Loading):
                     own(slot, r)
                     self._put_on(r, INACTIVE)
                     self.resident_bytes += weight
-                    charged -= weight
+                    mine.nbytes -= weight
                     if self._loads.pop(slot, None) is not None:
                         form = RESIDENT  # the loader finds its chunks replaced, and frees them
                     break
         finally:
-            self._give_back(charged, coming)
+            self._give_back(self._end_charging(mine), coming)
             self._free(form, at)
         if self.closed:
             self.clear()  # it came behind the back of close()
@@ -298,21 +316,21 @@ class Slots(Loading):
             coming = self._buffers.join(blocks)
             weight += coming.more
         # This variable is an outside reference: a reclaim for the charge leaves the value alone.
-        charged: int64_t = 0
+        mine = self._begin_charging()
         try:
             while r.slot != cython.NULL and r.value is value and r.weight == before:
-                lacking: int64_t = weight - self._own_weight(r) - charged
+                lacking: int64_t = weight - self._own_weight(r) - mine.nbytes
                 if lacking <= 0:
-                    charged -= weight - before + self._leave(r)
+                    mine.nbytes -= weight - before + self._leave(r)
                     self._set_weight(r, weight)
                     coming = self._came(r, coming)
                     break
                 self._charge(lacking, False)
-                charged += lacking
+                mine.nbytes += lacking
                 if coming is not None:
-                    coming.charged = charged
+                    coming.charged = mine.nbytes
         finally:
-            self._give_back(charged, coming)
+            self._give_back(self._end_charging(mine), coming)
 
     # Going out
 

@@ -10,6 +10,13 @@ cdef extern from "Python.h":
     ctypedef struct Traversed "PyTypeObject":
         Traverse tp_traverse
 
+# Bytes that a thread has charged for values that are not there yet.  In a forked child it is not there to give them
+# back, nor is its stack.
+cdef struct Charging:
+    Charging *next
+    unsigned long thread
+    int64_t nbytes
+
 cdef class Table:
     cdef object __weakref__
     cdef readonly object cgroup
@@ -30,6 +37,9 @@ cdef class Table:
     cdef uint32_t _memcg
     cdef dict _loads
     cdef dict _waiting
+    cdef set _storing       # evictions that are storing a large value, in parts
+    cdef Charging *_charging    # those that somebody has
+    cdef Charging *_spare       # and those that nobody has
     cdef int64_t _reclaims
     cdef bint _refusing
     cdef uint64_t _age
@@ -50,6 +60,8 @@ cdef class Table:
     cdef void _settle(self, Slot slot, Resident r, object value, int64_t weight) noexcept
     cdef bint _remove(self, object key, Slot slot, uint64_t at) except -1
     cdef int64_t _forget(self, Slot slot, bint *owns) noexcept
+    cdef Charging *_begin_charging(self) except NULL
+    cdef int64_t _end_charging(self, Charging *mine) noexcept
     cdef object _charge(self, int64_t nbytes, bint force)
     cdef object _release(self, int64_t charged)
     cdef object _free(self, int form, uint64_t at)

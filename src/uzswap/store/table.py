@@ -9,9 +9,11 @@ import errno
 import cython
 import numpy as np
 from cython.cimports.cpython.object import PyObject
+from cython.cimports.cpython.pythread import PyThread_get_thread_ident
 from cython.cimports.cpython.ref import Py_DECREF
 from cython.cimports.libc.errno import EBADF
 from cython.cimports.libc.stdint import int64_t, uint64_t
+from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.uzswap.core.boundary.values import charge, free_handles, uncharge
 from cython.cimports.uzswap.store.forms import EXTENTS, RESIDENT, STREAM
 from cython.cimports.uzswap.store.lruvec import (
@@ -61,6 +63,12 @@ class Table:
         i: cython.int
         for i in range(NR_LISTS):
             list_abandon(cython.address(self._lists[i]))
+        while self._charging != cython.NULL:
+            self._end_charging(self._charging)
+        while self._spare != cython.NULL:
+            spare = self._spare
+            self._spare = spare.next
+            free(spare)
 
     def __init__(self, cgroup, compression, shared=None, sizeof=None):
         self.cgroup = cgroup
@@ -78,6 +86,7 @@ class Table:
         self._loads = {}
         #: thread -> the loads that it waits for; several when a signal handler needs one while its thread waits
         self._waiting = {}
+        self._storing = set()
 
     def require_open(self):
         """Raise OSError (EBADF) when the store or its engine is closed, RuntimeError in a forked child."""
@@ -239,6 +248,30 @@ class Table:
         return freed
 
     # The engine
+
+    def _begin_charging(self):
+        mine = self._spare
+        if mine != cython.NULL:
+            self._spare = mine.next
+        else:
+            mine = cython.cast(cython.pointer(Charging), malloc(cython.sizeof(Charging)))
+            if mine == cython.NULL:
+                raise MemoryError
+        mine.thread = PyThread_get_thread_ident()
+        mine.nbytes = 0
+        mine.next = self._charging
+        self._charging = mine
+        return mine
+
+    def _end_charging(self, mine):
+        """Returns what is still charged, which is to be given back."""
+        at = cython.address(self._charging)
+        while at[0] != mine:
+            at = cython.address(at[0].next)
+        at[0] = mine.next
+        mine.next = self._spare
+        self._spare = mine
+        return mine.nbytes
 
     def _charge(self, nbytes, force):
         if nbytes > 0 and not charge(self._engine, self._memcg, nbytes):

@@ -4,7 +4,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.errno import EBUSY, EINVAL, ESTALE
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
-from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.boundary.backing import Backing
 from cython.cimports.uzswap.core.boundary.opened import core_lock, core_unlock, private_copy
@@ -72,11 +72,12 @@ class Engine(Backing):
             raise ValueError(f"codec={codec}, small={small}: there are {NR_CODECS}")
         c = self.core
         s = cython.cast(cython.pointer(Store), malloc(cython.sizeof(Store)))
-        found = cython.cast(cython.pointer(uint64_t), malloc((n - start) * cython.sizeof(uint64_t)))
-        if s == cython.NULL or found == cython.NULL:
+        storing = self._begin_storing(n - start)
+        if s == cython.NULL or storing == cython.NULL:
             free(s)
-            free(found)
+            self._stored(storing)
             raise MemoryError
+        found = cython.address(storing.handles[0])
         s.spans = cython.NULL
         s.data = cython.cast("const char *", cython.address(data[0]))
         s.nbytes = data.shape[0]
@@ -100,11 +101,43 @@ class Engine(Backing):
             codec_put(c, s.asked)
             codec_put(c, s.small)
             uz_leave(cython.address(c.gate))
-            memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
+        # Not within the gate, for which the pages wait that the caller's array may have; nobody forks, for want of the GIL.
+        memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
+        self._stored(storing)
         result = StoreResult(s.next, s.reason, s.error)
-        free(found)
         free(s)
         return result
+
+    def _begin_storing(self, n):
+        """NULL without memory."""
+        nbytes: cython.size_t = cython.sizeof(Storing) + n * cython.sizeof(uint64_t)
+        storing = cython.cast(cython.pointer(Storing), calloc(1, nbytes))
+        if storing != cython.NULL:
+            storing.n = n
+            storing.next = self.storing
+            self.storing = storing
+        return storing
+
+    def _stored(self, storing):
+        """Their handles are the caller's now."""
+        if storing == cython.NULL:
+            return
+        at = cython.address(self.storing)
+        while at[0] != storing:
+            at = cython.address(at[0].next)
+        at[0] = storing.next
+        free(storing)
+
+    def forked(self):
+        c = self._open()
+        ignored: cython.int = 0
+        i: int64_t
+        while self.storing != cython.NULL:
+            storing = self.storing
+            for i in range(storing.n):
+                if storing.handles[i]:
+                    free_entries(c, cython.address(storing.handles[i]), 1, cython.address(ignored))
+            self._stored(storing)
 
     def _load(self, handles, n, out, nbytes, page, consume):
         load = cython.cast(cython.pointer(Load), malloc(cython.sizeof(Load)))

@@ -245,10 +245,8 @@ class Memcgs(Opened):
         self._memcg(memcg)
         c = self.core
         met: Charge
-        with cython.nogil:
-            uz_enter(cython.address(c.gate))
-            gone = core_charge(c, memcg, nbytes, force, cython.address(met))
-            uz_leave(cython.address(c.gate))
+        # With the GIL: nobody forks between this and the caller, who alone knows of it.
+        gone = core_charge(c, memcg, nbytes, force, cython.address(met))
         if gone:
             raise ValueError(f"memcg {memcg} is not online")
         return (-1 if met.over_max == NO_MEMCG else met.over_max), (-1 if met.over_high == NO_MEMCG else met.over_high)

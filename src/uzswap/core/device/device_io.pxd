@@ -52,6 +52,7 @@ cdef struct DeviceIO:
     int started             # 1, or the -errno with which it failed
     int idle
     int nr_threads
+    int nr_ended            # of these
     pthread_t threads[MOST_IO_THREADS]
 
 cdef int device_io_start(DeviceIO *io, int fd, int direct) noexcept nogil

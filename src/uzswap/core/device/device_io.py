@@ -73,7 +73,7 @@ def device_io_begin(io):
     pthread_cond_init(cython.address(io.asked), cython.NULL)
     pthread_cond_init(cython.address(io.answered), cython.NULL)
     io.first = io.last = cython.NULL
-    io.closing = io.started = io.idle = io.nr_threads = 0
+    io.closing = io.started = io.idle = io.nr_threads = io.nr_ended = 0
     pthread_mutex_lock(cython.address(io.lock))
     failed = start_thread(io, begin)
     pthread_mutex_unlock(cython.address(io.lock))
@@ -210,7 +210,15 @@ def serve(arg):
         r.error = error
         r.answered = 1
         pthread_cond_broadcast(cython.address(io.answered))
+    io.nr_ended += 1
+    last: cython.bint = io.nr_ended == io.nr_threads
     pthread_mutex_unlock(cython.address(io.lock))
+    if last and io.own_table:
+        # The kernel closes the table only after the thread was joined, and with the last descriptor goes a file's lock.
+        if io.fd >= 0:
+            close(io.fd)
+        if io.also >= 0:
+            close(io.also)
     return cython.NULL
 
 

@@ -41,6 +41,7 @@ from cython.cimports.uzswap.core.store.state import (
     core_now,
     entry_drop,
     give_back,
+    has_to_give,
     whole_pages,
     worker_get,
     worker_put,
@@ -79,8 +80,9 @@ def clean_keep(c, handles, n, owner):
         handles[i] = 0
         dropped = True
     delta_apply(t, cython.address(d))
+    gives: cython.bint = dropped and has_to_give(c)
     pthread_mutex_unlock(cython.address(c.lock))
-    if dropped:
+    if gives:
         give_back(c)
 
 

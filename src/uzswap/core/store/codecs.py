@@ -13,8 +13,8 @@ from cython.cimports.libc.stdint import int64_t
 from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.store.codec import ALG_ZSTD, NR_CODECS, Codec
-from cython.cimports.uzswap.core.store.dictionary import dictionary_bytes
-from cython.cimports.uzswap.core.store.state import free_retired, retire
+from cython.cimports.uzswap.core.store.dictionary import dictionaries_free, dictionary_bytes
+from cython.cimports.uzswap.core.store.state import retire
 from cython.cimports.uzswap.core.store.zstd import ZSTD_CDict, ZSTD_freeCDict
 
 
@@ -101,9 +101,11 @@ def codec_put(c, slot):
         p.dictionary.compressing = cython.NULL
         if p.refs == 0:
             retire(c, slot)
+    retired = c.retired
+    c.retired = cython.NULL
     pthread_mutex_unlock(cython.address(c.lock))
     ZSTD_freeCDict(unused)
-    free_retired(c)
+    dictionaries_free(retired)
 
 
 def codecs_bytes(c):

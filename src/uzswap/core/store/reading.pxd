@@ -48,6 +48,7 @@ cdef struct Load:
     int64_t failed
     int error
     int64_t disk_ns
+    int gives               # what it consumed was what others waited for: give_back()
     # under way
     Worker *worker
     Found found[STEP_LOADS]

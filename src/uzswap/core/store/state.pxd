@@ -133,7 +133,6 @@ cdef void leave_pool(Core *c, Delta *d, uint32_t index, uint32_t owner) noexcept
 cdef void clean_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcept nogil
 cdef void codec_unref(Core *c, int slot) noexcept nogil
 cdef void retire(Core *c, int slot) noexcept nogil
-cdef void free_retired(Core *c) noexcept nogil
 cdef void on_disk_dead(Core *c, uint64_t place, uint32_t length) noexcept nogil
 cdef void entry_drop(Core *c, Delta *d, uint32_t index) noexcept nogil
 cdef int core_charge(Core *c, uint32_t memcg, int64_t n, int force, Charge *charge) noexcept nogil
@@ -144,5 +143,6 @@ cdef void trim_device(Core *c) noexcept nogil
 cdef void close_unused(Core *c) noexcept nogil
 cdef void trim_all(void *arg) noexcept nogil
 cdef void give_back(Core *c) noexcept nogil
+cdef int has_to_give(const Core *c) noexcept nogil
 cdef void stream_free(Stream *s) noexcept nogil
 cdef void idle_free(Worker *workers, Stream *streams) noexcept nogil

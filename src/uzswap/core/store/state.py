@@ -159,22 +159,33 @@ def give_back(c):
     nothing is stored at all.
 
     One worker stays, so that a store and a load in turn need not make one each time (measured: 3 times as long).
+    Called without the lock.
     """
     trim_device(c)
-    free_retired(c)
-    if c.t.live:
-        return
-    pthread_mutex_lock(cython.address(c.lock))
     workers: cython.pointer(Worker) = cython.NULL
-    if c.workers != cython.NULL:
-        workers = c.workers.next
-        c.workers.next = cython.NULL
-    streams = c.streams
-    c.streams = cython.NULL
+    streams: cython.pointer(Stream) = cython.NULL
+    pthread_mutex_lock(cython.address(c.lock))
+    retired = c.retired
+    c.retired = cython.NULL
     if not c.t.live:
+        if c.workers != cython.NULL:
+            workers = c.workers.next
+            c.workers.next = cython.NULL
+        streams = c.streams
+        c.streams = cython.NULL
         windows_free(cython.address(c.around))
     pthread_mutex_unlock(cython.address(c.lock))
+    dictionaries_free(retired)
     idle_free(workers, streams)
+
+
+def has_to_give(c):
+    """Whether give_back() would find anything.  Called with the lock, which who drops entries has anyway."""
+    if not c.t.live or c.retired != cython.NULL:
+        return 1
+    if not c.has_device:
+        return 0
+    return c.file_unused or c.device.nr_lent or (not c.trimming and wants_trim(cython.address(c.device)))
 
 
 def core_now(c):
@@ -238,7 +249,7 @@ def clean_leave(c, d, index, memcg):
 
 
 def codec_unref(c, slot):
-    """One entry less.  Called with the lock: what becomes free is freed by free_retired(), without it."""
+    """One entry less.  Called with the lock: what becomes free is freed by give_back(), without it."""
     p = cython.address(c.codecs[slot])
     p.refs -= 1
     if p.refs == 0 and p.users == 0 and p.dictionary != cython.NULL:
@@ -250,17 +261,6 @@ def retire(c, slot):
     c.codecs[slot].dictionary = cython.NULL
     d.next = c.retired
     c.retired = d
-
-
-def free_retired(c):
-    """Free dictionaries that nobody needs any more.  Called without the lock."""
-    if c.retired == cython.NULL:
-        return
-    pthread_mutex_lock(cython.address(c.lock))
-    d = c.retired
-    c.retired = cython.NULL
-    pthread_mutex_unlock(cython.address(c.lock))
-    dictionaries_free(d)
 
 
 def file_at(c, place, secret, segments):
@@ -388,18 +388,16 @@ def trim_device(c):
     """
     if not c.has_device:
         return
-    if c.file_unused:
-        close_unused(c)
-    if c.device.nr_lent:
-        pthread_mutex_lock(cython.address(c.lock))
-        leases_look(cython.address(c.device))
-        pthread_mutex_unlock(cython.address(c.lock))
-    if not wants_trim(cython.address(c.device)):
-        return
     pthread_mutex_lock(cython.address(c.lock))
-    ask: cython.bint = not c.trimming
-    c.trimming = 1
+    unused: cython.bint = c.file_unused
+    if c.device.nr_lent:
+        leases_look(cython.address(c.device))
+    ask: cython.bint = not c.trimming and wants_trim(cython.address(c.device))
+    if ask:
+        c.trimming = 1
     pthread_mutex_unlock(cython.address(c.lock))
+    if unused:
+        close_unused(c)
     if ask:
         c.trim.op = ASK_CALL
         c.trim.call = trim_all

@@ -36,7 +36,14 @@ from cython.cimports.uzswap.core.store.entries import (
 from cython.cimports.uzswap.core.store.histogram import H_LOAD_DISK, H_LOAD_ZERO, H_LOAD_ZSWAP, bucket_of_ns, observe
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.reading import STEP_LOADS, read_entries, sort_by_place, target_of, unpack, verify
-from cython.cimports.uzswap.core.store.state import entry_drop, give_back, whole_pages, worker_get, worker_put
+from cython.cimports.uzswap.core.store.state import (
+    entry_drop,
+    give_back,
+    has_to_give,
+    whole_pages,
+    worker_get,
+    worker_put,
+)
 
 
 def fits(load, i, size):
@@ -184,7 +191,7 @@ def swap_in(c, load):
         pthread_mutex_unlock(cython.address(c.sparing))
     if load.error:
         count_failure(c, load.error)
-    elif load.consume:
+    elif load.gives:
         give_back(c)
 
 
@@ -194,6 +201,7 @@ def swap_in_by(c, load):
     load.failed = -1
     load.error = 0
     load.disk_ns = 0
+    load.gives = 0
     i: int64_t = 0
     done: int64_t = 0
     k: cython.int
@@ -228,6 +236,7 @@ def swap_in_by(c, load):
                     entry_drop(c, cython.address(d), index)
             j += 1
         delta_apply(t, cython.address(d))
+        load.gives = load.consume and not load.error and has_to_give(c)
         pthread_mutex_unlock(cython.address(c.lock))
 
 
@@ -276,6 +285,7 @@ def load_from_pool(c, handle, out, size, consume):
     d: Delta
     memset(cython.address(d), 0, cython.sizeof(Delta))
     took = uz_monotonic_ns() - began
+    gives: cython.bint = False
     pthread_mutex_lock(cython.address(c.lock))
     if w != cython.NULL:
         w.next = c.workers
@@ -286,11 +296,12 @@ def load_from_pool(c, handle, out, size, consume):
         observe(cython.address(c.histograms[H_LOAD_ZSWAP]), bucket_of_ns(took), took, 1)
         if consume:
             entry_drop(c, cython.address(d), index)
+            gives = has_to_give(c)
         delta_apply(t, cython.address(d))
     pthread_mutex_unlock(cython.address(c.lock))
     if error:
         count_failure(c, error)
-    elif consume:
+    elif gives:
         give_back(c)
     return ELSEWHERE if error == ENOMEM else error
 
@@ -301,6 +312,7 @@ def free_entries(c, handles, n, error):
     i: int64_t = 0
     j: int64_t = 0
     bad: int64_t = -1
+    gives: cython.bint = False
     d: Delta
     error[0] = 0
     while i < n and bad < 0:
@@ -327,6 +339,8 @@ def free_entries(c, handles, n, error):
                 entry_drop(c, cython.address(d), index)
             j += 1
         delta_apply(t, cython.address(d))
+        gives = has_to_give(c)
         pthread_mutex_unlock(cython.address(c.lock))
-    give_back(c)
+    if gives:
+        give_back(c)
     return bad
