@@ -77,9 +77,7 @@ class Weight(NamedTuple):
     held: Any = None
 
 
-def estimate(
-    once: list[Any], blocks: list[Block] | None = None, all_blocks: bool = False, copied: bool = False
-) -> int:
+def estimate(once: list[Any], blocks: list[Block] | None = None, all_blocks: bool = False, copied: bool = False) -> int:
     """Return the bytes that a value occupies while its maker still holds it.
 
     Outside references don't tell yet what is shared, so everything counts but small shared strings, numbers and

@@ -20,6 +20,7 @@ from cython.cimports.uzswap.core.device.device import (
 )
 from cython.cimports.uzswap.core.device.device_io import ASK_TRUNCATE, ASK_WRITE, device_ask_and_wait, device_settle
 from cython.cimports.uzswap.core.device.lending import leases_look
+from cython.cimports.uzswap.core.device.read_around import NR_WINDOWS, WINDOW_BYTES
 from cython.cimports.uzswap.core.device.record import KEY_BYTES, opener_new, secret_load
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import (
@@ -651,6 +652,9 @@ class Engine:
             dictionaries = codecs_bytes(c)
             core_unlock(c)
         return tables + c.pool.next_extent * 32 * 16 + dictionaries
+
+    def read_around_bytes(self):
+        return NR_WINDOWS * WINDOW_BYTES if self._open().around.memory != cython.NULL else 0
 
     def reached_full(self):
         return bool(self._open().reached_full)
