@@ -45,6 +45,7 @@ UNTORN = (
 #: Compiled with types, like the data plane, though they know Python's objects: the life of a value, and the walk over
 #: the millions that one may be made of.
 OBJECTS = (
+    "store/arena",
     "store/eviction",
     "store/forms",
     "store/loading",

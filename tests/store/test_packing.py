@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from uzswap.store.arena import Memory
 from uzswap.store.packing import BATCH, CHUNK, Packed, Refused, pack, unpack
 
 
@@ -131,7 +132,7 @@ def test_a_large_array_is_compressed_where_it_lies_and_loaded_into_its_own_memor
     back = chunks.unpack(packed)
     [(nbytes, target)] = [got for got in chunks.got_into if got[0] >= CHUNK]
     assert nbytes == value.nbytes
-    assert isinstance(target, bytearray)
+    assert isinstance(target, Memory)
     assert np.shares_memory(np.frombuffer(target, np.uint8), back)
     assert back.flags.writeable
 

@@ -12,6 +12,7 @@ import pytest
 
 import uzswap
 from uzswap import IntegrityError, Store
+from uzswap.files.engine import engine_file
 
 if TYPE_CHECKING:
     from tests.conftest import EngineFactory
@@ -62,3 +63,22 @@ def test_what_is_around_a_damaged_value_is_read_and_it_alone_is_told(engine: Eng
         with pytest.raises(IntegrityError):
             store[5]
         store.discard(5)
+
+
+def test_what_is_kept_of_the_device_around_values_is_counted(engine: EngineFactory) -> None:
+    z = engine()
+
+    def counted() -> int:
+        return int(engine_file("zswap/debug/uzswap.read_around_bytes").read(z, z.root))
+
+    with Store[int, bytes](z.cgroup("/a")) as store:
+        for key in range(100):
+            store[key] = os.urandom(1000)
+        to_disk(store)
+        assert counted() == uzswap.report(z).process.read_around == 0
+        for key in range(99):
+            store[key]
+        assert counted() == 1 << 20
+        assert 100 * 1000 <= uzswap.report(z).process.read_around <= 1 << 20
+        store[99]
+        assert counted() == 0  # with the last of what was out

@@ -10,6 +10,8 @@ import pytest
 from tests.store.values import counters, evict
 
 from uzswap import Store
+from uzswap.store import eviction
+from uzswap.store.weigh import pieces
 
 try:
     import pandas as pd  # not in a test: it starts threads
@@ -170,3 +172,135 @@ def test_what_some_of_a_value_see_of_an_array_comes_back_and_not_the_rest(engine
         first[50:] = -1
         assert (second[:50] == -1).all()
         assert second[50] == 200
+
+
+class TestAnArrayOfTheCallers:
+    """One that is larger than the cgroup may have, put in piece by piece while the caller keeps it."""
+
+    @pytest.fixture
+    def array(self) -> Any:
+        return (np.arange(1 << 20) // 7).reshape(128, -1)
+
+    @pytest.mark.parametrize(
+        "pieces",
+        [
+            lambda array: list(array),
+            lambda array: [array[at : at + 3] for at in range(0, 128, 3)],
+            lambda array: [array[:, at : at + 64] for at in range(0, 8192, 64)],
+            lambda array: [{"row": row, "again": row[:10]} for row in array],
+            lambda array: list(array.view([("a", "i4"), ("b", "i4")])),
+        ],
+        ids=["rows", "slices", "columns", "rows in dicts", "records"],
+    )
+    def test_fills_a_store_that_copies(
+        self, engine: EngineFactory, array: Any, pieces: Callable[[Any], list[Any]]
+    ) -> None:
+        cgroup = engine().cgroup("/a")
+        cgroup.write("memory.max", "2M")
+        with Store[int, Any](cgroup, shared="copy") as store:
+            expected = pieces(array)
+            for key, piece in enumerate(pieces(array)):
+                store[key] = piece
+                assert counters(cgroup)["current"] <= 2 << 20
+            assert store.stats()["packed"] > len(expected) // 2
+            assert all(equal(store[key], piece) for key, piece in enumerate(expected))
+            assert counters(cgroup)["anon"] == store.resident_bytes <= 2 << 20
+            store.check()
+            store.clear()
+            assert counters(cgroup)["current"] == 0
+
+    def test_is_charged_for_what_is_seen_of_it(self, engine: EngineFactory, array: Any) -> None:
+        with Store[Any, Any](engine().cgroup("/a"), shared="copy") as store:
+            store["row"] = array[5]
+            assert 65_536 <= store.resident_bytes < 66_500
+            store["a little"] = array[6, :8]
+            assert 65_600 < store.resident_bytes < 67_000
+            store["row again"] = array[5]
+            assert 65_800 < store.resident_bytes < 67_500  # the same bytes
+            store["its own"] = np.arange(1 << 17)[:10]  # nobody else keeps what it is a view of
+            assert store.resident_bytes > 1 << 20
+
+    def test_what_goes_out_is_what_was_there_then(self, engine: EngineFactory, array: Any) -> None:
+        with Store[Any, Any](engine().cgroup("/a"), shared="copy") as store:
+            store["row"] = array[5]
+            array[5, 0] = -1
+            evict(store)
+            array[5, 1] = -2
+            assert store["row"][0] == -1
+            assert store["row"][1] == 5 * 8192 // 7
+
+    @pytest.mark.parametrize("shared", ["refer", "pin"])
+    def test_is_refused_by_others_which_say_what_helps(self, engine: EngineFactory, array: Any, shared: Shared) -> None:
+        cgroup = engine().cgroup("/a")
+        cgroup.write("memory.max", "2M")
+        with Store[int, Any](cgroup, shared=shared) as store:
+            with pytest.raises(MemoryError) as caught:
+                store[0] = array[0]
+            assert "shared='copy'" in caught.value.__notes__[0]
+            assert len(store) == 0
+            assert counters(cgroup)["current"] == 0
+            with pytest.raises(MemoryError) as caught:
+                store[0] = array.copy()
+            assert not getattr(caught.value, "__notes__", [])
+            store.check()
+
+
+@pytest.mark.parametrize("shared", ["refer", "pin"])
+def test_rows_of_an_array_that_was_loaded_go_like_any_others(engine: EngineFactory, shared: Shared) -> None:
+    cgroup = engine().cgroup("/a")
+    with Store[Any, Any](cgroup, shared=shared) as store:
+        store["array"] = np.arange(200_000.0).reshape(400, -1)
+        evict(store)
+        array = store.pop("array")
+        for key in range(400):
+            store[key] = array[key]
+        assert 1_600_000 < store.resident_bytes < 1_800_000
+        evict(store)
+        assert store.stats()["resident"] == 400
+        array[7, 0] = -1
+        del array
+        evict(store)
+        assert store.stats()["resident"] == 0
+        assert store[7][0] == -1
+        assert store[399][-1] == 199_999
+        store.check()
+
+
+def test_rows_of_a_small_array_go_too(engine: EngineFactory) -> None:
+    with Store[int, Any](engine().cgroup("/a")) as store:
+        for at in range(50):
+            for row, values in enumerate(np.full((4, 20), at)):
+                store[4 * at + row] = values
+        del values
+        evict(store)
+        assert store.stats()["resident"] == 0
+        assert store.resident_bytes == 0
+        assert [int(store[key].sum()) for key in range(200)] == [20 * (key // 4) for key in range(200)]
+        store.check()
+
+
+def test_a_large_family_that_somebody_outside_sees_is_looked_at_now_and_then(
+    engine: EngineFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+
+    def counted(once: list[Any]) -> Any:
+        nonlocal looked
+        looked += 1
+        return pieces(once)
+
+    monkeypatch.setattr(eviction, "pieces", counted)
+    with Store[int, Any](engine().cgroup("/a")) as store:
+        array = np.zeros((1500, 4))
+        for key in range(1500):
+            store[key] = array[key]
+        for _ in range(64):
+            assert store.reclaim(4096).freed_bytes == 0
+        assert 1500 <= looked <= 8 * 1500  # not 64 times
+        before = looked
+        assert store.reclaim(1 << 20).freed_bytes == 0  # so much is worth a look
+        assert looked > before
+        del array
+        evict(store)
+        assert store.stats()["resident"] == 0
+        store.check()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, SupportsIndex
+from typing import TYPE_CHECKING, Final, NoReturn, SupportsIndex
 
 from uzswap.cgroup.pressure import Pressure
 from uzswap.cgroup.reclaim import ReclaimRequest, min_age_of, request
@@ -199,6 +199,16 @@ class MemCgroup:
         self._notifications: dict[str, int] = {}
         #: measurements under way, by control file: memory.peak and memory.swap.peak
         self.peak_sessions: dict[str, WeakSet[Measurement]] = {}
+
+    def __copy__(self) -> MemCgroup:
+        """There is one of each cgroup: a copy of what names it names the same."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> MemCgroup:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self.path} can't be pickled: it belongs to its engine; its path tells which it is")
 
     def __repr__(self) -> str:
         return f"<MemCgroup {self.path}{'' if self.online else ' (removed)'}>"

@@ -23,7 +23,7 @@ import operator
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self, cast
 
 from uzswap.arrays.arena import Arena
 from uzswap.cgroup.memcg import MemCgroup, require_cgroup
@@ -207,6 +207,16 @@ class Zswap:
         on_fork(self, Zswap._forked)
 
     # Life
+
+    def __copy__(self) -> Self:
+        """There is one of each engine: a copy of what names it names the same."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an engine can't be pickled: it is memory and files of this process; make one where it is used")
 
     def __enter__(self) -> Self:
         return self

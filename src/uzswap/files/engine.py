@@ -70,6 +70,10 @@ def _metadata_bytes(engine: EngineView) -> int:
     return engine.core.metadata_bytes()
 
 
+def _read_around_bytes(engine: EngineView) -> int:
+    return engine.core.read_around_bytes()
+
+
 def _reached_full(engine: EngineView) -> int:
     return int(engine.core.reached_full())
 
@@ -156,6 +160,12 @@ DEBUG: Final[dict[str, FileType[EngineView]]] = {
         _debug("uzswap.io_error", "reads and writes of the device that failed", "events"),
         *(_recompressed(*row) for row in _RECOMPRESSED),
         _debug("uzswap.metadata_bytes", "memory of the tables of entries", "bytes", _metadata_bytes),
+        _debug(
+            "uzswap.read_around_bytes",
+            "memory for what is around values that were read from the device",
+            "bytes",
+            _read_around_bytes,
+        ),
         _debug("uzswap.reached_full", "whether the pool waits for its accept threshold", "bool", _reached_full),
         FileType(
             "zswap/debug/uzswap.pools", "compressors with entries, the current one first", "nested_keyed", reader=_pools

@@ -32,6 +32,8 @@ class ResidentSet(NamedTuple):
     tables: int
     #: that pages of arrays pass through on their way in
     frames: int
+    #: what was read of the device around values
+    read_around: int
     #: all else that is in no file: the interpreter's heap, stacks, other libraries' memory, other engines
     python: int
     #: of programs and libraries, shared with other processes for the most part

@@ -13,6 +13,7 @@ PROCESS: Final = {
     "pool": "the pool",
     "tables": "page tables",
     "frames": "frames",
+    "read_around": "read around values on the device",
     "python": "Python's own",
     "files": "programs and libraries",
 }

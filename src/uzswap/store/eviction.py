@@ -282,7 +282,8 @@ class Eviction:
             self.family_walks -= 1
             self._meet_family(r)
             own = self.families.get(address_of(r))
-        return None if own == 0 else own
+        # Too many for one reclaim: a later one looks at it, whoever holds what then.
+        return () if own == 0 else own
 
     def _meet_family(self, r):
         """Find out of all that share memory with a value whether anybody else sees it."""

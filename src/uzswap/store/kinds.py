@@ -27,6 +27,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
+from uzswap.store.arena import Memory
 from uzswap.store.measures import Measure, measure_of
 
 __all__ = ["MEMORY", "Kind", "Traits", "opaque", "sealed", "traits_of"]
@@ -111,7 +112,7 @@ _ATOMS_OF_ARROW: Final = frozenset(
     {"Array", "ChunkedArray", "DataType", "Field", "RecordBatch", "Scalar", "Schema", "Table"}
 )
 # What may own the memory of an array.  Behind anything else (mmap, shared memory, a C library) are others.
-MEMORY: Final[tuple[type, ...]] = (bytes, bytearray, array.array)
+MEMORY: Final[tuple[type, ...]] = (bytes, bytearray, array.array, Memory)
 
 _opaque: weakref.WeakSet[type] = weakref.WeakSet()
 _sealed: weakref.WeakSet[type] = weakref.WeakSet()

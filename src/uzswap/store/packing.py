@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from uzswap.store import sharing
+from uzswap.store.arena import Memory
 from uzswap.store.forms import blank_with_view, view_of
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def unpack(packed: Packed, get: Get) -> Any:
         get(handles, memory)
         return value
     stream = [next(extents) for _ in range(packed.stream)]
-    buffers = (_load(*extent, get) for extent in extents)
+    buffers = (_load_buffer(*extent, get) for extent in extents)
     if packed.kept:
         return sharing.load(_Source(stream, get), packed.kept, buffers)
     if packed.stream == 1:
@@ -179,8 +180,16 @@ def unpack(packed: Packed, get: Get) -> Any:
     return pickle.Unpickler(_Source(stream, get), buffers=buffers).load()
 
 
-def _load(length: int, handles: Handles, get: Get) -> bytearray:
-    memory = bytearray(length)
+def _load(length: int, handles: Handles, get: Get) -> bytes:
+    """A piece of the stream, which is gone soon."""
+    data: bytes
+    data, memory = blank_with_view(0, length)
+    get(handles, memory)
+    return data
+
+
+def _load_buffer(length: int, handles: Handles, get: Get) -> Memory:
+    memory = Memory(length)
     get(handles, memoryview(memory))
     return memory
 

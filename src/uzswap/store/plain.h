@@ -126,6 +126,11 @@ static inline int has_no_base(PyObject *op)
     return !PyArray_BASE((PyArrayObject *)op);
 }
 
+static inline PyObject *base_of(PyObject *op)
+{
+    return PyArray_BASE((PyArrayObject *)op);
+}
+
 static inline int owns_data(PyObject *op)
 {
     return (PyArray_FLAGS((PyArrayObject *)op) & NPY_ARRAY_OWNDATA) != 0;

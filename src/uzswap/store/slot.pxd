@@ -20,23 +20,24 @@ cdef class Slot:
 
 @cython.final
 cdef class Resident:
+    # What an access needs is together: a line of the cache, or two.
+    cdef object value
+    cdef uint64_t version
+    cdef readonly object part   # memory that others may have a part of; see buffers.py
+    cdef int where
+    cdef int pins
+    cdef bint referenced
+    cdef int taken
     cdef Link link
     cdef void *slot         # its owner; NULL once that is another value's, or nobody's
-    cdef object value
     cdef object held
     cdef object obstacle
     cdef int64_t weight
-    cdef int64_t more       # of it: what it was charged for memory that others may have a part of,
-    cdef readonly object part   # and that memory; see buffers.py
+    cdef int64_t more       # of it: what it was charged for its part
     cdef int64_t after
     cdef Py_ssize_t holders
-    cdef uint64_t version
     cdef uint64_t seen
     cdef uint64_t shared_seen   # Table._shared_changes when its memory was found to be the store's alone; 0 without
-    cdef int where
-    cdef int taken
-    cdef int pins
-    cdef bint referenced
 
 # How the value is kept; with GONE, another number than any form.
 cdef inline int form_in(Slot slot) noexcept:

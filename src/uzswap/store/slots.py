@@ -54,6 +54,10 @@ from uzswap.store.slot import NOTHING
 
 # Values dropped until handlers may run: some 50 us.
 _DROPPED_AT_ONCE = cython.declare(cython.int, 64)
+_OF_A_VIEW = (
+    "the value is a view, and weighs {} bytes with the memory that it keeps alive: with shared='copy' a store takes a "
+    "part of another's array for a value of its own"
+)
 
 
 @cython.cclass
@@ -195,7 +199,12 @@ class Slots(Loading):
                 had = self._own_weight(resident_in(slot)) if found is not None and form_in(slot) == RESIDENT else 0
                 if weight - had > mine.nbytes:
                     lacking: int64_t = weight - had - mine.nbytes
-                    self._charge(lacking, False)
+                    try:
+                        self._charge(lacking, False)
+                    except MemoryError as error:
+                        if coming is not None and self._shared != "copy" and getattr(value, "base", None) is not None:
+                            error.add_note(_OF_A_VIEW.format(weight))
+                        raise
                     mine.nbytes += lacking
                     if coming is not None:
                         coming.charged = mine.nbytes

@@ -96,7 +96,8 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         What becomes of what is in a value and held by others too.  "refer": it is left where it is, charged once for
         all values of the store that refer to it if it is not little (a page, or an eighth of what the value frees), and
         the value that comes back has the very same objects.  "pin": the value stays.  "copy": all is copied, the value
-        itself included, so later changes that others make to what they hold are missing from it.
+        itself included, so later changes that others make to what they hold are missing from it.  Of an array that
+        others hold a view weighs what it sees: so one larger than any limit can be put in by its rows.
     sizeof
         Returns the bytes that a value occupies, instead of our own weighing.
 
@@ -259,7 +260,10 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         return f"<Store of {self._slots.cgroup.path}: {state}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"the store of {self._slots.cgroup.path} can't be pickled or copied: it belongs to its engine")
+        raise TypeError(
+            f"the store of {self._slots.cgroup.path} can't be pickled or copied: it belongs to its engine; "
+            "dict(store) has its values"
+        )
 
     # Where the values are
 

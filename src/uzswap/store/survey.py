@@ -33,20 +33,36 @@ class Survey(Walk):
                 nbytes += entry.nbytes
         return nbytes
 
-    def blocks_of_arrays(self, blocks, whether_shared_or_not):
-        """Name the memory of arrays, from a page on, that others hold too, and Arrow's; return its bytes."""
+    def blocks_of_arrays(self, blocks, whether_shared_or_not, copied):
+        """Name the memory of arrays that others hold too, and Arrow's; return its bytes.
+
+        What is named has a page at least, unless the value has a view of it.  When the value is to be copied, memory of
+        which it has views only is somebody else's: named is what these see.
+        """
         i: cython.size_t
         nbytes: cython.Py_ssize_t = 0
+        all_views: dict = self.views_of()
         for i in range(self.mask + 1):
             entry = cython.address(self.table[i])
-            if entry.thing == cython.NULL or not entry.flags & IS_NDARRAY or entry.nbytes < DATA_BYTES:
+            if entry.thing == cython.NULL or not entry.flags & IS_NDARRAY:
                 continue
-            if whether_shared_or_not or entry.thing == self.root or self.outside(entry) > 0:
-                if has_no_base(entry.thing) and owns_data(entry.thing):
-                    length: cython.Py_ssize_t = cython.cast(object, entry.thing).nbytes
-                    if length >= DATA_BYTES:
-                        blocks.append((data_of(entry.thing), length))
-                        nbytes += length
+            views = all_views.get(cython.cast(cython.size_t, entry.thing)) if all_views else None
+            if entry.nbytes < DATA_BYTES and views is None:
+                continue
+            shared: cython.bint = self.outside(entry) > 0
+            if not (shared or whether_shared_or_not or entry.thing == self.root) or not owns_memory(entry.thing):
+                continue
+            length: cython.Py_ssize_t = cython.cast(object, entry.thing).nbytes
+            if shared and copied and views is not None and entry.edges == len(views) and self.is_array(entry):
+                low, _, seen = self.part_of(entry, views)
+                if seen >= DATA_BYTES:
+                    blocks.append((low, seen))
+                else:
+                    nbytes -= seen
+                nbytes += length
+            elif length >= DATA_BYTES or (shared and length):
+                blocks.append((data_of(entry.thing), length))
+                nbytes += length
         for address, length in (self.blocks or {}).items():
             if length >= DATA_BYTES:
                 blocks.append((address, length))
@@ -58,8 +74,7 @@ class Survey(Walk):
         return (
             entry.thing != cython.NULL
             and entry.flags & IS_NDARRAY
-            and has_no_base(entry.thing)
-            and owns_data(entry.thing)
+            and owns_memory(entry.thing)
             and not may_hold_objects(entry.thing)
         )
 
@@ -90,15 +105,19 @@ class Survey(Walk):
                 entry.flags |= IS_OURS
             if entry.edges != len(views) or not (copied or self.outside(entry) <= 0):
                 continue
-            ends: list = [extent(cython.cast(object, self.entry_of(view[0]).thing)) for view in views]
-            low = min([end[0] for end in ends])
-            high = max([end[1] for end in ends])
+            low, high, seen = self.part_of(entry, views)
             self.spans[owner] = low, high
-            whole: cython.Py_ssize_t = cython.cast(object, entry.thing).nbytes
-            seen: cython.Py_ssize_t = high - low
-            if len(views) == 1 and not views[0][4]:
-                seen = cython.cast(object, self.entry_of(views[0][0]).thing).nbytes
-            entry.nbytes -= whole - min(seen, whole)
+            entry.nbytes -= cython.cast(object, entry.thing).nbytes - seen
+
+    def part_of(self, entry, views):
+        """What views see of the memory of an array: the first byte, the one after the last, and how many bytes."""
+        ends: list = [extent(cython.cast(object, self.entry_of(view[0]).thing)) for view in views]
+        low = min([end[0] for end in ends])
+        high = max([end[1] for end in ends])
+        seen = high - low
+        if len(views) == 1 and not views[0][4]:
+            seen = cython.cast(object, self.entry_of(views[0][0]).thing).nbytes
+        return low, high, min(seen, cython.cast(object, entry.thing).nbytes)
 
     def pieces(self):
         """What the value sees of memory that others hold too.

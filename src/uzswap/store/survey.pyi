@@ -9,7 +9,9 @@ class Survey:
 
     def __init__(self, once: list[Any] | None, thorough: bool) -> None: ...
     def estimated_bytes(self) -> int: ...  # without literals
-    def blocks_of_arrays(self, blocks: list[tuple[int, int]], whether_shared_or_not: bool) -> int: ...  # their bytes
+    def blocks_of_arrays(  # their bytes
+        self, blocks: list[tuple[int, int]], whether_shared_or_not: bool, copied: bool
+    ) -> int: ...
     def plain_bytes(self) -> int: ...  # of a value that others hold nothing of, or -1
     def narrow(self, own: Container[int], copied: bool) -> None: ...  # what is seen of memory weighs, not all of it
     def pieces(self) -> dict[int, tuple[int, int, list[tuple[int, int, tuple[tuple[int, int], ...]]]]]: ...

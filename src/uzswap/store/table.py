@@ -103,7 +103,7 @@ class Table:
     def _weigh(self, once, blocks):
         """Bytes of the one value in a list, which is emptied, without the blocks that others may have a part of."""
         if self._sizeof is None:
-            return estimate(once, blocks, self._buffers.wants_all)
+            return estimate(once, blocks, self._buffers.wants_all, self._shared == "copy")
         return told(self._sizeof, once.pop())
 
     def _leave(self, r):

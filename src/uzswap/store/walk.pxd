@@ -15,6 +15,7 @@ cdef extern from "plain.h":
     bint has_weakrefs(PyObject *op) noexcept
     size_t scattered(PyObject *op) noexcept
     bint has_no_base(PyObject *op) noexcept
+    PyObject *base_of(PyObject *op) noexcept
     bint owns_data(PyObject *op) noexcept
     bint may_hold_objects(PyObject *op) noexcept
     bint holds_plain_objects(PyObject *op) noexcept
@@ -139,3 +140,5 @@ cdef class Walk:
     cdef Py_ssize_t own_and_shared_bytes(self) noexcept
     cdef int visit_all(self, PyObject *op) except -1
     cdef Py_ssize_t outside(self, Entry *entry) noexcept
+
+cdef bint owns_memory(PyObject *op) noexcept

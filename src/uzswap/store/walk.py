@@ -24,8 +24,14 @@ from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
 from cython.cimports.libc.string import memcpy, memset
 
 from uzswap.signals import let_handlers_run
+from uzswap.store.arena import Memory
 from uzswap.store.kinds import MEMORY, Kind, traits_of
 from uzswap.store.measures import size_of
+
+# What memory of an array is loaded into: see arena.py.
+_loaded_into = cython.declare(
+    cython.pointer(Type), cython.cast(cython.pointer(Type), cython.cast(cython.p_void, Memory))
+)
 
 plain_init()
 
@@ -438,12 +444,17 @@ class Walk:
                 self.meet(cython.cast(cython.pointer(PyObject), one))
             return 0
         owner = base
+        ours = False
         while isinstance(owner, (np.ndarray, memoryview)):
+            if type(owner) is np.ndarray and owns_memory(cython.cast(cython.pointer(PyObject), owner)):
+                ours = True
+                break
             below = owner.obj if isinstance(owner, memoryview) else owner.base
             if below is None:
                 break
             owner = below
-        ours = owner.flags.owndata if isinstance(owner, np.ndarray) else isinstance(owner, MEMORY)
+        if not ours:
+            ours = owner.flags.owndata if isinstance(owner, np.ndarray) else isinstance(owner, MEMORY)
         self.note_view(op, base, owner, ours, overlaps(thing))
         self.meet(cython.cast(cython.pointer(PyObject), base))
         return 0
@@ -479,6 +490,14 @@ class Walk:
             if self.table[i].thing != cython.NULL:
                 nbytes += self.table[i].nbytes
         return nbytes
+
+
+def owns_memory(op):
+    """Whether nobody sees the memory of a numpy.ndarray but through it: it is its own, or it was loaded into it."""
+    if has_no_base(op):
+        return owns_data(op)
+    base = base_of(op)
+    return Py_TYPE(base) == _loaded_into and Py_REFCNT(base) == 1
 
 
 def elements(holder):

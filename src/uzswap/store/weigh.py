@@ -77,7 +77,7 @@ class Weight(NamedTuple):
     held: Any = None
 
 
-def estimate(once: list[Any], blocks: list[Block] | None = None, all_blocks: bool = False) -> int:
+def estimate(once: list[Any], blocks: list[Block] | None = None, all_blocks: bool = False, copied: bool = False) -> int:
     """Return the bytes that a value occupies while its maker still holds it.
 
     Outside references don't tell yet what is shared, so everything counts but small shared strings, numbers and
@@ -88,13 +88,16 @@ def estimate(once: list[Any], blocks: list[Block] | None = None, all_blocks: boo
     once
         A list of one, the value.  It is emptied.
     blocks
-        Is given the memory of arrays, from a page on, that others hold too: it does not count then.  See
+        Is given the memory of arrays that others hold too: it does not count then.  See
         :class:`uzswap.store.buffers.Buffers`.
     all_blocks
         Also the memory of arrays that nobody else holds.
+    copied
+        Whether what others hold will be copied: of memory of theirs no more is the value's than it sees.
     """
     survey = Survey(once, False)
-    return survey.estimated_bytes() - (survey.blocks_of_arrays(blocks, all_blocks) if blocks is not None else 0)
+    named = survey.blocks_of_arrays(blocks, all_blocks, copied) if blocks is not None else 0
+    return survey.estimated_bytes() - named
 
 
 def told(sizeof: Callable[[Any], Any], value: Any) -> int:

@@ -6,6 +6,7 @@ from cython.cimports.libc.errno import EBUSY, EINVAL, ENOMEM
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint64_t
 from cython.cimports.uzswap.core.boundary.memcgs import Memcgs
 from cython.cimports.uzswap.core.boundary.opened import core_lock, core_unlock
+from cython.cimports.uzswap.core.device.read_around import NR_WINDOWS, WINDOW_BYTES
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import uz_private, uz_private_free
 from cython.cimports.uzswap.core.store.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
@@ -168,6 +169,9 @@ class Codecs(Memcgs):
             dictionaries = codecs_bytes(c)
             core_unlock(c)
         return tables + c.pool.next_extent * 32 * 16 + dictionaries
+
+    def read_around_bytes(self):
+        return NR_WINDOWS * WINDOW_BYTES if self._open().around.memory != cython.NULL else 0
 
     def reached_full(self):
         return bool(self._open().reached_full)

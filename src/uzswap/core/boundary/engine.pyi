@@ -256,6 +256,9 @@ class Engine:
     def pools(self) -> list[PoolInfo]: ...  # current first; a pool goes when its last entry leaves
     def pool_pages(self) -> int: ...  # 4096-byte pages that the pool really occupies
     def metadata_bytes(self) -> int: ...
+    def read_around_bytes(self) -> int:
+        """Memory for what is around values that were read from the device; 0 before the first is."""
+
     def reached_full(self) -> bool: ...
 
     # device

@@ -15,6 +15,7 @@ from cython.cimports.uzswap.core.boundary.memory import (
     pager_unlock,
     place_of,
 )
+from cython.cimports.uzswap.core.device.read_around import NR_WINDOWS, WINDOW_BYTES
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import leaf_end
 from cython.cimports.uzswap.core.paging.pagetable import (
@@ -100,6 +101,8 @@ def mappings(engine: Engine, memory: Memory = None):
     ]
     if c.t.sums != cython.NULL:
         found.append(("tables", cython.cast(cython.size_t, c.t.sums), c.t.sums_bytes))
+    if c.around.memory != cython.NULL:
+        found.append(("read_around", cython.cast(cython.size_t, c.around.memory), NR_WINDOWS * WINDOW_BYTES))
     if memory is None:
         return found
     p: cython.pointer(Pager) = memory._enter()
