@@ -52,8 +52,8 @@ class Load:
 
 @cython.cclass
 class Loading(Table):
-    def __init__(self, cgroup, compression, shared=None, sizeof=None):
-        Table.__init__(self, cgroup, compression, shared, sizeof)
+    def __init__(self, cgroup, compression, shared=None, sizeof=None, immutable=False):
+        Table.__init__(self, cgroup, compression, shared, sizeof, immutable)
         self._wanted = deque()
         self._prefetcher = Worker("uzswap-prefetch", self._prefetch, Order.STORE_WORKER)
 
@@ -110,6 +110,7 @@ class Loading(Table):
         load = Load.__new__(Load)
         self._loads[slot] = load
         kept: cython.bint = 1
+        stays: cython.bint = 0
         try:
             r = Resident.__new__(Resident)
             if not pop:
@@ -117,6 +118,8 @@ class Loading(Table):
                 self._charge(weight, True)
                 charged = weight
             value = unpack(packed, self._get) if form == EXTENTS else self._unpack(form, at)
+            if self._immutable and not pop:
+                stays = self._keep_chunks(slot, r, form, at)
             if pop:
                 if not self._remove(key, slot, at):
                     return NOTHING
@@ -137,7 +140,7 @@ class Loading(Table):
             if form_in(slot) != form or slot.at != at:
                 kept = 0
             self._release(charged)
-            if not kept:
+            if not kept and not stays:
                 self._free(form, at)
             del packed
 
@@ -290,6 +293,8 @@ class Loading(Table):
                 r = Resident.__new__(Resident)
                 if self._loads.get(slot) is load and slot.at == handles[i]:
                     charged -= slot.weight
+                    if self._immutable and self._keep_chunks(slot, r, form, handles[i]):
+                        handles[i] = 0
                     self._settle(slot, r, value, slot.weight)
                     del self._loads[slot]
                     if hold is not None:
@@ -299,7 +304,7 @@ class Loading(Table):
                 slot = cython.cast(Slot, slots[i])
                 if self._loads.get(slot) is load:
                     del self._loads[slot]  # it stays packed
-                else:
+                elif handles[i]:
                     handles[dropped] = handles[i]
                     dropped += 1
             load.done = True

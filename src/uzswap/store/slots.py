@@ -59,8 +59,8 @@ _DROPPED_AT_ONCE = cython.declare(cython.int, 64)
 class Slots(Loading):
     """Keys and their values.  All methods are thread-safe."""
 
-    def __init__(self, cgroup, compression, shared=None, sizeof=None):
-        Loading.__init__(self, cgroup, compression, shared, sizeof)
+    def __init__(self, cgroup, compression, shared=None, sizeof=None, immutable=False):
+        Loading.__init__(self, cgroup, compression, shared, sizeof, immutable)
         on_fork(self, Slots._forked)
 
     def _forked(self):
@@ -148,8 +148,11 @@ class Slots(Loading):
         self.require_open()
         return NOTHING
 
-    def insert(self, key, value, replace=True):
-        """Set a value; False when there is one already that is not to be replaced."""
+    def insert(self, key, value, replace=True, same: cython.bint = False):
+        """Set a value; False when there is one already that is not to be replaced.
+
+        With same it is what the key has, and is to be in memory again: so what the device has of it may stay there.
+        """
         r: Resident
         slot: Slot
         if self.closed or self.forked or self._engine.core == cython.NULL:
@@ -163,6 +166,7 @@ class Slots(Loading):
         charged: int64_t = 0
         had: int64_t
         stays: cython.bint
+        cached: cython.bint
         form: cython.int = RESIDENT
         at: uint64_t = 0
         _previous = None
@@ -198,6 +202,7 @@ class Slots(Loading):
                     pass
                 elif form_in(slot) == RESIDENT:
                     r = resident_in(slot)
+                    self._forget_chunks(r)
                     _previous, r.value = r.value, value
                     kept = self._leave(r)
                     charged -= weight - r.weight + kept
@@ -207,6 +212,10 @@ class Slots(Loading):
                     break
                 else:
                     r = Resident.__new__(Resident)
+                    cached = same and self._immutable and slot not in self._loads
+                    cached = cached and self._keep_chunks(slot, r, form_in(slot), slot.at)
+                    if slot.word & GONE or form_in(slot) == RESIDENT:
+                        continue
                     form, at = form_in(slot), slot.at
                     if form == EXTENTS:
                         _previous = cython.cast(object, cython.cast(cython.p_void, at))
@@ -218,8 +227,8 @@ class Slots(Loading):
                     self._put_on(r, INACTIVE)
                     self.resident_bytes += weight
                     charged -= weight
-                    if self._loads.pop(slot, None) is not None:
-                        form = RESIDENT  # the loader finds its chunks replaced, and frees them
+                    if cached or self._loads.pop(slot, None) is not None:
+                        form = RESIDENT  # or the loader finds its chunks replaced, and frees them
                     break
         finally:
             self._give_back(charged, coming)

@@ -99,6 +99,10 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         itself included, so later changes that others make to what they hold are missing from it.
     sizeof
         Returns the bytes that a value occupies, instead of our own weighing.
+    immutable
+        Whether values never change once they are set, as you promise: then what comes back from the disk leaves its
+        bytes there, as the kernel's swap cache does, and going out again writes nothing.  They are the first to go when
+        the disk is full, and none are kept once half of it is used.
 
     Notes
     -----
@@ -146,6 +150,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         dictionary: bool = True,
         shared: Shared = "refer",
         sizeof: Callable[[V], SupportsIndex] | None = None,
+        immutable: bool = False,
     ) -> None:
         if shared not in get_args(Shared):
             raise InvalidArgumentError(f"shared={shared!r}: there are {', '.join(get_args(Shared))}")
@@ -153,7 +158,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         self._zswap = host_of(require_cgroup(cgroup))
         compression = Compression(self._zswap, compressor, filter, dictionary)
         try:
-            self._slots = Slots(cgroup, compression, shared, sizeof)
+            self._slots = Slots(cgroup, compression, shared, sizeof, immutable)
             self._zswap.register(self)
         except BaseException:
             compression.close()
@@ -185,6 +190,13 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             ``memory.max`` of the cgroup or an ancestor can't be met.  Nothing changed: an older value is still there.
         """
         self._slots.insert(key, value)
+
+    def put_back(self, key: K, value: V) -> None:
+        """Have a value in memory again that somebody has kept, or made anew: it is what the key has, wherever that is.
+
+        As ``store[key] = value``, but a store of immutable values leaves the bytes on the disk, as when it loads them.
+        """
+        self._slots.insert(key, value, same=True)
 
     def setdefault(self, key: K, default: Any = None) -> Any:
         """Return the value of ``key``; set it to ``default`` before if there is none."""

@@ -187,7 +187,8 @@ CodecInfo = namedtuple("CodecInfo", "codec level filter dictionary entries refs 
 HistogramInfo = namedtuple("HistogramInfo", "sum counts")
 DeviceInfo = namedtuple(
     "DeviceInfo",
-    "segments free_segments live_bytes dead_bytes direct asynchronous encrypted cleaned_segments punched_bytes",
+    "segments free_segments live_bytes dead_bytes direct asynchronous encrypted cleaned_segments punched_bytes "
+    "cached_bytes",
 )
 
 # Entries looked at in one hold of the lock.
@@ -759,11 +760,11 @@ class Engine:
             core_lock(c)
             has_aio = c.has_aio
             nr, nr_free, live, used = d.nr, d.nr_free, d.live_bytes, d.used_bytes
-            cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
+            cleaned, punched, direct, cached = d.cleaned, d.punched, d.io.direct, c.cached_bytes
             encrypted: cython.bint = d.secret.key != cython.NULL
             core_unlock(c)
         return DeviceInfo(
-            nr, nr_free, live, used - live, bool(direct), bool(has_aio), bool(encrypted), cleaned, punched
+            nr, nr_free, live, used - live, bool(direct), bool(has_aio), bool(encrypted), cleaned, punched, cached
         )
 
     # Entries

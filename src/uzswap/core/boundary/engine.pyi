@@ -180,6 +180,7 @@ class DeviceInfo(NamedTuple):
     encrypted: bool
     cleaned_segments: int
     punched_bytes: int
+    cached_bytes: int  # of live_bytes, without their headers: of values that are in memory, too
 
 class Writer:
     """One writeback request: gathers entries into segment buffers and keeps the device busy while it gathers more.
