@@ -17,7 +17,7 @@ from cython.cimports.uzswap.core.boundary.values import (
     size_at,
 )
 from cython.cimports.uzswap.store.forms import BYTES, EXTENTS, RESIDENT, STREAM, blank, data_of
-from cython.cimports.uzswap.store.slot import GONE, Resident, Slot, form_in
+from cython.cimports.uzswap.store.slot import GONE, Resident, Slot, address_of, form_in
 from cython.cimports.uzswap.store.table import Table, require_freed
 
 from uzswap.engine.worker import Worker
@@ -163,6 +163,31 @@ class Loading(Table):
     def _get(self, handles, out):
         if len(handles):
             self._zswap.fault_in_many(handles, out, page=CHUNK, consume=False)
+
+    def _load_part(self, key, slot, packed, start, stop):
+        """Load some bytes of a value that stays packed.  NOTHING when it is to be looked for anew."""
+        first: cython.Py_ssize_t = start // _LARGEST_CHUNK
+        last: cython.Py_ssize_t = (stop + _LARGEST_CHUNK - 1) // _LARGEST_CHUNK
+        begin: cython.Py_ssize_t = first * _LARGEST_CHUNK
+        memory = bytearray(min(packed.lengths[0], last * _LARGEST_CHUNK) - begin)
+        handles = packed.handles[first:last]
+        load = Load.__new__(Load)
+        if form_in(slot) != EXTENTS or slot.at != address_of(packed) or slot in self._loads:
+            return NOTHING
+        self._loads[slot] = load
+        packed.asked += stop - start
+        try:
+            self._get(handles, memory)
+        except BaseException as error:
+            error.add_note(f"in the store of {self.cgroup.path}, while loading a part of the value of {key!r}")
+            raise
+        finally:
+            self._over(slot, load)
+            # Whoever takes the chunks away meanwhile leaves them to the loader.
+            if form_in(slot) != EXTENTS or slot.at != address_of(packed):
+                self._free_packed(packed)
+        with memoryview(memory) as view:
+            return bytes(view[start - begin : stop - begin])
 
     def _count_stall(self, disk_ns):
         self._stalled += disk_ns

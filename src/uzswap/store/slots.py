@@ -40,7 +40,7 @@ from cython.cimports.cpython.ref import Py_DECREF
 from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.uzswap.core.boundary.values import free_handles
 from cython.cimports.uzswap.store.eviction import Eviction
-from cython.cimports.uzswap.store.forms import EXTENTS, RESIDENT
+from cython.cimports.uzswap.store.forms import BYTES, EXTENTS, RESIDENT
 from cython.cimports.uzswap.store.loading import Load, Loading
 from cython.cimports.uzswap.store.lruvec import INACTIVE, ISOLATED, NR_LISTS, UNEVICTABLE, add_coldest
 from cython.cimports.uzswap.store.slot import FORM_MASK, GONE, Resident, Slot, form_in, own, resident_in
@@ -126,6 +126,26 @@ class Slots(Loading):
                 return value
         self.require_open()
         return NOTHING
+
+    def fetch_part(self, key, where):
+        """Return a slice of the bytes that a key has, or NOTHING without one; of what is large only chunks are loaded.
+
+        Once as much of it was asked for as it has, it is loaded as a whole: so never more than twice of it is.
+        """
+        slot: Slot
+        while True:
+            found = self.by_key.get(key)
+            slot = cython.cast(Slot, found) if found is not None else None
+            packed = slot.packed if slot is not None and form_in(slot) == EXTENTS and slot not in self._loads else None
+            if packed is None or packed.stream or packed.form != BYTES or packed.asked > packed.lengths[0]:
+                value = self.fetch(key)
+                return value if value is NOTHING else bytes(memoryview(value)[where])
+            start, stop, _ = slice(where.start, where.stop).indices(packed.lengths[0])
+            if start >= stop:
+                return b""
+            value = self._load_part(key, slot, packed, start, stop)
+            if value is not NOTHING:
+                return value
 
     def take(self, key):
         """Delete a key and return its value, or NOTHING without one."""

@@ -51,6 +51,9 @@ class Slots:
     def insert(self, key: Any, value: Any, replace: bool = True, same: bool = False) -> bool:
         """Set a value; False when there is one already that is not to be replaced."""
 
+    def fetch_part(self, key: Any, where: slice) -> Any:
+        """Return a slice of the bytes that a key has, or NOTHING without one."""
+
     def remove(self, key: Any) -> None:
         """Delete a key without loading its value; KeyError without one."""
 

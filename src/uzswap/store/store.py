@@ -181,6 +181,26 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         value = self._slots.fetch(key)
         return default if value is NOTHING else value
 
+    def get_part(self, key: K, where: slice) -> bytes:
+        """Return ``bytes(store[key][where])``, ``where`` without a step, of a value that is ``bytes``.
+
+        Of one that is larger than 64 KiB and not resident only those chunks of 64 KiB are loaded that have some of it,
+        and it stays where it is; once as much of it was asked for as it has, it is loaded.
+
+        Raises
+        ------
+        KeyError
+            There is no such key.
+        TypeError
+            The value has no bytes.
+        """
+        if where.step not in (None, 1):
+            raise InvalidArgumentError(f"{where}: a part has no step")
+        value = self._slots.fetch_part(key, where)
+        if value is NOTHING:
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
+
     def __setitem__(self, key: K, value: V) -> None:
         """Set a value, replacing an older one.
 
