@@ -82,7 +82,7 @@ def test_the_examples_run(page: str) -> None:
 @pytest.mark.slow
 def test_the_examples_with_other_libraries_run() -> None:
     """In a process of its own: zarr has a thread of its own, and joblib processes."""
-    wanted = ("cachetools", "joblib", "zarr")
+    wanted = ("cachetools", "cachey", "dask", "joblib", "zarr")
     if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
         pytest.skip(f"not installed: pip install {' '.join(missing)}")
     page = str(ROOT / "docs" / "neighbours.md")

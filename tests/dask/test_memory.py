@@ -226,6 +226,56 @@ def test_a_full_disk_keeps_the_value(memory: Any, faulty_swap: Any, caplog: pyte
     assert data.cgroup.usage() <= MOST
 
 
+def written(data: Any) -> int:
+    """Pages that the disk was given."""
+    return int(data.stats()["written"])
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_was_only_read_goes_out_again_without_a_write(memory: Any, held: bool) -> None:
+    """A value that comes back leaves its bytes on the disk, whether it was loaded or somebody had it still."""
+    data = memory(pool=0)
+    for i in range(8):
+        data[i] = np.frombuffer(noise(i), np.uint8).copy()
+    while len(data.fast):
+        data.evict()
+    before = written(data)
+    kept = [data[i] for i in range(8)] if held else []
+    while len(data.fast):
+        data.evict()
+    for _ in range(3):
+        for i in range(8):
+            assert bytes(data[i]) == noise(i)
+            assert not held or data[i] is kept[i]
+        stats = data.stats()
+        here = len(data.fast)
+        assert MIB * here <= stats["swapcached"] <= (MIB + (64 << 10)) * here
+        assert data.spilled_total.disk == stats["disk"] - stats["cached"] > 0
+    assert written(data) == before
+    counts = {label: value for (label, unit), value in data.cumulative_metrics.items() if unit == "count"}
+    assert counts["disk-write"] == 8
+    data[0] = noise(99)
+    while len(data.fast):
+        data.evict()
+    assert written(data) > before
+    assert data[0] == noise(99)
+
+
+def test_what_the_disk_has_of_values_in_memory_is_the_first_to_go(memory: Any) -> None:
+    data = memory(pool=0, disk=16 * MIB)
+    for i in range(6):
+        data[i] = noise(i)
+    while len(data.fast):
+        data.evict()
+    for i in range(4):
+        assert data[i] == noise(i)
+    assert data.stats()["cached"] > 0
+    for i in range(6, 16):
+        data[i] = noise(i)
+    assert data.cgroup.usage() <= MOST
+    assert all(data[i] == noise(i) for i in range(16))
+
+
 def test_deleting_and_replacing_frees_all_tiers(memory: Any) -> None:
     data = memory()
     for i in range(16):

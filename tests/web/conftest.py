@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tests.conftest import EngineFactory
 from tests.serve.conftest import private
+from tests.support.chromium import MISSING, chromium, complaints, is_there
 from tests.support.states import fill
 
 from uzswap import Zswap
@@ -20,7 +20,6 @@ from uzswap import Zswap
 pytest.importorskip("bokeh", reason="the page needs bokeh: pip install 'uzswap[web]'")
 
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 from uzswap.serve.server import Server
@@ -127,28 +126,12 @@ class Browser:
 
 @pytest.fixture
 def browser(server: Server) -> Iterator[Browser]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("a browser is needed: apt-get install chromium chromium-driver, or make test as root")
-    options = webdriver.ChromeOptions()
-    for word in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1280,2200",
-    ):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.binary_location = chromium
-    opened = webdriver.Chrome(service=Service(driver), options=options)
-    try:
+    if not is_there():
+        pytest.skip(MISSING)
+    with chromium() as opened:
         opened.get(server.url)
         one = Browser(opened)
         one.until(lambda: one.looks() > 0)
         yield one
-        said = opened.get_log("browser")  # type: ignore[no-untyped-call]
         # A request that is refused is one of the network's, and what the test wants.
-        assert not [line for line in said if line["level"] in ("SEVERE", "WARNING") and line["source"] != "network"]
-    finally:
-        opened.quit()
+        assert not complaints(opened)

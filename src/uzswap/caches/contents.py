@@ -47,7 +47,7 @@ class Contents:
         if isinstance(where, MutableMapping):
             self.mapping = where
         else:
-            self.mapping = self._own = Store(require_cgroup(where))
+            self.mapping = self._own = Store(require_cgroup(where), immutable=True)
             weakref.finalize(self, _close, self._own).atexit = False
         self.token: Final = uuid.uuid4().hex
 

@@ -111,7 +111,12 @@ STATS: Final = (
     _level("zswap_incomp", "zswap_incomp", "of these, pages kept raw because they do not compress"),
     Stat("zswpwb_proactive_b", "bytes", True, "compressed bytes written back by source=zswap", "zswpwb_proactive_b"),
     *(_level(name, node=True) for name in ("file_mapped", "file_dirty", "file_writeback")),
-    _level("swapcached", "swapcached", "pages of arrays in memory that have a clean copy in the pool", node=True),
+    _level(
+        "swapcached",
+        "swapcached",
+        "memory with a clean copy: of arrays in the pool, of immutable values on the disk",
+        node=True,
+    ),
     *(_level(name, node=True) for name in ("anon_thp", "file_thp", "shmem_thp")),
     _level("inactive_anon", "resident", "resident memory that reclaim may take: all of it", node=True),
     *(_level(name, node=True) for name in ("active_anon", "inactive_file", "active_file", "unevictable")),

@@ -56,7 +56,8 @@ def reclaim(
     """Reclaim memory of a cgroup.
 
     BYTES of its resident memory, or of its compressed memory with --source zswap.
-    CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/...
+    CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/..., or
+    dask://SCHEDULER:PORT, or a worker of it below that.
 
     Ctrl-C ends the request between two batches.  What was done until then, or until an error, is shown all the same.
     Exit code 75 (EAGAIN) tells that less could be reclaimed.

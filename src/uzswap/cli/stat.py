@@ -43,7 +43,8 @@ _IDENTITY: Final = ("cgroup", "inode")
 def stat(cgroup: str, everything: bool, recursive: bool, raw: bool, as_json: bool, engine: str | None) -> None:
     """Show what all files of a cgroup tell, apart from what is 0.
 
-    CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/...
+    CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree, or /sys/fs/cgroup/..., or
+    dask://SCHEDULER:PORT, or a worker of it below that.
     """
     one = open_cgroup(cgroup, engine)
     with one.root:

@@ -26,7 +26,8 @@ def tree(cgroup: str, depth: int | None, as_json: bool, engine: str | None) -> N
     """Show the cgroups below CGROUP and what they use.
 
     With their share of memory.max.  CGROUP is one of the engine's, such as /jobs/a, or a directory of a mounted tree,
-    or /sys/fs/cgroup/...  With several engines and no --engine, of all of them.
+    or /sys/fs/cgroup/..., or dask://SCHEDULER:PORT, or a worker of it below that.  With several engines and no
+    --engine, of all of them.
     """
     levels: list[tuple[int, Usage]] = []
     trouble: OSError | None = None

@@ -16,6 +16,7 @@ from uzswap.client.mounts import FSTYPE, mounted_type
 from uzswap.client.over_socket import SocketRoot
 from uzswap.client.root import Cgroup, Root
 from uzswap.client.runtime import Entry, engines, find
+from uzswap.client.schemes import is_url, open_url, split_url
 from uzswap.errors import os_error
 
 __all__ = ["open_cgroup", "open_cgroups", "open_engine", "open_path"]
@@ -51,13 +52,20 @@ def _socket_of(entry: Entry) -> SocketRoot:
 def open_path(path: str, engine: str | None) -> tuple[Root, str]:
     """Return the tree that a path is in, and the path there; an engine that is named is always meant.
 
-    What is not in the tree of an engine is taken for a path below its cgroups: ``/jobs/a/memory.max``.
+    What is not in the tree of an engine is taken for a path below its cgroups: ``/jobs/a/memory.max``.  A URL says
+    which tree it is, whatever engine is named.
     """
+    if is_url(path):
+        url, inner = split_url(path)
+        return open_url(url), _in_tree(inner)
     if engine is None and _file_system(path) in _FILES:
         return DirectoryRoot(), os.path.abspath(path)
+    return open_engine(engine), _in_tree(path)
+
+
+def _in_tree(path: str) -> str:
     inner = path.lstrip("/")
-    first = inner.partition("/")[0]
-    return open_engine(engine), f"/{inner}" if first in _TOP else f"/cgroup/{inner}"
+    return f"/{inner}" if inner.partition("/")[0] in _TOP else f"/cgroup/{inner}"
 
 
 def open_cgroup(path: str, engine: str | None) -> Cgroup:
@@ -66,8 +74,11 @@ def open_cgroup(path: str, engine: str | None) -> Cgroup:
     Raises
     ------
     OSError
-        As :func:`open_engine`; EOPNOTSUPP for a cgroup of version 1.
+        As :func:`open_engine`; EOPNOTSUPP for a cgroup of version 1; what connecting to a URL gave.
     """
+    if is_url(path):
+        url, inner = split_url(path)
+        return Cgroup(open_url(url), f"/cgroup{inner.rstrip('/')}", path.rstrip("/"))
     found = None if engine is not None else _file_system(path)
     if found == "cgroup":
         raise os_error(
@@ -84,7 +95,7 @@ def open_cgroups(path: str, engine: str | None) -> list[Cgroup]:
 
     Their names begin with the engine's then: ``1234:/jobs``.
     """
-    if engine is None and _file_system(path) not in _CGROUPS:
+    if engine is None and not is_url(path) and _file_system(path) not in _CGROUPS:
         served = [entry for entry in engines() if entry.socket is not None]
         if len(served) > 1:
             return [_in_engine(path, entry, prefix=f"{entry.name}:") for entry in served]

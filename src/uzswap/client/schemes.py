@@ -14,7 +14,7 @@ from uzswap.errors import os_error
 if TYPE_CHECKING:
     from uzswap.client.root import Root
 
-__all__ = ["is_url", "open_url"]
+__all__ = ["is_url", "open_url", "split_url"]
 
 #: scheme -> module with ``open_root(url) -> Root``, and what brings what that needs
 _OPENERS: Final = {"dask": ("uzswap.dask.root", "uzswap[dask]")}
@@ -27,6 +27,19 @@ def is_url(path: str) -> bool:
     (True, False)
     """
     return path.partition("://")[0] in _OPENERS
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Return the URL of a tree, and the path in it.
+
+    >>> split_url("dask://127.0.0.1:8786/tcp-127.0.0.1-4711/memory.stat")
+    ('dask://127.0.0.1:8786', '/tcp-127.0.0.1-4711/memory.stat')
+    >>> split_url("dask://tls://cluster:8786")
+    ('dask://tls://cluster:8786', '/')
+    """
+    *protocols, rest = url.split("://")
+    host, _, path = rest.partition("/")
+    return "://".join([*protocols, host]), f"/{path.strip('/')}"
 
 
 def open_url(url: str) -> Root:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
+from uzswap.cgroup.reclaim import ReclaimRequest, request
 from uzswap.dask import on_worker
 from uzswap.dask.plan import cut
 from uzswap.dask.plugin import ClusterPlugin, settings_on
 from uzswap.errors import InvalidArgumentError, os_error, reclaim_error
 from uzswap.result import ReclaimResult
-from uzswap.units import format_size, parse_size
+from uzswap.units import format_size
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from uzswap.client.root import Interrupts
 
 __all__ = ["Cluster", "ClusterStat"]
 
@@ -85,7 +90,14 @@ class Cluster:
         table.add_row(f"{len(rows)} in all", *(format_size(stat.total[name]) for name in columns), "")
         return table
 
-    def reclaim(self, size: str | int, *, source: str | None = None) -> ReclaimResult:
+    def reclaim(
+        self,
+        size: str | int,
+        *,
+        source: str | None = None,
+        min_age: int | None = None,
+        swappiness: int | str | None = None,
+    ) -> ReclaimResult:
         """Reclaim bytes of the whole cluster, its coldest first.
 
         One round trip asks each worker for its bytes by age, one has each do its share.
@@ -96,6 +108,8 @@ class Cluster:
             Bytes, or text such as "10G": resident bytes, or compressed ones that are to be written to the disk.
         source
             "zswap": from the pools to the disks.  None: from memory to the pools.
+        min_age, swappiness
+            As the keys of ``memory.reclaim``: with a source, seconds that what goes is old at least; without one.
 
         Returns
         -------
@@ -105,21 +119,33 @@ class Cluster:
         Raises
         ------
         OSError
-            EINVAL: there is no such source.
+            EINVAL: there is no such source, or a key that does not go with it.
         ReclaimError
             EAGAIN, or the errno that most workers met: less was done than asked.  Its ``.result`` says how much was.
         """
-        if source not in (None, "zswap"):
-            raise os_error(errno.EINVAL, f"source={source} is unknown, there is: zswap")
-        budget = parse_size(size)
+        return self.carry_out(request(size, source=source, min_age=min_age, swappiness=swappiness))
+
+    def carry_out(
+        self, asked: ReclaimRequest, *, within: float | None = None, interrupts: Interrupts | None = None
+    ) -> ReclaimResult:
+        """Carry out a request of ``memory.reclaim``; see :meth:`reclaim`, and :meth:`uzswap.client.root.Root.write` for
+        what ends it with EINTR."""
         ages = {
             address: answer[1]
-            for address, answer in self._ask(on_worker.ages, source).items()
+            for address, answer in self._ask(on_worker.ages, asked.source, asked.min_age or 0).items()
             if answer is not None and answer[0] == "ok"
         }
-        shares = cut(budget, ages)
-        done = self._ask(on_worker.reclaim, shares, source, workers=list(shares)) if shares else {}
-        return _summed(budget, source, done)
+        shares = cut(asked.nbytes, ages)
+        if not shares:
+            return _summed(asked.nbytes, asked.source, {})
+        token = uuid.uuid4().hex
+
+        def interrupt() -> None:
+            self.client.run(on_worker.interrupt, token, workers=list(shares), on_error="ignore")
+
+        with contextlib.nullcontext() if interrupts is None else interrupts.call(interrupt):
+            done = self._ask(on_worker.reclaim, shares, asked, within, token, workers=list(shares))
+        return _summed(asked.nbytes, asked.source, done)
 
     def write(self, file: str, text: str) -> None:
         """Write to a control file of every worker's cgroup, of those to come as well.

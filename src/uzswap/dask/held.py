@@ -26,20 +26,24 @@ class Held:
         Bytes that it occupies, as Dask's ``sizeof`` has it; at least one.
     failure : Exception or None
         What serializing it raised.
+    serialized : bool
+        Whether it was, since it came: what goes out to where it came from need not be.
     """
 
-    __slots__ = ("__weakref__", "failure", "key", "value", "weight")
+    __slots__ = ("__weakref__", "failure", "key", "serialized", "value", "weight")
 
     def __init__(self, key: Hashable, value: object, weight: int) -> None:
         self.key = key
         self.value = value
         self.weight = weight
         self.failure: Exception | None = None
+        self.serialized = False
 
     def __sizeof__(self) -> int:
         return self.weight
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        self.serialized = True
         try:
             with context_meter.meter("serialize"):
                 header, frames = serialize(self.value, on_error="raise")

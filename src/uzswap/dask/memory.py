@@ -175,10 +175,11 @@ class WorkerMemory(MutableMapping[Hashable, object]):
         """Bytes that are not in memory: as values, and as they lie on the disk.
 
         What the pool occupies does not count among the first, so that Dask's "managed memory" is what values occupy in
-        memory, compressed or not.
+        memory, compressed or not; nor among the second what the disk has of values that are in memory.
         """
         stats = self._tiers.stats()
-        return SpilledSize(max(0, stats["bytes"] - stats["resident"] - stats["zswap"]), stats["disk"])
+        outside = max(0, stats["bytes"] - stats["resident"] - stats["zswap"])
+        return SpilledSize(outside, max(0, stats["disk"] - stats["cached"]))
 
     # Ours
 

@@ -7,15 +7,17 @@ not as what the client's Dask would make of them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from uzswap import ReclaimError
-from uzswap.cgroup.reclaim import parse
+from uzswap.cgroup.reclaim import ReclaimRequest, parse
 from uzswap.dask.memory import WorkerMemory
 from uzswap.dask.plan import by_age
 from uzswap.serve.virtual_tree import ControlTree, Directory, File
@@ -60,17 +62,26 @@ async def stat(dask_worker: Worker) -> Answer:
     return await _answer(dask_worker, act)
 
 
-async def ages(source: str | None, dask_worker: Worker) -> Answer:
+async def ages(source: str | None, min_age: int, dask_worker: Worker) -> Answer:
     """Bytes by class of age: compressed ones in the pool, or resident ones by when they were used last."""
-    return await _answer(dask_worker, lambda memory: by_age(memory.ages(source)))
+
+    def act(memory: WorkerMemory) -> dict[int, int]:
+        return by_age((seconds, nbytes) for seconds, nbytes in memory.ages(source) if seconds >= min_age)
+
+    return await _answer(dask_worker, act)
 
 
-async def reclaim(shares: dict[str, int], source: str | None, dask_worker: Worker) -> Answer:
-    """Reclaim this worker's share; nothing when it has none."""
+async def reclaim(
+    shares: dict[str, int], request: ReclaimRequest, within: float | None, token: str, dask_worker: Worker
+) -> Answer:
+    """Reclaim this worker's share of a request; nothing when it has none.  It is interrupted as a write is."""
     share = shares.get(dask_worker.address, 0)
     if not share:
         return None
-    return await _answer(dask_worker, lambda memory: memory.cgroup.reclaim(share, source=source))
+    with _interruptible(within, token) as is_over:
+        return await _answer(
+            dask_worker, lambda memory: memory.cgroup.reclaim_request(replace(request, nbytes=share), cancel=is_over)
+        )
 
 
 async def configure(files: dict[str, str], dask_worker: Worker) -> Answer:
@@ -101,11 +112,6 @@ async def read(path: str, dask_worker: Worker) -> Answer:
 
 async def write(path: str, data: bytes, within: float | None, token: str, dask_worker: Worker) -> Answer:
     """Write to a file of the engine's tree; a reclaim can be interrupted by its token, and ends after ``within`` s."""
-    over = _under_way.setdefault(token, threading.Event())
-    until = None if within is None else time.monotonic() + within
-
-    def is_over() -> bool:
-        return over.is_set() or (until is not None and time.monotonic() >= until)
 
     def act(memory: WorkerMemory) -> int:
         node = ControlTree(memory.zswap).lookup(path)
@@ -117,8 +123,17 @@ async def write(path: str, data: bytes, within: float | None, token: str, dask_w
             return len(data)
         return node.write(data)
 
-    try:
+    with _interruptible(within, token) as is_over:
         return await _answer(dask_worker, act)
+
+
+@contextlib.contextmanager
+def _interruptible(within: float | None, token: str) -> Iterator[Callable[[], bool]]:
+    """Yield what tells whether a request is over, by its token or its time."""
+    over = _under_way.setdefault(token, threading.Event())
+    until = None if within is None else time.monotonic() + within
+    try:
+        yield lambda: over.is_set() or (until is not None and time.monotonic() >= until)
     finally:
         _under_way.pop(token, None)
 

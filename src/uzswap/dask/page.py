@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, DataRange1d, Div, NumeralTickFormatter
+from bokeh.models import AdaptiveTicker, ColumnDataSource, DataRange1d, Div, NumeralTickFormatter
 from bokeh.plotting import figure
 from bokeh.server.tornado import BokehTornado
 from distributed.dashboard.components import DashboardComponent, add_periodic_callback
@@ -28,6 +28,8 @@ PATH: Final = "/uzswap"
 _EVERY: Final = 500
 #: looks that are kept: ten minutes
 _KEPT: Final = 1200
+#: of an axis of bytes
+_TICKS: Final = {"base": 1024, "mantissas": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], "desired_num_ticks": 4}
 #: tier -> colour, from memory to disk
 TIERS: Final = {"resident": "#4c72b0", "zswap": "#dd8452", "disk": "#8c8c8c"}
 
@@ -61,8 +63,11 @@ class Chart(DashboardComponent):
 
     def _lay_out(self, addresses: list[str]) -> None:
         """One figure a worker; those that stay keep what they have shown."""
-        empty: dict[str, list[float]] = {"time": [], **{tier: [] for tier in TIERS}}
-        self.sources = {one: self.sources.get(one) or ColumnDataSource(dict(empty)) for one in addresses}
+        self.sources = {
+            # With lists of its own: a source streams into those that it is given.
+            one: self.sources.get(one) or ColumnDataSource({name: [] for name in ("time", *TIERS)})
+            for one in addresses
+        }
         self.root.children = [self._figure(one) for one in addresses] or [self.nothing]
 
     def _figure(self, address: str) -> Any:
@@ -73,9 +78,13 @@ class Chart(DashboardComponent):
         made.varea_stack(
             list(TIERS), x="time", color=list(TIERS.values()), source=self.sources[address], legend_label=list(TIERS)
         )
-        made.yaxis[0].formatter = NumeralTickFormatter(format="0.0b")
+        made.yaxis[0].formatter = NumeralTickFormatter(format="0b")
+        made.yaxis[0].ticker = AdaptiveTicker(**_TICKS)
         made.y_range.start = 0
-        made.legend.location = "top_left"
+        made.legend.location = "bottom_left"
+        made.legend.orientation = "horizontal"
+        made.legend.background_fill_alpha = 0.7
+        made.legend.padding = made.legend.margin = 4
         return made
 
 

@@ -21,6 +21,8 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import dask.config
+from dask.utils import parse_timedelta
 from distributed import Client
 
 from uzswap.cgroup.reclaim import parse
@@ -37,7 +39,7 @@ __all__ = ["ClusterRoot", "directory_of", "open_root"]
 #: files of the cluster's own directory, with their modes
 _SUMS: Final = ("memory.current", "memory.stat", "memory.zswap.current")
 _OWN: Final = {**dict.fromkeys(_SUMS, 0o444), "memory.reclaim": 0o200}
-#: seconds for a scheduler to answer at first
+#: seconds for a scheduler to answer at first; Dask's own patience, distributed.comm.timeouts.connect, is for workers
 _CONNECT: Final = 10.0
 
 
@@ -60,7 +62,8 @@ def open_root(url: str) -> ClusterRoot:
     """
     address = url.partition("://")[2].rstrip("/")
     try:
-        client = Client(address, timeout=_CONNECT, set_as_default=False)
+        patience = min(_CONNECT, parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
+        client = Client(address, timeout=patience, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise os_error(errno.ECONNREFUSED, f"no scheduler of Dask answers: {error}", url) from error
     return ClusterRoot(Cluster(client), owns=True)
@@ -99,8 +102,8 @@ class ClusterRoot(Root):
     ) -> None:
         worker, inner = self._place(path)
         if worker is None and inner == "memory.reclaim":
-            request = parse(data.decode())
-            self.cluster.reclaim(request.nbytes, source=request.source)
+            with self._told(path):
+                self.cluster.carry_out(parse(data.decode()), within=within, interrupts=interrupts)
             return
         if worker is None:
             raise os_error(errno.EACCES, "of the cluster as a whole only memory.reclaim can be written", path)

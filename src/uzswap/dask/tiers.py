@@ -98,8 +98,10 @@ class Tiers:
         self.zswap: Final = Zswap(swap=path, swap_size=size, max_pool="90%", compressor=compressor, encrypt=False)
         os.unlink(path)  # whatever ends the process, nothing is left
         self.cgroup: Final = self.zswap.cgroup("/dask")
-        # Dask's serialization makes a copy, whatever a task still holds of the value.
-        self.store: Final[Store[Hashable, Held]] = Store(self.cgroup, shared="copy", sizeof=lambda held: held.weight)
+        # Dask's serialization makes a copy, whatever a task still holds of the value; and no task may change it.
+        self.store: Final[Store[Hashable, Held]] = Store(
+            self.cgroup, shared="copy", sizeof=lambda held: held.weight, immutable=True
+        )
         self.pressure: Final = Pressure(limits, self.cgroup.usage)
         self._limit_pool(limits)
         #: bytes of each value, as Dask's sizeof has it
@@ -157,10 +159,13 @@ class Tiers:
         else:
             self.make_room(key)
 
-    def _keep(self, key: Hashable, value: object, weight: int) -> None:
-        """Make a value resident, the most recently used."""
+    def _keep(self, key: Hashable, value: object, weight: int, *, same: bool = False) -> None:
+        """Make a value resident, the most recently used; it may be the same that went out."""
         held = Held(key, value, weight)
-        self.store[key] = held
+        if same:
+            self.store.put_back(key, held)
+        else:
+            self.store[key] = held
         with self._lock:
             self.total += weight - self.weights.get(key, 0)
             self.weights[key] = weight
@@ -197,13 +202,13 @@ class Tiers:
             context_meter.digest_metric("memory-read", 1, "count")
             context_meter.digest_metric("memory-read", weight, "bytes")
             if self.store[key] is not held:  # it went out just now: the copy is dropped again
-                self._keep(key, held.value, weight)
+                self._keep(key, held.value, weight, same=True)
             return held.value
         live = self._alive.get(key)
         target = self.pressure.limits.target
         if live is not None:
             if target is None or weight <= target:
-                self._keep(key, live, weight)
+                self._keep(key, live, weight, same=True)
                 self.make_room(key)
             return live
         value = self._load(key)
@@ -294,9 +299,10 @@ class Tiers:
         int
             What it weighed; :data:`NOTHING` when there was none, :data:`FAILED` when it had to stay.  That is logged.
         """
-        while (key := self._choose(newest)) is not None:
+        while (chosen := self._choose(newest)) is not None:
+            key, reference = chosen
             weight = self.weights.get(key, 0)
-            failure = self._push(key, instead=True)
+            failure = self._push(key, reference, instead=True)
             if failure is not None:
                 log.error("Failed to pickle %r; it stays in memory", key, exc_info=failure)
                 return FAILED
@@ -311,9 +317,9 @@ class Tiers:
             return FAILED
         return NOTHING
 
-    def _choose(self, newest: Hashable) -> Hashable | None:
-        """Take the key of the next one off the order."""
-        chosen = None
+    def _choose(self, newest: Hashable) -> tuple[Hashable, weakref.ref[Held]] | None:
+        """Take the next one off the order."""
+        chosen: Hashable = None
         gone = []
         looked: list[Held] = []  # so that none is dropped with the lock
         with self._lock:
@@ -335,20 +341,23 @@ class Tiers:
                     break
             for key in gone:
                 del self._order[key]
-            if chosen is not None:
-                del self._order[chosen]
-        return chosen
+            return None if chosen is None else (chosen, self._order.pop(chosen))
 
-    def _push(self, key: Hashable, instead: bool = False) -> Exception | None:
+    def _push(
+        self, key: Hashable, reference: weakref.ref[Held] | None = None, *, instead: bool = False
+    ) -> Exception | None:
         """Have one value go; return what serializing it raised, if that did.
 
         Parameters
         ----------
+        reference
+            Of a key that has been taken off the order.
         instead
             Whether as much is to leave the pool when it compresses badly: else next to nothing would be freed.
         """
         with self._lock:
-            self._order.pop(key, None)
+            reference = self._order.pop(key, reference)
+        held = None if reference is None else reference()
         with self._counted(), self.zswap.heap:
             try:
                 with context_meter.meter("disk-write" if self.pressure.limits.pool == 0 else "zswap-write"):
@@ -359,8 +368,10 @@ class Tiers:
             except KeyError:
                 return None
             tier = "disk-write" if "disk" in info.place else "zswap-write"
-            context_meter.digest_metric(tier, 1, "count")
-            context_meter.digest_metric(tier, info.stored_bytes, "bytes")
+            if held is None or held.serialized:  # else its bytes were there still
+                context_meter.digest_metric(tier, 1, "count")
+                context_meter.digest_metric(tier, info.stored_bytes, "bytes")
+            del held
         self._note_gone(key)
         if instead and tier == "zswap-write" and info.stored_bytes > _BAD * info.weight and info.stored_bytes >= _PAGE:
             self.write_back(info.stored_bytes)
@@ -449,6 +460,7 @@ class Tiers:
     def stats(self) -> dict[str, int]:
         """Return where the bytes are, and what came and went, in a form that Dask's heartbeat takes."""
         stat = self.cgroup.stats()
+        device = self.zswap.core.device()
         return {
             "values": len(self.weights),
             "bytes": self.total,
@@ -456,6 +468,9 @@ class Tiers:
             "zswap": stat["zswap"],
             "zswapped": stat["zswapped"],
             "disk": stat["uzswap.disk"],
+            # of it: of values that are in memory, too
+            "cached": 0 if device is None else device.cached_bytes,
+            "swapcached": stat["swapcached"],
             "evicted": stat["zswpout"] + stat["pswpout"] - stat["zswpwb"],
             "written": stat["pswpout"],
             "zswpin": stat["zswpin"],

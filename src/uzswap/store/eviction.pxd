@@ -35,5 +35,6 @@ cdef class Eviction:
     cdef object _own(self, Resident r)
     cdef object _meet_family(self, Resident r)
     cdef object _store(self)
+    cdef bint _go_back(self, Resident r) except -1
     cdef object _store_large(self, Resident r, object value, object stream, object apart)
     cdef bint _go_out(self, Resident r, int form, uint64_t at) noexcept

@@ -10,7 +10,7 @@ import cython
 import numpy as np
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
-from cython.cimports.uzswap.core.boundary.values import BATCH_VALUES, Batch, free_handles
+from cython.cimports.uzswap.core.boundary.values import BATCH_VALUES, Batch, free_handles, swap_cache_gives
 from cython.cimports.uzswap.store.forms import BYTES, EXTENTS, STREAM, data_of, form_of, size_of
 from cython.cimports.uzswap.store.lruvec import (
     ACTIVE,
@@ -217,6 +217,11 @@ class Eviction:
             if own:
                 r.shared_seen = self.families_at
             r.after = nbytes if self.table._sizeof is None else r.weight
+            if r.nr_chunks and found is None:
+                settled = 1
+                if self._go_back(r):
+                    return 1
+                settled = 0
             value = r.value
             form = form_of(value)
             stream = value
@@ -360,6 +365,29 @@ class Eviction:
             self.kept.clear()
         if self.table._dictionaries is not None:
             self.table._dictionaries.after_batch()
+
+    def _go_back(self, r):
+        """Have an isolated value go out to the chunks that the device has kept of it; whether that settles it."""
+        went: cython.bint
+        before = self.freed
+        n = r.nr_chunks
+        form = r.cached_form
+        at: uint64_t = r.chunk
+        packed = r.cached
+        r.nr_chunks = 0
+        r.cached = None
+        if not swap_cache_gives(self.table._engine, r.chunks, n):
+            return False
+        if packed is not None:
+            packed.weight = r.after
+            Py_INCREF(packed)
+        went = self._go_out(r, form, at)
+        self.table._release(self.freed - before)
+        if not went:
+            if packed is not None:
+                Py_DECREF(packed)
+            self.table._free(form, at)
+        return True
 
     def _store_large(self, r, value, stream, apart):
         """Pack and store an isolated value that is not for a batch; it is put back unless it goes out."""

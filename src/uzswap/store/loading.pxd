@@ -18,6 +18,7 @@ cdef class Loading(Table):
     cdef object _load_plain(self, Slot slot, int form)
     cdef object _bring_back(self, object key, Slot slot, bint pop)
     cdef object _unpack(self, int form, uint64_t at)
+    cdef object _load_part(self, object key, Slot slot, object packed, Py_ssize_t start, Py_ssize_t stop)
     cdef object _count_stall(self, int64_t disk_ns)
     cdef Py_ssize_t _load_run(self, list run, list hold, bint force) except -2
     cdef object _wait(self, Load load, object key)

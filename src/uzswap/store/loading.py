@@ -17,7 +17,7 @@ from cython.cimports.uzswap.core.boundary.values import (
     size_at,
 )
 from cython.cimports.uzswap.store.forms import BYTES, EXTENTS, RESIDENT, STREAM, blank, data_of
-from cython.cimports.uzswap.store.slot import GONE, Resident, Slot, form_in
+from cython.cimports.uzswap.store.slot import GONE, Resident, Slot, address_of, form_in
 from cython.cimports.uzswap.store.table import Table, require_freed
 
 from uzswap.engine.worker import Worker
@@ -52,8 +52,8 @@ class Load:
 
 @cython.cclass
 class Loading(Table):
-    def __init__(self, cgroup, compression, shared=None, sizeof=None):
-        Table.__init__(self, cgroup, compression, shared, sizeof)
+    def __init__(self, cgroup, compression, shared=None, sizeof=None, immutable=False):
+        Table.__init__(self, cgroup, compression, shared, sizeof, immutable)
         self._wanted = deque()
         self._prefetcher = Worker("uzswap-prefetch", self._prefetch, Order.STORE_WORKER)
 
@@ -110,6 +110,7 @@ class Loading(Table):
         mine = self._begin_charging()
         self._loads[slot] = load
         kept: cython.bint = 1
+        stays: cython.bint = 0
         try:
             r = Resident.__new__(Resident)
             if not pop:
@@ -117,6 +118,8 @@ class Loading(Table):
                 self._charge(weight, True)
                 mine.nbytes = weight
             value = unpack(packed, self._get) if form == EXTENTS else self._unpack(form, at)
+            if self._immutable and not pop:
+                stays = self._keep_chunks(slot, r, form, at)
             if pop:
                 if not self._remove(key, slot, at):
                     return NOTHING
@@ -137,7 +140,7 @@ class Loading(Table):
             if form_in(slot) != form or slot.at != at:
                 kept = 0
             self._release(self._end_charging(mine))
-            if not kept:
+            if not kept and not stays:
                 self._free(form, at)
             del packed
 
@@ -160,6 +163,31 @@ class Loading(Table):
     def _get(self, handles, out):
         if len(handles):
             self._zswap.fault_in_many(handles, out, page=CHUNK, consume=False)
+
+    def _load_part(self, key, slot, packed, start, stop):
+        """Load some bytes of a value that stays packed.  NOTHING when it is to be looked for anew."""
+        first: cython.Py_ssize_t = start // _LARGEST_CHUNK
+        last: cython.Py_ssize_t = (stop + _LARGEST_CHUNK - 1) // _LARGEST_CHUNK
+        begin: cython.Py_ssize_t = first * _LARGEST_CHUNK
+        memory = bytearray(min(packed.lengths[0], last * _LARGEST_CHUNK) - begin)
+        handles = packed.handles[first:last]
+        load = Load.__new__(Load)
+        if form_in(slot) != EXTENTS or slot.at != address_of(packed) or slot in self._loads:
+            return NOTHING
+        self._loads[slot] = load
+        packed.asked += stop - start
+        try:
+            self._get(handles, memory)
+        except BaseException as error:
+            error.add_note(f"in the store of {self.cgroup.path}, while loading a part of the value of {key!r}")
+            raise
+        finally:
+            self._over(slot, load)
+            # Whoever takes the chunks away meanwhile leaves them to the loader.
+            if form_in(slot) != EXTENTS or slot.at != address_of(packed):
+                self._free_packed(packed)
+        with memoryview(memory) as view:
+            return bytes(view[start - begin : stop - begin])
 
     def _count_stall(self, disk_ns):
         self._stalled += disk_ns
@@ -291,6 +319,8 @@ class Loading(Table):
                 r = Resident.__new__(Resident)
                 if self._loads.get(slot) is load and slot.at == handles[i]:
                     mine.nbytes -= slot.weight
+                    if self._immutable and self._keep_chunks(slot, r, form, handles[i]):
+                        handles[i] = 0
                     self._settle(slot, r, value, slot.weight)
                     del self._loads[slot]
                     if hold is not None:
@@ -300,7 +330,7 @@ class Loading(Table):
                 slot = cython.cast(Slot, slots[i])
                 if self._loads.get(slot) is load:
                     del self._loads[slot]  # it stays packed
-                else:
+                elif handles[i]:
                     handles[dropped] = handles[i]
                     dropped += 1
             load.done = True

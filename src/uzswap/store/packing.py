@@ -75,9 +75,11 @@ class Packed:
         Bytes to be charged when it is a value again; whose who packs it.
     part
         What it is charged for while it is packed, for ``kept``; whose who packs it.
+    asked
+        Bytes of it that were asked for in parts; whose who loads it.
     """
 
-    __slots__ = ("form", "handles", "kept", "lengths", "part", "stream", "weight")
+    __slots__ = ("asked", "form", "handles", "kept", "lengths", "part", "stream", "weight")
 
     def __init__(
         self, extents: list[tuple[int, Handles]], stream: int, form: int = 0, kept: tuple[Any, ...] = ()
@@ -88,7 +90,7 @@ class Packed:
         self.lengths = tuple(length for length, _ in extents)
         self.stream = stream
         self.form = form
-        self.weight = 0
+        self.weight = self.asked = 0
         self.part: Part | None = None
 
     def extents(self) -> Iterator[tuple[int, Handles]]:

@@ -35,6 +35,11 @@ cdef class Resident:
     cdef int64_t weight
     cdef int64_t more       # of it: what it was charged for its part
     cdef int64_t after
+    cdef object cached          # the Packed of the chunks that the device keeps of it, if it has one
+    cdef uint64_t *chunks       # these chunks, nr_chunks of them; of one without a Packed, its handle is chunk
+    cdef int64_t nr_chunks
+    cdef uint64_t chunk
+    cdef int cached_form
     cdef Py_ssize_t holders
     cdef uint64_t seen
     cdef uint64_t shared_seen   # Table._shared_changes when its memory was found to be the store's alone; 0 without

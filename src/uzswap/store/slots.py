@@ -40,7 +40,7 @@ from cython.cimports.cpython.ref import Py_DECREF
 from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.uzswap.core.boundary.values import free_handles
 from cython.cimports.uzswap.store.eviction import Eviction
-from cython.cimports.uzswap.store.forms import EXTENTS, RESIDENT
+from cython.cimports.uzswap.store.forms import BYTES, EXTENTS, RESIDENT
 from cython.cimports.uzswap.store.loading import Load, Loading
 from cython.cimports.uzswap.store.lruvec import INACTIVE, ISOLATED, NR_LISTS, UNEVICTABLE, add_coldest
 from cython.cimports.uzswap.store.slot import FORM_MASK, GONE, Resident, Slot, form_in, own, resident_in
@@ -64,8 +64,8 @@ _OF_A_VIEW = (
 class Slots(Loading):
     """Keys and their values.  All methods are thread-safe."""
 
-    def __init__(self, cgroup, compression, shared=None, sizeof=None):
-        Loading.__init__(self, cgroup, compression, shared, sizeof)
+    def __init__(self, cgroup, compression, shared=None, sizeof=None, immutable=False):
+        Loading.__init__(self, cgroup, compression, shared, sizeof, immutable)
         on_fork(self, Slots._forked)
 
     def _forked(self):
@@ -149,6 +149,26 @@ class Slots(Loading):
         self.require_open()
         return NOTHING
 
+    def fetch_part(self, key, where):
+        """Return a slice of the bytes that a key has, or NOTHING without one; of what is large only chunks are loaded.
+
+        Once as much of it was asked for as it has, it is loaded as a whole: so never more than twice of it is.
+        """
+        slot: Slot
+        while True:
+            found = self.by_key.get(key)
+            slot = cython.cast(Slot, found) if found is not None else None
+            packed = slot.packed if slot is not None and form_in(slot) == EXTENTS and slot not in self._loads else None
+            if packed is None or packed.stream or packed.form != BYTES or packed.asked > packed.lengths[0]:
+                value = self.fetch(key)
+                return value if value is NOTHING else bytes(memoryview(value)[where])
+            start, stop, _ = slice(where.start, where.stop).indices(packed.lengths[0])
+            if start >= stop:
+                return b""
+            value = self._load_part(key, slot, packed, start, stop)
+            if value is not NOTHING:
+                return value
+
     def take(self, key):
         """Delete a key and return its value, or NOTHING without one."""
         r: Resident
@@ -170,8 +190,11 @@ class Slots(Loading):
         self.require_open()
         return NOTHING
 
-    def insert(self, key, value, replace=True):
-        """Set a value; False when there is one already that is not to be replaced."""
+    def insert(self, key, value, replace=True, same: cython.bint = False):
+        """Set a value; False when there is one already that is not to be replaced.
+
+        With same it is what the key has, and is to be in memory again: so what the device has of it may stay there.
+        """
         r: Resident
         slot: Slot
         if self.closed or self.forked or self._engine.core == cython.NULL:
@@ -184,6 +207,7 @@ class Slots(Loading):
             weight += coming.more
         had: int64_t
         stays: cython.bint
+        cached: cython.bint
         form: cython.int = RESIDENT
         at: uint64_t = 0
         _previous = None
@@ -225,6 +249,7 @@ class Slots(Loading):
                     pass
                 elif form_in(slot) == RESIDENT:
                     r = resident_in(slot)
+                    self._forget_chunks(r)
                     _previous, r.value = r.value, value
                     kept = self._leave(r)
                     mine.nbytes -= weight - r.weight + kept
@@ -234,6 +259,10 @@ class Slots(Loading):
                     break
                 else:
                     r = Resident.__new__(Resident)
+                    cached = same and self._immutable and slot not in self._loads
+                    cached = cached and self._keep_chunks(slot, r, form_in(slot), slot.at)
+                    if slot.word & GONE or form_in(slot) == RESIDENT:
+                        continue
                     form, at = form_in(slot), slot.at
                     if form == EXTENTS:
                         _previous = cython.cast(object, cython.cast(cython.p_void, at))
@@ -245,8 +274,8 @@ class Slots(Loading):
                     self._put_on(r, INACTIVE)
                     self.resident_bytes += weight
                     mine.nbytes -= weight
-                    if self._loads.pop(slot, None) is not None:
-                        form = RESIDENT  # the loader finds its chunks replaced, and frees them
+                    if cached or self._loads.pop(slot, None) is not None:
+                        form = RESIDENT  # or the loader finds its chunks replaced, and frees them
                     break
         finally:
             self._give_back(self._end_charging(mine), coming)

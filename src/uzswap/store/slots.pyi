@@ -31,6 +31,7 @@ class Slots:
         compression: Compression,
         shared: Shared | None = None,
         sizeof: Callable[[Any], Any] | None = None,
+        immutable: bool = False,
     ) -> None: ...
     def peek(self, key: Any) -> Any:
         """Return the value of a key if it is resident, else NOTHING, and count no access.  KeyError without it."""
@@ -47,8 +48,11 @@ class Slots:
     def take(self, key: Any) -> Any:
         """Delete a key and return its value, or NOTHING without one."""
 
-    def insert(self, key: Any, value: Any, replace: bool = True) -> bool:
+    def insert(self, key: Any, value: Any, replace: bool = True, same: bool = False) -> bool:
         """Set a value; False when there is one already that is not to be replaced."""
+
+    def fetch_part(self, key: Any, where: slice) -> Any:
+        """Return a slice of the bytes that a key has, or NOTHING without one."""
 
     def remove(self, key: Any) -> None:
         """Delete a key without loading its value; KeyError without one."""

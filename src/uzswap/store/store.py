@@ -100,6 +100,10 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         others hold a view weighs what it sees: so one larger than any limit can be put in by its rows.
     sizeof
         Returns the bytes that a value occupies, instead of our own weighing.
+    immutable
+        Whether values never change once they are set, as you promise: then what comes back from the disk leaves its
+        bytes there, as the kernel's swap cache does, and going out again writes nothing.  They are the first to go when
+        the disk is full, and none are kept once half of it is used.
 
     Notes
     -----
@@ -147,6 +151,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         dictionary: bool = True,
         shared: Shared = "refer",
         sizeof: Callable[[V], SupportsIndex] | None = None,
+        immutable: bool = False,
     ) -> None:
         if shared not in get_args(Shared):
             raise InvalidArgumentError(f"shared={shared!r}: there are {', '.join(get_args(Shared))}")
@@ -154,7 +159,7 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         self._zswap = host_of(require_cgroup(cgroup))
         compression = Compression(self._zswap, compressor, filter, dictionary)
         try:
-            self._slots = Slots(cgroup, compression, shared, sizeof)
+            self._slots = Slots(cgroup, compression, shared, sizeof, immutable)
             self._zswap.register(self)
         except BaseException:
             compression.close()
@@ -177,6 +182,26 @@ class Store(MutableMapping[K, V], Generic[K, V]):
         value = self._slots.fetch(key)
         return default if value is NOTHING else value
 
+    def get_part(self, key: K, where: slice) -> bytes:
+        """Return ``bytes(store[key][where])``, ``where`` without a step, of a value that is ``bytes``.
+
+        Of one that is larger than 64 KiB and not resident only those chunks of 64 KiB are loaded that have some of it,
+        and it stays where it is; once as much of it was asked for as it has, it is loaded.
+
+        Raises
+        ------
+        KeyError
+            There is no such key.
+        TypeError
+            The value has no bytes.
+        """
+        if where.step not in (None, 1):
+            raise InvalidArgumentError(f"{where}: a part has no step")
+        value = self._slots.fetch_part(key, where)
+        if value is NOTHING:
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
+
     def __setitem__(self, key: K, value: V) -> None:
         """Set a value, replacing an older one.
 
@@ -186,6 +211,13 @@ class Store(MutableMapping[K, V], Generic[K, V]):
             ``memory.max`` of the cgroup or an ancestor can't be met.  Nothing changed: an older value is still there.
         """
         self._slots.insert(key, value)
+
+    def put_back(self, key: K, value: V) -> None:
+        """Have a value in memory again that somebody has kept, or made anew: it is what the key has, wherever that is.
+
+        As ``store[key] = value``, but a store of immutable values leaves the bytes on the disk, as when it loads them.
+        """
+        self._slots.insert(key, value, same=True)
 
     def setdefault(self, key: K, default: Any = None) -> Any:
         """Return the value of ``key``; set it to ``default`` before if there is none."""

@@ -42,6 +42,7 @@ cdef class Table:
     cdef Charging *_spare       # and those that nobody has
     cdef int64_t _reclaims
     cdef bint _refusing
+    cdef bint _immutable            # what is loaded may leave its chunks on the device
     cdef uint64_t _age
     cdef Py_ssize_t _refused_family  # values of the last that share memory which somebody outside sees
     cdef uint64_t _shared_changes   # how often a value that has a part of shared memory was given to anybody, or came
@@ -65,6 +66,8 @@ cdef class Table:
     cdef object _charge(self, int64_t nbytes, bint force)
     cdef object _release(self, int64_t charged)
     cdef object _free(self, int form, uint64_t at)
+    cdef bint _keep_chunks(self, Slot slot, Resident r, int form, uint64_t at) except -1
+    cdef void _forget_chunks(self, Resident r) noexcept
     cdef int64_t _free_packed(self, object packed) except -1
 
 cdef object require_freed(int error)

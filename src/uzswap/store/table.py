@@ -14,7 +14,13 @@ from cython.cimports.cpython.ref import Py_DECREF
 from cython.cimports.libc.errno import EBADF
 from cython.cimports.libc.stdint import int64_t, uint64_t
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.uzswap.core.boundary.values import charge, free_handles, uncharge
+from cython.cimports.uzswap.core.boundary.values import (
+    charge,
+    free_handles,
+    swap_cache_forgets,
+    swap_cache_keeps,
+    uncharge,
+)
 from cython.cimports.uzswap.store.forms import EXTENTS, RESIDENT, STREAM
 from cython.cimports.uzswap.store.lruvec import (
     ACTIVE,
@@ -70,8 +76,9 @@ class Table:
             self._spare = spare.next
             free(spare)
 
-    def __init__(self, cgroup, compression, shared=None, sizeof=None):
+    def __init__(self, cgroup, compression, shared=None, sizeof=None, immutable=False):
         self.cgroup = cgroup
+        self._immutable = immutable
         self.by_key = {}
         self._compression = compression
         self._dictionaries = compression.dictionaries
@@ -242,6 +249,7 @@ class Table:
         r = resident_in(slot)
         self._take_off(r)
         r.slot = cython.NULL
+        self._forget_chunks(r)
         self._shared_changes += 1
         freed: int64_t = r.weight - self._leave(r)
         self.resident_bytes -= r.weight
@@ -288,6 +296,35 @@ class Table:
             self._zswap.uncharge(self.cgroup, charged)
         except OSError as error:
             require_closed(error)
+
+    def _keep_chunks(self, slot, r, form, at):
+        """Have the device keep the chunks that a value was loaded from, if they are the slot's; whether it does.
+
+        Nothing foreign runs after a fresh look at the slot.
+        """
+        packed = None
+        r.chunk = at
+        r.chunks = cython.address(r.chunk)
+        n: int64_t = 1
+        if form == EXTENTS:
+            packed = cython.cast(object, cython.cast(cython.p_void, at))
+            address: cython.size_t = packed.handles.ctypes.data
+            r.chunks = cython.cast(cython.pointer(uint64_t), address)
+            # With what others hold it has more than chunks.
+            n = 0 if packed.kept else len(packed.handles)
+        if not n or form_in(slot) != form or slot.at != at or not swap_cache_keeps(self._engine, r.chunks, n):
+            return False
+        r.nr_chunks = n
+        r.cached = packed
+        r.cached_form = form
+        return True
+
+    def _forget_chunks(self, r):
+        """The chunks that the device keeps of a value are not wanted any more."""
+        if r.nr_chunks:
+            swap_cache_forgets(self._engine, r.chunks, r.nr_chunks)
+            r.nr_chunks = 0
+            r.cached = None
 
     def _free(self, form, at):
         """Give chunks back; those of a Packed, to which somebody refers still."""

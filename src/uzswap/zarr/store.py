@@ -15,7 +15,9 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from uzswap.caches.asynchronous import Async
 from uzswap.caches.contents import Contents, contents_of, recall
+from uzswap.caches.layer import at_hand
 from uzswap.errors import os_error
+from uzswap.store.store import Store as CgroupStore
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -57,7 +59,9 @@ class Store(_ZarrStore):
 
     *Values* are copied when they are set.  What is read is read-only, and stays resident while somebody holds it.
 
-    *Byte ranges* load the whole value, once; what is returned is a copy of the part.
+    *Byte ranges*, as sharded arrays read them: of a large value that is not resident only those 64 KiB are loaded that
+    have some of it, until as much was asked for as it has.  What is returned is a copy of the part.  Other mappings than
+    a :class:`uzswap.Store` load the whole value.
 
     *Equality*: two stores are equal when they have the same chunks, by identity, and the same ``read_only``.
 
@@ -149,7 +153,9 @@ class Store(_ZarrStore):
             The value cannot be read back.
         """
         await self._ensure_open()
-        return _part(await self._async.aget(key), prototype, byte_range)
+        if byte_range is None or at_hand(self.mapping, key):
+            return _part(await self._async.aget(key), prototype, byte_range)
+        return await self._apart(self._get_range, key, prototype, byte_range)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -231,7 +237,19 @@ class Store(_ZarrStore):
     ) -> Buffer | None:
         """As :meth:`get`, in this thread."""
         self._is_open = True
-        return _part(self.mapping.get(key), prototype, byte_range)
+        if byte_range is None:
+            return _part(self.mapping.get(key), prototype)
+        return self._get_range(key, prototype, byte_range)
+
+    def _get_range(self, key: str, prototype: BufferPrototype | None, byte_range: ByteRequest) -> Buffer | None:
+        mapping = self.mapping
+        if not isinstance(mapping, CgroupStore):
+            return _part(mapping.get(key), prototype, byte_range)
+        where = _slice(byte_range)
+        try:
+            return _part(mapping.get_part(key, where), prototype)
+        except KeyError:
+            return None
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """As :meth:`set`, in this thread."""
@@ -286,22 +304,21 @@ def _bytes(value: Buffer) -> bytes:
     return value.to_bytes()
 
 
-def _part(value: Any, prototype: BufferPrototype | None, byte_range: ByteRequest | None) -> Buffer | None:
+def _part(value: Any, prototype: BufferPrototype | None, byte_range: ByteRequest | None = None) -> Buffer | None:
     if value is None:
         return None
     if byte_range is not None:
-        view = memoryview(value)
         # Of a part there is a copy: a view would keep all of the value resident.
-        value = bytes(view[_slice(byte_range, len(view))])
+        value = bytes(memoryview(value)[_slice(byte_range)])
     return (prototype or default_buffer_prototype()).buffer.from_bytes(value)
 
 
-def _slice(byte_range: ByteRequest, size: int) -> slice:
+def _slice(byte_range: ByteRequest) -> slice:
     match byte_range:
         case RangeByteRequest(start, end):
             return slice(start, end)
         case OffsetByteRequest(offset):
-            return slice(offset, size)
+            return slice(offset, None)
         case SuffixByteRequest(suffix):
-            return slice(max(0, size - suffix), size)
+            return slice(-suffix, None) if suffix else slice(0, 0)
     raise TypeError(f"Unexpected byte_range, got {byte_range!r}: there are zarr.abc.store.RangeByteRequest and others")

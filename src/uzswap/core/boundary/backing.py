@@ -122,9 +122,9 @@ class Backing(Codecs):
             core_lock(c)
             has_aio = c.has_aio
             nr, nr_free, live, used = d.nr, d.nr_free, d.live_bytes, d.used_bytes
-            cleaned, punched, direct = d.cleaned, d.punched, d.io.direct
+            cleaned, punched, direct, cached = d.cleaned, d.punched, d.io.direct, c.cached_bytes
             encrypted: cython.bint = d.secret.key != cython.NULL
             core_unlock(c)
         return DeviceInfo(
-            nr, nr_free, live, used - live, bool(direct), bool(has_aio), bool(encrypted), cleaned, punched
+            nr, nr_free, live, used - live, bool(direct), bool(has_aio), bool(encrypted), cleaned, punched, cached
         )

@@ -101,7 +101,7 @@ class Engine(Backing):
             codec_put(c, s.asked)
             codec_put(c, s.small)
             uz_leave(cython.address(c.gate))
-        # Not within the gate: a fault may wait for that, and the caller's array may be paged.  Nobody forks here: the GIL.
+        # Not within the gate, for which a fault may wait: the array may be paged.  With the GIL, so nobody forks.
         memcpy(cython.address(handles[0]) + start, found, (s.next - start) * cython.sizeof(uint64_t))
         self._stored(storing)
         result = StoreResult(s.next, s.reason, s.error)

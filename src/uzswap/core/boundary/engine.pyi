@@ -180,6 +180,7 @@ class DeviceInfo(NamedTuple):
     encrypted: bool
     cleaned_segments: int
     punched_bytes: int
+    cached_bytes: int  # of live_bytes, without their headers: of values that are in memory, too
 
 # A dictionary's content from samples that follow one another; empty when they are too few or too much alike.
 def train_dictionary(samples: Buffer, sizes: Handles, capacity: int) -> bytes: ...

@@ -88,5 +88,6 @@ CodecInfo = namedtuple("CodecInfo", "codec level filter dictionary entries refs 
 HistogramInfo = namedtuple("HistogramInfo", "sum counts")
 DeviceInfo = namedtuple(
     "DeviceInfo",
-    "segments free_segments live_bytes dead_bytes direct asynchronous encrypted cleaned_segments punched_bytes",
+    "segments free_segments live_bytes dead_bytes direct asynchronous encrypted cleaned_segments punched_bytes "
+    "cached_bytes",
 )

@@ -28,4 +28,7 @@ cdef int load_value(Engine engine, uint64_t handle, char *out, uint32_t size) no
 cdef int load_spans(
     Engine engine, const uint64_t *handles, int64_t n, const Span *spans, int64_t *disk_ns
 ) noexcept
+cdef bint swap_cache_keeps(Engine engine, const uint64_t *handles, int64_t n) noexcept
+cdef bint swap_cache_gives(Engine engine, const uint64_t *handles, int64_t n) noexcept
+cdef void swap_cache_forgets(Engine engine, const uint64_t *handles, int64_t n) noexcept
 cdef int free_handles(Engine engine, const uint64_t *handles, int64_t n) noexcept

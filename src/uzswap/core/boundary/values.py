@@ -19,6 +19,7 @@ from cython.cimports.uzswap.core.store.entries import C_RESIDENT, MEMCG_ONLINE, 
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
 from cython.cimports.uzswap.core.store.reading import Load
 from cython.cimports.uzswap.core.store.state import Charge, core_charge
+from cython.cimports.uzswap.core.store.swap_cache import swap_cache_add, swap_cache_drop, swap_cache_take
 from cython.cimports.uzswap.core.store.swap_in import free_entries, load_from_pool, swap_in
 from cython.cimports.uzswap.core.store.swap_out import Store, swap_out
 
@@ -167,6 +168,25 @@ def load_spans(engine, handles, n, spans, disk_ns):
     disk_ns[0] = load.disk_ns
     free(load)
     return error
+
+
+def swap_cache_keeps(engine, handles, n):
+    """Whether the entries of a value that was loaded, and will not change, may stay on the device: all, or none.
+
+    Like the two below it keeps the GIL.
+    """
+    return engine.core != cython.NULL and swap_cache_add(engine.core, handles, n)
+
+
+def swap_cache_gives(engine, handles, n):
+    """Whether they are all there still, and ordinary entries again; else none is left."""
+    return engine.core != cython.NULL and swap_cache_take(engine.core, handles, n)
+
+
+def swap_cache_forgets(engine, handles, n):
+    """Free those that are there still."""
+    if engine.core != cython.NULL:
+        swap_cache_drop(engine.core, handles, n)
 
 
 def free_handles(engine, handles, n):

@@ -29,6 +29,7 @@ cdef enum:
     W_NR_ACTIVE = 20
     W_ACTIVE = 21
     W_FILE = 22
+    W_CACHED = 23
 
 # Something that is not as it should be, as the numbers that its text names.
 cdef struct Finding:

@@ -79,6 +79,7 @@ TEXTS = (
     "memcg {0}: {1} active children, {2} counted",
     "memcg {0}: active is {1}",
     "file {0} of a parent: {1} bytes live, {2} counted",
+    "swap cache: {0} entries, {1} listed, {2} counted; {3} bytes, {4} counted",
 )
 
 
@@ -161,6 +162,8 @@ def check_all(c, r, f):
     i: uint32_t
     m: uint32_t
     lengths: int64_t[NR_LEVELS]
+    cached: int64_t = 0
+    cached_bytes: int64_t = 0
     for i in range(1, t.next_chunk * CHUNK_ENTRIES):
         e = cython.address(t.entries[i])
         if e.gen == 0:
@@ -190,6 +193,10 @@ def check_all(c, r, f):
                 r.on_lru[owner * NR_NODES + e.node] += 1
         elif e.state == ON_DISK:
             lengths[C_DISK] = length
+            if e.flags & CLEAN:
+                lengths[C_SWAPCACHED] = pages
+                cached += 1
+                cached_bytes += length
             s = cython.cast(uint32_t, offset_of(e.data) >> SEGMENT_SHIFT)
             if e.data >> FILE_SHIFT != d.file >> FILE_SHIFT:
                 r.in_files[e.data >> FILE_SHIFT] += record_bytes(length)
@@ -225,6 +232,13 @@ def check_all(c, r, f):
     broken = pool_check(cython.address(c.pool), pooled)
     if broken:
         note(f, W_POOL, broken, pooled, 0, 0, 0)
+    i = c.cached.head
+    linked: int64_t = 0
+    while i and linked <= c.cached.length:
+        linked += t.entries[i].state == ON_DISK and t.entries[i].flags & CLEAN != 0
+        i = t.entries[i].next
+    if linked != cached or cached != c.cached.length or cached_bytes != c.cached_bytes:
+        note(f, W_CACHED, cached, linked, c.cached.length, cached_bytes, c.cached_bytes)
     check_memcgs(c, r, f)
     check_device(c, r, f)
 

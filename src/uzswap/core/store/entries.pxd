@@ -23,7 +23,7 @@ cdef enum:
     FAILED = 8                  # its last writeback failed, at the time of its stamp
     DOOMED = 16                 # being freed
     TRIED = 64                  # compressing it again has saved nothing
-    CLEAN = 32                  # its page is in memory too, as it was loaded; off the LRU, on Memcg.clean
+    CLEAN = 32                  # what it is of is in memory, too, unchanged; off the LRU, on Memcg.clean or Core.cached
     SHARED = 128                # a value that many pages have: Entry.stamp counts them, but for one (swap_out.filled_entry)
 
     # MemcgState
@@ -40,7 +40,7 @@ cdef enum:
     C_SWAP = 4
     C_DISK = 5
     C_CLEAN = 6             # compressed bytes of clean copies
-    C_SWAPCACHED = 7        # the pages in memory that have one
+    C_SWAPCACHED = 7        # what is in memory and has one, in the pool or on the device
     C_METADATA = 8          # bytes of the tables that tell where pages are: no level of what they hold
     NR_LEVELS = 9
     # events

@@ -1,7 +1,8 @@
 """The entry table and the LRU lists.
 
 Invariant, held whenever the engine lock is free: an entry is on the LRU of (owner, node) exactly when it is IN_POOL and
-neither WRITING nor CLEAN, and on the owner's list of clean copies exactly when it is CLEAN.
+neither WRITING nor CLEAN, on the owner's list of clean copies exactly when it is IN_POOL and CLEAN, and on Core.cached
+exactly when it is ON_DISK and CLEAN.
 
 The caller serialises.
 """

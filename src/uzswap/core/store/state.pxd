@@ -9,7 +9,7 @@ from uzswap.core.device.record cimport Secret
 from uzswap.core.device.read_around cimport ReadAround
 from uzswap.core.gate cimport uz_gate
 from uzswap.core.store.dictionary cimport Dictionary
-from uzswap.core.store.entries cimport Delta, Entry, Table
+from uzswap.core.store.entries cimport Delta, Entry, Lru, Table
 from uzswap.core.store.histogram cimport NR_HISTOGRAMS, Histogram
 from uzswap.core.libc_ext cimport aio_context_t, iocb, pthread_mutex_t
 from uzswap.core.store.pool cimport Pool
@@ -110,6 +110,8 @@ cdef struct Core:
     Histogram histograms[NR_HISTOGRAMS]
     Recompressed recompressed
     int abandoned           # paged memory has broken: threads of it may still be at work here
+    Lru cached              # see swap_cache.py: oldest first
+    int64_t cached_bytes    # compressed, of these
     uint64_t copies_after   # birth of the memcg that gave up clean copies last
     int fault_writeback     # how faults write back: see make_room.write_back_from()
 
@@ -131,6 +133,7 @@ cdef int64_t whole_pages(uint32_t size) noexcept nogil
 cdef int may_write_back(Core *c, uint32_t memcg) noexcept nogil
 cdef void leave_pool(Core *c, Delta *d, uint32_t index, uint32_t owner) noexcept nogil
 cdef void clean_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcept nogil
+cdef void cached_leave(Core *c, Delta *d, uint32_t index, uint32_t memcg) noexcept nogil
 cdef void codec_unref(Core *c, int slot) noexcept nogil
 cdef void retire(Core *c, int slot) noexcept nogil
 cdef void on_disk_dead(Core *c, uint64_t place, uint32_t length) noexcept nogil

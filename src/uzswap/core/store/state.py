@@ -248,6 +248,16 @@ def clean_leave(c, d, index, memcg):
     delta_add(t, d, memcg, C_SWAPCACHED, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
 
 
+def cached_leave(c, d, index, memcg):
+    """What the device keeps of a value is swap cache no longer; see swap_cache.py."""
+    t = cython.address(c.t)
+    e = cython.address(t.entries[index])
+    lru_unlink(t, cython.address(c.cached), index)
+    e.flags &= ~CLEAN
+    c.cached_bytes -= cython.cast(int64_t, e.length_1) + 1
+    delta_add(t, d, memcg, C_SWAPCACHED, -whole_pages(cython.cast(uint32_t, e.size_1) + 1))
+
+
 def codec_unref(c, slot):
     """One entry less.  Called with the lock: what becomes free is freed by give_back(), without it."""
     p = cython.address(c.codecs[slot])
@@ -306,6 +316,8 @@ def entry_drop(c, d, index):
         leave_pool(c, d, index, owner)
         codec_unref(c, e.codec)
     elif e.state == ON_DISK:
+        if e.flags & CLEAN:
+            cached_leave(c, d, index, owner)
         on_disk_dead(c, e.data, cython.cast(uint32_t, e.length_1) + 1)
         delta_add(t, d, owner, C_DISK, -(cython.cast(int64_t, e.length_1) + 1))
         codec_unref(c, e.codec)

@@ -57,6 +57,7 @@ from cython.cimports.uzswap.core.store.entries import (
 )
 from cython.cimports.uzswap.core.store.flight import flight_settle, flight_submit
 from cython.cimports.uzswap.core.store.state import FLIGHT_ITEMS, NR_FLIGHTS, Item, idle_free, stream_free
+from cython.cimports.uzswap.core.store.swap_cache import swap_cache_shrink
 
 # Streams and flights
 
@@ -209,6 +210,8 @@ def stream_advance(c, s, length):
             s.segment = fresh
             start = d.segments[fresh].used
             break
+        if not s.for_cleaning and room_made(c):
+            continue
         if s.for_cleaning or clean_one(c):
             s.no_space = 1
             break
@@ -216,6 +219,14 @@ def stream_advance(c, s, length):
     f.start = start
     f.n = f.fill = 0
     return ENOSPC if s.no_space else 0
+
+
+def room_made(c):
+    """Whether something went that the device need not keep."""
+    pthread_mutex_lock(cython.address(c.lock))
+    gone = swap_cache_shrink(c)
+    pthread_mutex_unlock(cython.address(c.lock))
+    return gone > 0
 
 
 def stream_finish(c, s):
