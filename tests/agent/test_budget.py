@@ -52,6 +52,22 @@ def test_a_restart_does_not_fill_it(tmp_path: Path) -> None:
     assert budget(path, rate=10_000).available(1.0) == 1000
 
 
+def test_many_at_once_write_the_file_seldom_and_it_never_says_more_than_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "budget.json"
+    b = budget(path, rate=10_000, day=5_000_000)
+    written = set()
+    for i in range(500):
+        b.take(2000, 100.0 + i / 1000)
+        written.add(path.read_text())
+        kept = budget(path, rate=10_000, day=5_000_000)
+        assert kept.available(100.6) <= b.available(100.6)
+        assert b.spent <= kept.spent <= b.spent + 75_000
+        b.give_back(500)
+    assert len(written) < 20
+    b.keep()
+    assert budget(path, rate=10_000, day=5_000_000).spent == b.spent == 750_000
+
+
 def test_a_clock_that_is_set_back_is_harmless(tmp_path: Path) -> None:
     """Nothing is paid in for it, nothing is forgotten, and nothing is locked away until the old time comes again."""
     path = tmp_path / "budget.json"

@@ -58,7 +58,7 @@ def test_cold_memory_goes_to_zswap_and_hot_memory_stays(tmp_path: Path) -> None:
             # What is used again comes back, and is left alone.
             worker.touch("warm")
             worker.keep("hot", "warm")
-            on.rounds(20)
+            on.rounds(30)
             assert min(worker.resident("warm"), worker.resident("hot")) >= 0.9
             assert worker.resident("cold") < 0.1
             print(

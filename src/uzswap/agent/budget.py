@@ -4,6 +4,9 @@ Both are kept in a file, so that an agent that is restarted, or killed, does not
 may write is taken before it is made, and what it did not write is given back.  Times there are wall-clock, which can be
 set: an entry from the future counts as one from now, and a clock that went back pays nothing in.
 
+With hundreds of cgroups there are hundreds of requests in a second, so what is kept then has more taken than was: the
+file may say less than there is, never more.
+
 ChromeOS's swap_management keeps its daily limit the same way; the rate is oomd's ``swapout_bps_threshold``.
 """
 
@@ -24,6 +27,10 @@ _DAY: Final = 86400.0
 _GRAIN: Final = 900.0
 #: seconds of the rate that can be saved up: so much may be written at once after a pause
 _SAVED: Final = 120.0
+#: seconds after one in which another writing of the file is for more than one request; and of the savings, how much
+#: more is taken then: a kill costs so much at most
+_SOON: Final = 1.0
+_AHEAD: Final = 1 / 16
 
 
 class Budget:
@@ -50,6 +57,8 @@ class Budget:
         self._at: float | None = None
         #: (seconds since the epoch, bytes), oldest first
         self._spent: list[tuple[float, int]] = []
+        #: savings and bytes spent as the file has them, and when it was written; None: it is not known to have them
+        self._kept: tuple[float, int, float] | None = None
         self._load()
 
     def available(self, now: float) -> int:
@@ -71,7 +80,11 @@ class Budget:
             self._spent[-1] = (when, before + nbytes)
         else:
             self._spent.append((now, nbytes))
-        self._keep()
+        if self._kept is None:
+            self._keep()
+        elif self._saved < self._kept[0] or self.spent > self._kept[1]:
+            soon = 0 <= now - self._kept[2] < _SOON
+            self._keep(int(self._rate * _SAVED * _AHEAD) if soon else 0)
 
     def give_back(self, nbytes: int) -> None:
         """Take back what was taken and not written."""
@@ -112,14 +125,19 @@ class Budget:
         """Write it to its file."""
         self._keep()
 
-    def _keep(self) -> None:
+    def _keep(self, ahead: int = 0) -> None:
+        """Write the file, as if so many bytes more were taken."""
         if self._path is None:
             return
         new = self._path.with_suffix(".new")
+        saved, spent = self._saved - ahead, self._spent
+        if ahead and spent:
+            spent = [*spent[:-1], (spent[-1][0], spent[-1][1] + ahead)]
         try:
-            _write(new, json.dumps({"at": self._at, "saved": self._saved, "spent": self._spent}).encode())
+            _write(new, json.dumps({"at": self._at, "saved": saved, "spent": spent}).encode())
             os.replace(new, self._path)
         except OSError as error:
+            self._kept = None
             with contextlib.suppress(OSError):
                 new.unlink()
             if not self._failing:
@@ -129,6 +147,7 @@ class Budget:
             if self._failing:
                 self._say(f"the write budget is kept in {self._path} again")
             self._failing = False
+            self._kept = None if self._at is None else (saved, self.spent + ahead, self._at)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -24,6 +24,8 @@ class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
+        #: of a request that is being made
+        self._parts: list[bytes] | None = None
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -33,6 +35,22 @@ class _UnixConnection(http.client.HTTPConnection):
         except OSError as error:
             self.sock.close()
             raise os_error(error.errno or errno.EIO, f"nobody answers: {error.strerror}", self._path) from error
+
+    def request(self, *arguments: Any, **more: Any) -> None:
+        """Send a request with its body as one: the other end, which answers each at once, is woken once."""
+        self._parts = []
+        try:
+            super().request(*arguments, **more)
+            whole = b"".join(self._parts)
+        finally:
+            self._parts = None
+        self.send(whole)
+
+    def send(self, data: Any) -> None:
+        if self._parts is None:
+            super().send(data)
+        else:
+            self._parts.append(data)
 
     def drop_if_ended(self) -> None:
         """Connect anew if the other end has closed the connection; nothing is lost, nothing was asked yet."""
