@@ -17,8 +17,10 @@ import hypothesis
 import numpy  # noqa: F401  its threads (OpenBLAS) start at the first import: before any test, so that none seems to leak them
 import pytest
 
+from tests.support import child
 from tests.support.faulty import FaultySwap
 from tests.support.leaks import Snapshot
+from tests.support.zygote import Zygote
 
 if TYPE_CHECKING:
     from uzswap import Zswap
@@ -131,6 +133,14 @@ def tally(request: pytest.FixtureRequest) -> Tally:
         request.node.user_properties.append((kind, number))
 
     return add
+
+
+@pytest.fixture(scope="session", autouse=True)
+def zygote() -> Iterator[None]:
+    """What children are forked from: of the session, and so nobody's leak."""
+    with Zygote(child.Child, ["numpy", "uzswap.cli.main"]) as child.warm:
+        yield
+    child.warm = None
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ import functools
 import gc
 import importlib
 import inspect
+import json
 import os
 import sys
 import warnings
@@ -90,7 +91,8 @@ class Rig:
     def start(self, program: Callable[..., None], options: Mapping[str, Any] | None = None, **arguments: Any) -> Child:
         """Start a program: `options` make its engine, `arguments` are its own; both must be fit for JSON."""
         task = [program.__module__, program.__name__, self.mode, dict(options or {}), arguments]
-        return self._zygote.child(__name__, "main", task, timeout=PATIENCE)
+        code = f"from {__name__} import main; main(*__import__('json').loads(__import__('sys').argv[1]))"
+        return self._zygote.child(code, [json.dumps(task)], timeout=PATIENCE)
 
     def run(self, program: Callable[..., None], options: Mapping[str, Any] | None = None, **arguments: Any) -> Finished:
         """Run a program to its end."""
