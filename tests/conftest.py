@@ -138,7 +138,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 @pytest.fixture(scope="session", autouse=True)
 def zygote() -> Iterator[None]:
     """What children are forked from: of the session, and so nobody's leak."""
-    with Zygote(child.Child, ["numpy", "uzswap.cli.main"]) as child.warm:
+    with Zygote(child.Child) as child.warm:
         yield
     child.warm = None
 

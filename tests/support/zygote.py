@@ -1,6 +1,6 @@
 """Many children of one interpreter that has imported everything already: each starts in a tenth of the time.
 
-    with Zygote(Child, ["numpy", "uzswap"]) as zygote:
+    with Zygote(Child, ["hypothesis"]) as zygote:
         with zygote.child("import sys; print(sys.argv[1])", ["argument"]) as child:
             ...
 
@@ -24,6 +24,19 @@ from typing import Self
 
 from tests.support.child import PATIENCE, Child
 
+#: What most children ask for.  The package's names come with their modules, each when it is first used.
+IMPORTS = (
+    "numpy",
+    "uzswap.arrays.advice",
+    "uzswap.arrays.managed",
+    "uzswap.arrays.take",
+    "uzswap.cli.files",
+    "uzswap.cli.interrupts",
+    "uzswap.core.boundary.snapshot",
+    "uzswap.engine.default",
+    "uzswap.serve.server",
+    "uzswap.store.store",
+)
 _DAY = 86400.0
 _MOST_BYTES = 1 << 18  # of a message, more than Linux lets pass
 _numbers = itertools.count()
@@ -35,8 +48,8 @@ class Zygote:
     It starts beside whoever makes it: only the first child waits for that.
     """
 
-    def __init__(self, kind: type[Child], imports: Sequence[str]) -> None:
-        self._kind, self._imports = kind, imports
+    def __init__(self, kind: type[Child], imports: Sequence[str] = ()) -> None:
+        self._kind, self._imports = kind, [*IMPORTS, *imports]
 
     def __enter__(self) -> Self:
         # An abstract address: whoever it runs as may be asked.
