@@ -16,7 +16,7 @@ from tests.serve.doors import fails, pending
 from tests.support.states import fill
 
 from uzswap import MemCgroup, ReclaimInterrupted, Zswap
-from uzswap.client import directory, over_socket
+from uzswap.client import client, directory, over_socket
 from uzswap.client.directory import DirectoryRoot
 from uzswap.client.over_socket import SocketRoot
 from uzswap.client.root import Cgroup
@@ -140,7 +140,7 @@ def test_an_interrupted_request_says_how_far_it_came(z: Zswap, g: MemCgroup, pri
 def test_a_write_that_does_not_even_end_when_interrupted_is_left_alone(
     z: Zswap, g: MemCgroup, top: Cgroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (directory, over_socket):
+    for module in (client, directory, over_socket):
         monkeypatch.setattr(module, "PATIENCE", 0.1)
     fill(z, g, 1000, 2000, referenced=False)
     entered, let_go = threading.Event(), threading.Event()
