@@ -11,6 +11,8 @@ BENCHES := store load writeback scale idle objects rss arrays fork codecs contro
 # of `make replay`
 export TRACES ?=
 BENCH_ARGS ?=
+# Empty is unset: where no bytecode may be kept, each process of a test compiles what it imports.
+export PYTHONDONTWRITEBYTECODE =
 # of `make test-vm`: a test that takes longer hangs.  Emulation is slow, and slower beside others.
 VM_TEST_SECONDS ?= 240
 VM_TEST := $(BIN)/python -m pytest -p no:cacheprovider -v --durations=5 \

@@ -17,8 +17,10 @@ import hypothesis
 import numpy  # noqa: F401  its threads (OpenBLAS) start at the first import: before any test, so that none seems to leak them
 import pytest
 
+from tests.support import child
 from tests.support.faulty import FaultySwap
 from tests.support.leaks import Snapshot
+from tests.support.zygote import Zygote
 
 if TYPE_CHECKING:
     from uzswap import Zswap
@@ -133,6 +135,14 @@ def tally(request: pytest.FixtureRequest) -> Tally:
     return add
 
 
+@pytest.fixture(scope="session", autouse=True)
+def zygote() -> Iterator[None]:
+    """What children are forked from: of the session, and so nobody's leak."""
+    with Zygote(child.Child) as child.warm:
+        yield
+    child.warm = None
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that leaves a descriptor, thread, child process, shared mapping or mount behind.
@@ -155,8 +165,24 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several share the work, begin with what takes long: nobody then has much to do when the others are done."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what exists now outlives every test: the collection after each test need not walk it
+    gc.freeze()  # what exists now outlives every test: the collections in tests need not walk it
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """Nor what the tests of a file leave: modules that they have imported, reports, and whatever libraries keep."""
+    yield
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -322,6 +322,41 @@ class TestChild:
         with child.Child("pass") as running, pytest.raises(pytest.fail.Exception, match="exited with 0 where a line"):
             running.read_line()
 
+    def test_environment_and_directory_are_the_tests(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("UZSWAP_TEST", "a")
+        code = "import os; print(os.getcwd(), os.environ['MORE'], os.popen('echo $UZSWAP_TEST$MORE').read(), end='')"
+        for fresh in (False, True):
+            done = child.run(code, env={"MORE": "b"}, fresh=fresh).check()
+            assert done.stdout == f"{tmp_path} b ab\n"
+
+    def test_children_are_main_programs_without_each_others_things(self) -> None:
+        """Descriptors, modules, names, and what they change."""
+        code = """
+            import os, sys
+            sys.changed = True
+            def main(): pass
+            print(sorted(set(map(int, os.listdir("/proc/self/fd")))), main.__module__, sys.argv)
+            input()
+        """
+        before = os.listdir("/proc/self/fd")
+        with child.Child(code, ["a"]) as first, child.Child(code) as second:
+            assert first.read_line() == "[0, 1, 2, 3] __main__ ['-c', 'a']"
+            assert second.read_line() == "[0, 1, 2, 3] __main__ ['-c']"
+            assert (
+                child.run("import sys; print(hasattr(sys, 'changed'), 'main' in globals())").stdout == "False False\n"
+            )
+            second.write_line("")
+            assert second.wait().check().stderr == ""
+            assert first.kill().signal == signal.SIGKILL
+        assert os.listdir("/proc/self/fd") == before
+
+    def test_what_is_read_when_a_program_starts_has_one_that_starts(self) -> None:
+        code = "import sys; print(sys.flags.dev_mode, 'numpy' in sys.modules)"
+        assert child.run(code).stdout == "False True\n"
+        assert child.run(code, fresh=True).stdout == "False False\n"
+        assert child.run(code, env={"PYTHONDEVMODE": "1"}).stdout == "True False\n"
+
     def test_nobody_is_nobody(self, tmp_path: Path) -> None:
         (tmp_path / "secret").touch(mode=0o600)
         code = """

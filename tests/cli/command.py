@@ -19,11 +19,13 @@ from contextlib import contextmanager
 from typing import Self
 
 import pytest
-from tests.support.child import PATIENCE
+from tests.support.child import PATIENCE, Child
 
 from uzswap import TraceEvent
 from uzswap.signals import hold_back_signals
 
+#: in an interpreter that has begun already
+PROGRAM = "import warnings; warnings.simplefilter('error'); from uzswap.cli.main import main; main()"
 COMMAND = [sys.executable, "-W", "error", "-c", "from uzswap.cli.main import main; main()"]
 
 
@@ -34,9 +36,10 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def uzswap(*arguments: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, env=environment(env), input=stdin, timeout=PATIENCE
-    )
+    with Child(PROGRAM, arguments, env={"COLUMNS": "200", **(env or {})}) as child:
+        child.write(stdin)
+        done = child.wait()
+    return subprocess.CompletedProcess(arguments, done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager

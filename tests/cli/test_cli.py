@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.cli.command import COMMAND, environment, uzswap
 
 from uzswap import Store, __version__, doctor
 from uzswap.cli import demo
 from uzswap.cli.main import run
 
 
-def uzswap(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", "from uzswap.cli.main import main; main()", *arguments]
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
 def test_version() -> None:
-    result = uzswap("--version")
+    """In an interpreter that has imported nothing."""
+    result = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, env=environment())
     assert (result.returncode, result.stdout, result.stderr) == (0, f"uzswap, version {__version__}\n", "")
 
 

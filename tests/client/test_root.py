@@ -144,7 +144,7 @@ def test_an_interrupted_request_says_how_far_it_came(z: Zswap, g: MemCgroup, pri
 def test_a_write_that_does_not_even_end_when_interrupted_is_left_alone(
     z: Zswap, g: MemCgroup, top: Cgroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (directory, over_socket):
+    for module in (client, directory, over_socket):
         monkeypatch.setattr(module, "PATIENCE", 0.1)
     fill(z, g, 1000, 2000, referenced=False)
     entered, let_go = threading.Event(), threading.Event()

@@ -90,7 +90,9 @@ def tell(tally: Tally, stdout: str) -> None:
 @pytest.mark.parametrize("seed", longer([1, 2], [1, 2, 3, 4]))
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_MEMLOCK", "vm.max_map_count"])
 def test_nothing_is_lost_at_a_limit_of_the_process(tmp_path: Path, tally: Tally, limit: str, seed: int) -> None:
-    done = run(LIMITED, [limit, str(seed), str(longer(60, 150))], env={"TMPDIR": str(tmp_path)}, timeout=100)
+    done = run(
+        LIMITED, [limit, str(seed), str(longer(60, 150))], env={"TMPDIR": str(tmp_path)}, timeout=100, fresh=True
+    )
     if done.returncode == 77:
         pytest.skip(f"{done.stdout.strip()}: sysctl vm.max_map_count=65530")
     tell(tally, done.check().stdout)

@@ -19,7 +19,9 @@ CODE = "from tests.faults.soak import main; main()"
 @pytest.mark.slow
 def test_memory_descriptors_threads_mappings_and_files_are_where_they_were(tmp_path: Path, tally: Tally) -> None:
     """10**10 bytes in the long form."""
-    done = run(CODE, ["stay", str(tmp_path), "1", str(longer(10**7, 10**10))], timeout=longer(600, 3000)).check()
+    done = run(
+        CODE, ["stay", str(tmp_path), "1", str(longer(10**7, 10**10))], timeout=longer(600, 3000), fresh=True
+    ).check()
     told = json.loads(done.stdout)
     tally("bytes compared", told["compared"])
     tally("forks", told["forks"])

@@ -17,9 +17,9 @@ def test_there_is_a_remedy_for_all_that_is_missing() -> None:
 
 
 def test_doctor_leaves_nothing_behind() -> None:
-    descriptors, groups = os.listdir("/proc/self/fd"), _scratch_groups()
+    descriptors, groups = set(os.listdir("/proc/self/fd")), _scratch_groups()
     doctor()
-    assert os.listdir("/proc/self/fd") == descriptors
+    assert set(os.listdir("/proc/self/fd")) <= descriptors  # what others have left may go meanwhile
     assert _scratch_groups() == groups
 
 

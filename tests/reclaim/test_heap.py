@@ -90,7 +90,7 @@ def test_rss_is_where_it_was_before_the_values_came(kind: str) -> None:
     if kind == "DataFrames" and find_spec("pandas") is None:
         pytest.skip("pandas is missing: pip install 'uzswap[compat]'")
     size, total, make = KINDS[kind]
-    done = run(CHILD, [str(size), str(total), make]).check()
+    done = run(CHILD, [str(size), str(total), make], fresh=True).check()
     found = json.loads(done.stdout)
     assert found["with"] >= found["before"] + 0.75 * total, found
     most = found["before"] * (1 + SHARE) + BYTES
@@ -157,7 +157,8 @@ def test_operations_without_end_leave_rss_flat() -> None:
                 found.append(resident_set())
             z.check()
         print(json.dumps(found))
-        """
+        """,
+        fresh=True,
     ).check()
     found = json.loads(done.stdout)
     # A dictionary is made in the course of it, once: training takes some 10 MB, which its thread's arena keeps.

@@ -256,7 +256,7 @@ def test_the_parts_are_the_rss() -> None:
         del x
         store.close()
     """
-    before, after, first, last, pool, resident, charged = json.loads(run(code).check().stdout)
+    before, after, first, last, pool, resident, charged = json.loads(run(code, fresh=True).check().stdout)
     assert abs(sum(after.values()) - first) <= first * 0.05
     assert abs(sum(after.values()) - last) <= last * 0.05
     assert after["arrays"] == resident

@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 from tests.conftest import EngineFactory
+from tests.support.soak import longer
 from tests.support.states import fill
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
@@ -96,7 +97,7 @@ schema = schemathesis.openapi.from_path(PAGE)
 @pytest.mark.slow
 @schema.parametrize()
 @settings(
-    max_examples=4,
+    max_examples=longer(2, 20),
     deadline=None,
     database=None,
     derandomize=True,

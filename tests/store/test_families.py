@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.soak import longer
 
 from uzswap.store import families
 from uzswap.store.families import are_disjoint, owned_alone
@@ -29,7 +30,7 @@ def cut_out(memory: Any, recipe: tuple[Any, ...]) -> Any:
     return view.T if turned else view
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=longer(100, 2000), deadline=None)
 @given(st.lists(st.lists(views(), min_size=1, max_size=3), min_size=1, max_size=4), st.booleans())
 def test_disjoint_is_what_no_element_of_is_seen_by_two(values: list[list[tuple[Any, ...]]], few: bool) -> None:
     """Held against marks in the memory itself."""

@@ -441,7 +441,8 @@ def test_a_packed_value_costs_little_beside_its_key_and_its_bytes() -> None:
         store.reclaim(1 << 40)
         assert store.stats()["packed"] == n, store.stats()
         print((rss() - before - z.core.pool_pages() * 4096) / n)
-        """
+        """,
+        fresh=True,
     ).check()
     assert float(done.stdout) < 250  # 137 were measured: a dict's 40 to 80, 32 of the slot, 48 of the engine's entry
 

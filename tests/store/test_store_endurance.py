@@ -45,4 +45,4 @@ CODE = """
 
 @pytest.mark.slow
 def test_memory_stays_what_it_was() -> None:
-    run(CODE, [str(OPERATIONS)]).check()
+    run(CODE, [str(OPERATIONS)], fresh=True).check()

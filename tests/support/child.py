@@ -3,8 +3,11 @@
     done = run("import os; os.abort()")
     assert done.signal == signal.SIGABRT
 
-A child sees the same modules as the test, `support` included.
+A child sees the same modules as the test, `support` included.  It is forked from a process that has imported numpy and
+uzswap (:mod:`tests.support.zygote`), unless it is `fresh`: an interpreter that is started for it.
 """
+
+from __future__ import annotations
 
 import contextlib
 import importlib.util
@@ -23,12 +26,23 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
+if TYPE_CHECKING:
+    from .zygote import Forked, Zygote
+
 #: Seconds until a child counts as hung.  Generous: it only matters when it is.
 PATIENCE = 240.0
+
+#: What children are forked from; None: each is started.  tests/conftest.py sets it.
+warm: Zygote | None = None
+
+#: How variables begin that are read when a program starts, by its loader, libc, or the interpreter.
+_AT_START = ("LD_", "MALLOC_", "PYTHON")
+
+_OPTIONS = ("-u", "-X", "faulthandler", "-c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +84,21 @@ class Child:
         Added to the environment.
     timeout
         Seconds for everything together; a child that takes longer is killed and the test fails with what it said.
+    fresh
+        Start an interpreter: for what the first import, the process's memory, or its name has to do with.
+    zygote
+        Fork it from this one, with its environment.
     """
 
     def __init__(
-        self, code: str, args: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout: float = PATIENCE
+        self,
+        code: str,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        timeout: float = PATIENCE,
+        *,
+        fresh: bool = False,
+        zygote: Zygote | None = None,
     ) -> None:
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
@@ -81,17 +106,22 @@ class Child:
         self._stdout = b""
         self._unread = b""
         try:
-            self._process = self._start(
-                ["-u", "-X", "faulthandler", "-c", textwrap.dedent(code), *args], dict(env or {})
-            )
+            self._process = self._start(textwrap.dedent(code), args, dict(env or {}), fresh, zygote)
         except BaseException:
             self._stderr.close()
             raise
 
-    def _start(self, arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, code: str, args: Sequence[str], env: dict[str, str], fresh: bool, zygote: Zygote | None
+    ) -> subprocess.Popen[bytes] | Forked:
+        if zygote is not None:
+            return zygote.fork(code, args, self._stderr.fileno(), None)
+        every = {**os.environ, "PYTHONPATH": os.pathsep.join(_search_path()), **env}
+        if warm is not None and not fresh and not any(name.startswith(_AT_START) for name in env):
+            return warm.fork(code, args, self._stderr.fileno(), every)
         return subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path()), **env},
+            [sys.executable, *_OPTIONS, code, *args],
+            env=every,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -142,8 +172,12 @@ class Child:
 
     def write_line(self, text: str) -> None:
         """One line for the child's ``input()``."""
+        self.write(text + "\n")
+
+    def write(self, text: str) -> None:
+        """What the child finds in its stdin."""
         assert self._process.stdin is not None
-        self._process.stdin.write(text.encode() + b"\n")
+        self._process.stdin.write(text.encode())
         self._process.stdin.flush()
 
     def send_signal(self, number: int) -> None:
@@ -177,10 +211,15 @@ class Child:
 
 
 def run(
-    code: str, args: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout: float = PATIENCE
+    code: str,
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    timeout: float = PATIENCE,
+    *,
+    fresh: bool = False,
 ) -> Finished:
     """Run `code` to its end; see :class:`Child` for the parameters."""
-    with Child(code, args, env, timeout) as child:
+    with Child(code, args, env, timeout, fresh=fresh) as child:
         return child.wait()
 
 
@@ -192,7 +231,9 @@ class NobodysChild(Child):
     permission on what is above it.  The files themselves must be readable for others, else the test is skipped.
     """
 
-    def _start(self, arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, code: str, args: Sequence[str], env: dict[str, str], fresh: bool, zygote: Zygote | None
+    ) -> subprocess.Popen[bytes] | Forked:
         if os.geteuid() != 0:
             pytest.skip("running as another user needs root: run the tests as root")
         user = pwd.getpwnam("nobody")
@@ -204,7 +245,7 @@ class NobodysChild(Child):
                 # Where the interpreter looks for its libpython may be behind such a directory, too.
                 env = {"LD_LIBRARY_PATH": os.path.join(names[base], "lib"), **env}
             return subprocess.Popen(
-                [os.path.join(names[base], program.relative_to(base)), *arguments],
+                [os.path.join(names[base], program.relative_to(base)), *_OPTIONS, code, *args],
                 env={
                     "PATH": os.defpath,
                     "PYTHONPATH": os.pathsep.join(names[entry] for entry in search),

@@ -1,10 +1,10 @@
 """Many children of one interpreter that has imported everything already: each starts in a tenth of the time.
 
-    with Zygote(Child, ["numpy", "uzswap"]) as zygote:
-        with zygote.child("tests.some_module", "some_function", ["its", "arguments"]) as child:
+    with Zygote(Child, ["hypothesis"]) as zygote:
+        with zygote.child("import sys; print(sys.argv[1])", ["argument"]) as child:
             ...
 
-What it forks are processes as any other: each calls a function, falls off the end of the program, and ends.
+What it forks are processes as any other: their code is the program ``__main__``, and they end as it ends.
 """
 
 from __future__ import annotations
@@ -14,88 +14,98 @@ import importlib
 import itertools
 import json
 import os
+import select
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from types import CodeType, TracebackType
+from typing import Self
 
 from tests.support.child import PATIENCE, Child
 
-_MOST_BYTES = 1 << 16
+#: What most children ask for.  The package's names come with their modules, each when it is first used.
+IMPORTS = (
+    "numpy",
+    "uzswap.arrays.advice",
+    "uzswap.arrays.managed",
+    "uzswap.arrays.take",
+    "uzswap.cli.files",
+    "uzswap.cli.interrupts",
+    "uzswap.core.boundary.snapshot",
+    "uzswap.engine.default",
+    "uzswap.serve.server",
+    "uzswap.store.store",
+)
+_DAY = 86400.0
+_MOST_BYTES = 1 << 18  # of a message, more than Linux lets pass
 _numbers = itertools.count()
 
 
 class Zygote:
-    """An interpreter that waits for work; `kind` says as whom it runs.  A context manager; one child at a time."""
+    """An interpreter that waits for work; `kind` says as whom it runs.  A context manager; any thread may ask it.
 
-    def __init__(self, kind: type[Child], imports: Sequence[str]) -> None:
-        self._kind, self._imports = kind, imports
+    It starts beside whoever makes it: only the first child waits for that.
+    """
+
+    def __init__(self, kind: type[Child], imports: Sequence[str] = ()) -> None:
+        self._kind, self._imports = kind, [*IMPORTS, *imports]
 
     def __enter__(self) -> Self:
-        # An abstract address: whoever it runs as may connect.
-        address = f"\0uzswap-test-{os.getpid()}-{next(_numbers)}"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind(address)
-            listener.listen(1)
-            listener.settimeout(PATIENCE)
-            code = "from tests.support.zygote import serve; serve()"
-            self._process = self._kind(code, [address[1:], *self._imports], timeout=10 * PATIENCE)
-            self._socket, _ = listener.accept()
+        # An abstract address: whoever it runs as may be asked.
+        self._address = f"\0uzswap-test-{os.getpid()}-{next(_numbers)}"
+        code = "exec(__import__('tests.support.zygote', fromlist=['serve']).serve())"
+        self._process = self._kind(code, [self._address[1:], *self._imports], timeout=_DAY, fresh=True)
+        self._ready = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
         with self._process:
-            self._process.wait(PATIENCE)
+            if error is None:
+                self._process.wait(PATIENCE).check()
 
-    def child(self, module: str, function: str, arguments: Sequence[Any], timeout: float = PATIENCE) -> Child:
-        """Fork a child that calls a function with arguments that are fit for JSON."""
-        return _Forked(self._socket, json.dumps([module, function, *arguments]), timeout)
+    def child(self, code: str, args: Sequence[str] = (), timeout: float = PATIENCE) -> Child:
+        """Fork a child with the zygote's own environment and directory; see :class:`Child` for the parameters."""
+        return Child(code, args, timeout=timeout, zygote=self)
 
-
-class _Forked(Child):
-    def __init__(self, zygote: socket.socket, task: str, timeout: float) -> None:
-        self._zygote = zygote
-        super().__init__(task, timeout=timeout)
-
-    def _start(self, arguments: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
-        stdin, stdout = os.pipe(), os.pipe()
-        socket.send_fds(self._zygote, [arguments[-1].encode()], [stdin[0], stdout[1], self._stderr.fileno()])
-        os.close(stdin[0])
-        os.close(stdout[1])
-        return _Process(self._zygote, stdin[1], stdout[0])  # type: ignore[return-value]
+    def fork(self, code: str, args: Sequence[str], stderr: int, env: Mapping[str, str] | None) -> Forked:
+        """Fork a process that runs `code`; with an environment it has that, and the directory of this process."""
+        if not self._ready:
+            self._process.read_line()
+            self._ready = True
+        directory = None if env is None else os.getcwd()
+        return Forked(self._address, json.dumps([code, list(args), directory, env and dict(env)]).encode(), stderr)
 
 
-class _Process:
+class Forked:
     """As much of a Popen as Child needs, of a process that is the zygote's child."""
 
-    def __init__(self, zygote: socket.socket, stdin: int, stdout: int) -> None:
-        self._zygote = zygote
+    def __init__(self, address: str, task: bytes, stderr: int) -> None:
+        stdin, stdout = os.pipe(), os.pipe()
         self.returncode: int | None = None
-        self.stdin, self.stdout = os.fdopen(stdin, "wb", buffering=0), os.fdopen(stdout, "rb", buffering=0)
-        self.pid = int(zygote.recv(_MOST_BYTES))
+        self.stdin, self.stdout = os.fdopen(stdin[1], "wb", buffering=0), os.fdopen(stdout[0], "rb", buffering=0)
+        self._zygote = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._zygote.connect(address)
+            socket.send_fds(self._zygote, [task], [stdin[0], stdout[1], stderr])
+            self.pid = int(self._zygote.recv(_MOST_BYTES))
+        finally:
+            os.close(stdin[0])
+            os.close(stdout[1])
 
     def poll(self) -> int | None:
-        self._zygote.setblocking(False)
         try:
-            return self.wait()
+            return self.wait(0)
         except BlockingIOError:
             return None
-        finally:
-            self._zygote.setblocking(True)
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            self._zygote.settimeout(timeout if self._zygote.gettimeout() is None else 0)
-            try:
-                self.returncode = int(self._zygote.recv(_MOST_BYTES))
-            finally:
-                self._zygote.settimeout(None)
+            self._zygote.settimeout(timeout)
+            self.returncode = int(self._zygote.recv(_MOST_BYTES))
+            self._zygote.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -106,27 +116,52 @@ class _Process:
         self.send_signal(signal.SIGKILL)
 
 
-def serve() -> None:
-    """The zygote's own program.  Returns in each child when its function has returned, and in the zygote at the end."""
+def serve() -> CodeType:
+    """The zygote's own program.  Returns what is to run then: in each child its program, in the zygote nothing."""
     _, address, *imports = sys.argv
     for name in imports:
         importlib.import_module(name)
+    gc.collect()
     gc.freeze()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as tests:
-        tests.connect("\0" + address)
-        while True:
-            task, fds, _, _ = socket.recv_fds(tests, _MOST_BYTES, 3)
-            if not task:
-                return
-            child = os.fork()
-            if not child:
-                break
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind("\0" + address)
+    listener.listen()
+    print("ready", flush=True)
+    running: dict[int, tuple[int, socket.socket]] = {}  # by pidfd
+    while True:
+        readable = select.select([0, listener, *running], (), ())[0]
+        for pidfd in running.keys() & readable:
+            pid, asker = running.pop(pidfd)
+            os.close(pidfd)
+            with asker:
+                asker.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+        if listener in readable:
+            asker, _ = listener.accept()
+            task, fds, _, _ = socket.recv_fds(asker, _MOST_BYTES, 3)
+            pid = os.fork()
+            if not pid:
+                for ours in (listener, asker, *(asker for _, asker in running.values())):
+                    ours.close()
+                for pidfd in running:
+                    os.close(pidfd)
+                return _become(task, fds)
             for fd in fds:
                 os.close(fd)
-            tests.send(str(child).encode())
-            tests.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+            asker.send(str(pid).encode())
+            running[os.pidfd_open(pid)] = pid, asker
+        if 0 in readable:  # whoever made this zygote is gone, or wants it to go
+            return compile("", "<string>", "exec")
+
+
+def _become(task: bytes, fds: Sequence[int]) -> CodeType:
+    """Make this process what the task says; returns its program."""
+    code, arguments, directory, environment = json.loads(task)
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
         os.close(fd)
-    module, function, *arguments = json.loads(task)
-    getattr(importlib.import_module(module), function)(*arguments)
+    if directory is not None:
+        os.chdir(directory)
+        os.environ.clear()
+        os.environ.update(environment)
+    sys.argv = ["-c", *arguments]
+    return compile(code, "<string>", "exec")

@@ -431,7 +431,7 @@ def test_a_fork_in_the_midst_of(z: Zswap, how: list[str]) -> None:
         z.flush_work()
         z.check()
 
-    for _ in range(longer(8, 100)):
+    for _ in range(longer(3, 100)):
         pid = child(work)
         is_counting(quiet)
         assert ended(pid) == 0
@@ -475,7 +475,7 @@ def test_children_killed_at_random(z: Zswap) -> None:
             to_disk(z, group, x)
 
     children: list[int] = []
-    for _ in range(longer(20, 200)):
+    for _ in range(longer(8, 200)):
         children.append(child(work))
         is_counting(x)
         to_disk(z, group, x)
@@ -506,7 +506,7 @@ def test_many_forks_leave_nothing(z: Zswap) -> None:
         assert ended(child(work)) == 0
         is_counting(x)
     before, maps = Snapshot.take(), mappings()
-    for i in range(longer(300, 2000)):
+    for i in range(longer(100, 2000)):
         pid = child(work if i % 10 == 0 else lambda: None)
         if i % 50 == 0:
             x[:] += 1
@@ -759,7 +759,7 @@ def test_forks_while_threads_take_and_put(z: Zswap) -> None:
     threads = [threading.Thread(target=use, args=(seed,)) for seed in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(6):
+    for _ in range(longer(3, 30)):
         assert ended(child(work)) == 0
     stop.set()
     for thread in threads:

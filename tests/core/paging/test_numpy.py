@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+#: for the rig: threads of it may be there afterwards
+BLAS = True
+
 
 @in_each_mode()
 def test_ufuncs_and_reductions(z: Zswap) -> None:

@@ -440,5 +440,6 @@ def test_a_core_dump_has_no_plaintext_of_what_is_evicted() -> None:
         m.free(area)
         m.close()
         plane.close()
-        """
+        """,
+        fresh=True,  # whose memory nobody else has used
     ).check()

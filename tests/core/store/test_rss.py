@@ -54,9 +54,9 @@ engine.close()
 
 def test_a_drained_engine_gives_its_memory_back(tmp_path: Path) -> None:
     """RSS after a full drain is within 5 % of where it started."""
-    run(BEGIN + DRAINED, [str(tmp_path / "swap")]).check()
+    run(BEGIN + DRAINED, [str(tmp_path / "swap")], fresh=True).check()
 
 
 def test_a_pool_that_is_drained_in_order_follows_what_it_holds() -> None:
     """It keeps an eighth of what is in use, and three extents: in stock, being drained, and the one it writes to."""
-    run(BEGIN + IN_ORDER).check()
+    run(BEGIN + IN_ORDER, fresh=True).check()
