@@ -16,7 +16,7 @@ cdef void give_up(Pager *p) noexcept nogil
 cdef Work *thread_begins(Pager *p) noexcept nogil
 cdef void fault(Pager *p, Work *w, uint64_t address, int kind, int thread) noexcept nogil
 cdef void at_work(Pager *p, int n) noexcept nogil
-cdef int work_ready(Pager *p) noexcept nogil
+cdef int work_ready(Pager *p, int spare) noexcept nogil
 cdef int on_disk(Pager *p, uint64_t first, uint64_t n) noexcept nogil
 cdef void bring_or_leave(Pager *p, Work *w, uint64_t first, uint64_t n, int flags) noexcept nogil
 cdef void leave(Pager *p, uint64_t first, uint64_t n, int flags) noexcept nogil
