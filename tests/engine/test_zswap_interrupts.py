@@ -389,3 +389,34 @@ def test_no_thread_counts_as_stalled_when_stalls_are_interrupted() -> None:
             pass
     """
     ).check()
+
+
+def test_the_first_array_can_be_made_after_one_that_was_interrupted() -> None:
+    """Between the memory, its thread, and the engine's knowing of both."""
+    code = """
+    from uzswap.arrays import arena
+
+    def interrupted(step):
+        def interrupts(*arguments, **more):
+            made = step(*arguments, **more)
+            os.kill(os.getpid(), signal.SIGALRM)
+            return made
+        return interrupts
+
+    for name in ("start_thread", "_add"):
+        with uzswap.Zswap() as z:
+            step = getattr(arena, name)
+            setattr(arena, name, interrupted(step))
+            try:
+                uzswap.zeros(1 << 20, cgroup=z.cgroup("/a"))
+                raise SystemExit("nothing was interrupted")
+            except Stop:
+                pass
+            setattr(arena, name, step)
+            x = uzswap.zeros(1 << 20, cgroup=z.cgroup("/a"))
+            x[:] = 1
+            assert x.sum() == 1 << 20
+            del x
+            gc.collect()
+    """
+    run(PREAMBLE + code).check()

@@ -17,7 +17,7 @@ import numpy as np
 import uzswap
 from uzswap.core.boundary.engine import COUNTERS
 
-faulthandler.dump_traceback_later(100, exit=True)
+faulthandler.dump_traceback_later(400, exit=True)
 warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork: that is what is tried
 z = uzswap.Zswap(swap="auto", swap_size="64M", max_pool="4M")
 store = uzswap.Store(z.cgroup("/s"))
@@ -126,6 +126,6 @@ for thread in threads:
 assert not failed
 in_child(lambda: None)
 """
-    forks = longer(20, 200)
-    run(SETTING + code, [str(forks)]).check()
+    forks = longer(20, 100)
+    run(SETTING + code, [str(forks)], timeout=500).check()
     tally("forks", forks)

@@ -1,10 +1,19 @@
-"""What an array has can be had where there is no memory for anything: its reader cannot be told that it failed."""
+"""Where there is no memory for anything: what an array has can be had, since its reader cannot be told that it failed;
+what is to be freed is freed; and the rest fails without a loss."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.support import failing
 from tests.support.child import run
+from tests.support.soak import longer
+
+if TYPE_CHECKING:
+    from tests.conftest import Tally
 
 #: Who asks for values or pages can be told, by MemoryError: world.py.
 ARRAY = """
@@ -49,3 +58,37 @@ assert (got == data).all()
 @pytest.mark.parametrize("compressor", ["lz4", "zstd"])
 def test_what_an_array_has_can_be_had_without_memory(compressor: str, where: str, encrypt: bool) -> None:
     run(ARRAY, [compressor, where, str(encrypt)], env=failing.preloaded(), timeout=60).check()
+
+
+#: From one moment on there is none for the engine, until the history is over.
+HISTORY = """
+import errno, faulthandler, json, os, sys
+from tests.faults.world import World
+from tests.support import failing
+import uzswap.arrays.advice, uzswap.arrays.array, uzswap.store.store
+
+kind, after, seed, steps = sys.argv[1], *map(int, sys.argv[2:])
+faulthandler.dump_traceback_later(200, exit=True)
+failing.only("/uzswap/")
+failing.plan(kind, after, count=1 << 40, errno=errno.ENOMEM)
+world = World(seed)
+world.heal = lambda: failing.plan(kind, count=0)
+world.struck = lambda: failing.struck(kind)
+world.run(steps)
+struck = failing.struck(kind)
+world.heal()
+world.settle()
+print(json.dumps({"compared": world.compared, "struck": struck}))
+"""
+
+
+@pytest.mark.parametrize("seed", longer([2], [1, 2, 3, 4, 5]))
+@pytest.mark.parametrize(("kind", "after"), [("calloc", 11), ("malloc", 200), ("mmap", 20), ("realloc", 3)])
+def test_nothing_is_lost_where_there_is_no_memory_any_more(
+    tmp_path: Path, tally: Tally, kind: str, after: int, seed: int
+) -> None:
+    env = {"TMPDIR": str(tmp_path), **failing.preloaded()}
+    done = run(HISTORY, [kind, str(after), str(seed), str(longer(60, 150))], env=env).check()
+    told = json.loads(done.stdout)
+    tally("faults injected", told["struck"])
+    tally("bytes compared", told["compared"])

@@ -26,6 +26,7 @@ from uzswap.core.boundary import handler as hook
 from uzswap.core.boundary import memory as paged
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_lock
+from uzswap.signals import hold_back_signals
 from uzswap.threads import start_thread
 from uzswap.units import PAGE_SIZE, format_size
 
@@ -178,21 +179,23 @@ class Arena:
                 raise os_error(errno.EBADF, "the engine is closed: make a new one")
             if self.memory is None:
                 by_signal = self.zswap.faults == "signal"
-                try:
-                    memory = paged.Memory(self.zswap.core, by_signal=by_signal)
-                except OSError as error:
-                    raise (refusal_by_signal if by_signal else refusal)(error) from None
-                try:
-                    self._listener = start_thread("uzswap-arrays", _listen, weakref.ref(self.zswap), memory)
-                except OSError:
-                    memory.close()
-                    raise
-                self.memory = memory
-                with _registering:
-                    _add(self)
-                # Not at exit: arrays may outlive everything else.
-                self._finalizer = weakref.finalize(self.zswap, self.memory.close)
-                self._finalizer.atexit = False
+                # An exception of a handler in here would leave the engine with memory that nobody has.
+                with hold_back_signals():
+                    try:
+                        memory = paged.Memory(self.zswap.core, by_signal=by_signal)
+                    except OSError as error:
+                        raise (refusal_by_signal if by_signal else refusal)(error) from None
+                    try:
+                        self._listener = start_thread("uzswap-arrays", _listen, weakref.ref(self.zswap), memory)
+                    except OSError:
+                        memory.close()
+                        raise
+                    self.memory = memory
+                    with _registering:
+                        _add(self)
+                    # Not at exit: arrays may outlive everything else.
+                    self._finalizer = weakref.finalize(self.zswap, self.memory.close)
+                    self._finalizer.atexit = False
                 if by_signal:
                     _warn_of_blockers()
             return self.memory

@@ -201,10 +201,6 @@ class Slots(Loading):
             self.require_open()
         coming = None
         blocks = []
-        weight: int64_t = self._weigh([value], blocks)
-        if blocks:
-            coming = self._buffers.join(blocks)
-            weight += coming.more
         had: int64_t
         stays: cython.bint
         cached: cython.bint
@@ -213,6 +209,10 @@ class Slots(Loading):
         _previous = None
         mine = self._begin_charging()
         try:
+            weight: int64_t = self._weigh([value], blocks)
+            if blocks:
+                coming = self._buffers.join(blocks)
+                weight += coming.more
             while True:
                 found = self.by_key.get(key)
                 stays = self.closed or (found is not None and not replace)
@@ -349,13 +349,13 @@ class Slots(Loading):
         before = r.weight
         coming = None
         blocks = []
-        weight: int64_t = self._weigh([value], blocks)
-        if blocks:
-            coming = self._buffers.join(blocks)
-            weight += coming.more
-        # This variable is an outside reference: a reclaim for the charge leaves the value alone.
+        # The variable `value` is an outside reference: a reclaim for the charge leaves the value alone.
         mine = self._begin_charging()
         try:
+            weight: int64_t = self._weigh([value], blocks)
+            if blocks:
+                coming = self._buffers.join(blocks)
+                weight += coming.more
             while r.slot != cython.NULL and r.value is value and r.weight == before:
                 lacking: int64_t = weight - self._own_weight(r) - mine.nbytes
                 if lacking <= 0:

@@ -255,18 +255,21 @@ def test_what_a_child_executes_keeps_nothing(z: Zswap) -> None:
     group, x = filled(z, "64M")
     assert to_disk(z, group, x)
     ours, its = os.pipe()
+    told, tells = os.pipe()
     os.set_inheritable(ours, True)
-    pid = child(lambda: os.execv("/bin/sh", ["sh", "-c", f"read _ <&{ours}"]))
+    os.set_inheritable(tells, True)
+    pid = child(lambda: os.execv("/bin/sh", ["sh", "-c", f"echo >&{tells}; read _ <&{ours}"]))
     del x
     gc.collect()
-    while Path(f"/proc/{pid}/comm").read_text() != "sh\n":
-        os.sched_yield()
+    assert os.read(told, 1) == b"\n"  # it is there, and the kernel has closed what it closes
     z.flush_work()
     info = z.core.device()
     assert info is not None
     assert info.free_segments == info.segments
     os.write(its, b"\n")
     assert ended(pid) == 0
+    os.close(told)
+    os.close(tells)
     os.close(ours)
     os.close(its)
 

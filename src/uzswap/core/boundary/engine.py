@@ -203,11 +203,22 @@ class Engine(Backing):
         error: cython.int = 0
         n: int64_t = handles.shape[0]
         asked = private_copy(cython.address(handles[0]), n)
-        if asked == cython.NULL:
-            raise MemoryError
+        some: uint64_t[256]
+        bad: int64_t = -1
+        done: int64_t = 0
         with cython.nogil:
             uz_enter(cython.address(c.gate))
-            bad = free_entries(c, asked, n, cython.address(error))
+            if asked != cython.NULL:
+                bad = free_entries(c, asked, n, cython.address(error))
+            # Without memory it goes on all the same, since who frees has nothing else to try; only that what stands
+            # before a bad handle is gone then.
+            while asked == cython.NULL and done < n and bad < 0:
+                step = n - done if n - done < 256 else 256
+                memcpy(some, cython.address(handles[0]) + done, step * cython.sizeof(uint64_t))
+                bad = free_entries(c, some, step, cython.address(error))
+                if bad >= 0:
+                    bad += done
+                done += step
             uz_leave(cython.address(c.gate))
         free(asked)
         return bad, error

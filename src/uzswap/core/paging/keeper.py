@@ -139,7 +139,7 @@ def start_threads(p):
     allowed = uz_allowed_cpus(cpus, MOST_THREADS)
     n: cython.int = allowed if 0 < allowed <= MOST_THREADS and not p.by_signal else 1
     for i in range(p.nr_servers, n):
-        if not work_ready(p):
+        if not work_ready(p, 1):
             if i == 0:
                 return -ENOMEM
             break
@@ -152,25 +152,35 @@ def start_threads(p):
         p.nr_servers += 1
     for i in range(allowed if 0 < allowed < MOST_WORKERS else MOST_WORKERS):
         # Without workers everything is done by those that serve.
-        if not work_ready(p) or uz_thread_start(cython.address(p.threads[p.nr_servers + i]), toil, p, -1):
+        if not work_ready(p, 1) or uz_thread_start(cython.address(p.threads[p.nr_servers + i]), toil, p, -1):
             break
         p.nr_workers += 1
     if p.by_signal:
         # Who faults works in this memory, and leaves to workers what is long, or what there is none for.
-        for i in range(allowed if 0 < allowed < MOST_THREADS else MOST_THREADS):
-            work_ready(p)
+        work_ready(p, allowed if 0 < allowed < MOST_THREADS else MOST_THREADS)
         return 0 if p.nr_workers else -EAGAIN
     return 0
 
 
-def work_ready(p):
-    """Whether there is working memory for one more thread, which thread_begins() will find."""
+def work_ready(p, spare):
+    """Whether there is working memory for so many more threads, which thread_begins() will find.
+
+    In a child that which its parent had is used again: a fault waits for it, whatever memory there is.
+    """
     pthread_mutex_lock(cython.address(p.lock))
-    w = work_new(p)
-    if w != cython.NULL:
+    missing: cython.int = spare + p.nr_servers + p.nr_workers - p.nr_begun
+    w = p.works
+    while w != cython.NULL and missing > 0:
+        missing -= 1
+        w = w.next
+    while missing > 0:
+        w = work_new(p)
+        if w == cython.NULL:
+            break
         work_put(p, w)
+        missing -= 1
     pthread_mutex_unlock(cython.address(p.lock))
-    return w != cython.NULL
+    return missing <= 0
 
 
 def watch(arg):
