@@ -63,6 +63,8 @@ class Candidate:
     from_disk: Callable[[int], Any] | None = None
     #: gets all of those
     many_from_disk: Callable[[Iterable[int]], Any] | None = None
+    #: waits for what goes on in the background: memory is looked at after it
+    settle: Callable[[], object] | None = None
 
     def close(self) -> None:
         raise NotImplementedError
@@ -116,6 +118,7 @@ class Ours(Candidate):
         self.put = self.store.__setitem__
         self.hot = self.get = self.from_disk = self.store.__getitem__
         self.many_from_disk = getattr(self.store, "get_many", None)
+        self.settle = self.store._slots.settle
 
     def reclaim(self) -> None:
         self.store.reclaim("1G")

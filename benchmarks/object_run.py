@@ -105,6 +105,8 @@ def life(candidate: Candidate, kind: Kind, keys: Sequence[int], seed: int) -> di
     before = rss()
 
     def note_memory(where: str) -> None:
+        if candidate.settle is not None:
+            candidate.settle()
         found[f"RSS {where}"] = [(rss() - before) / number]
 
     found["put"] = put(candidate, kind, keys)
@@ -142,6 +144,8 @@ def bookkeeping(candidate: Candidate, kind: Kind, keys: Sequence[int]) -> float:
     put(candidate, kind, keys)
     if candidate.to_disk is not None:
         candidate.to_disk()
+    if candidate.settle is not None:
+        candidate.settle()
     return (in_use() - before) / len(keys)
 
 

@@ -69,7 +69,7 @@ def test_what_a_buffer_had_goes_back_with_it_beside_those_that_stay() -> None:
 def test_it_is_no_more_than_the_system_has() -> None:
     with pytest.raises(MemoryError, match="bytes for a buffer"):
         Memory(1 << 60)
-    with pytest.raises(OverflowError):
+    with pytest.raises(ValueError, match="-1 bytes: a buffer has 0"):
         Memory(-1)
 
 

@@ -266,6 +266,27 @@ def test_rows_of_an_array_that_was_loaded_go_like_any_others(engine: EngineFacto
         store.check()
 
 
+def test_what_goes_of_an_array_that_was_loaded_is_what_is_seen_of_it(engine: EngineFactory) -> None:
+    """Also where a value sees it twice, and has to see it so when it is back."""
+    with Store[Any, Any](engine().cgroup("/a")) as store:
+        store["array"] = np.random.default_rng(1).integers(0, 1 << 62, (100, 2000))
+        evict(store)
+        array = store.pop("array")
+        expected = array.copy()
+        for key in range(100):
+            store[key] = [array[key], array[key][:10]]
+        del array
+        evict(store)
+        assert store.stats()["resident"] == 0
+        assert store.stats()["zswap_bytes"] < 1.1 * expected.nbytes
+        for key in range(100):
+            row, start = store[key]
+            assert np.array_equal(row, expected[key])
+            row[3] = -key
+            assert start[3] == -key
+        store.check()
+
+
 def test_rows_of_a_small_array_go_too(engine: EngineFactory) -> None:
     with Store[int, Any](engine().cgroup("/a")) as store:
         for at in range(50):

@@ -9,7 +9,8 @@ lists, and nothing is kept.
 A huge page counts as a whole once it is touched.  So the first buffers, :data:`EXACT_BYTES` of them, get ordinary
 pages: a store of little arrays holds what they need, and one of many at most one huge page more.
 
-Whoever calls has the GIL, which is all the locking there is.  A forked child has copies of its own.
+A core dump has none of it, as of all that was stored.  Whoever calls has the GIL, which is all the locking there is.  A
+forked child has copies of its own.
 """
 
 from pickle import PickleBuffer
@@ -19,15 +20,11 @@ from cython.cimports.cpython.buffer import PyBuffer_FillInfo
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.uzswap.core.libc_ext import (
     MADV_HUGEPAGE,
-    MAP_ANONYMOUS,
-    MAP_NORESERVE,
-    MAP_PRIVATE,
-    PROT_READ,
-    PROT_WRITE,
+    MADV_NOHUGEPAGE,
     madvise,
-    mmap,
     munmap,
     uz_discard,
+    uz_reserve,
 )
 
 # Bytes of buffers that are there before the first huge page is asked for: it is half of them at most (our choice).
@@ -48,9 +45,8 @@ def _region_new(room: cython.size_t) -> cython.pointer(Region):
     if region == cython.NULL:
         return region
     extent: cython.size_t = EXTENT_BYTES
-    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-    address = cython.cast(cython.size_t, mmap(cython.NULL, room + extent, PROT_READ | PROT_WRITE, flags, -1, 0))
-    if address == cython.cast(cython.size_t, -1):
+    address = cython.cast(cython.size_t, uz_reserve(room + extent))
+    if address == 0:
         free(region)
         return cython.NULL
     region.mapping = cython.cast(cython.p_char, address)
@@ -71,9 +67,11 @@ def _take(region: cython.pointer(Region), nbytes: cython.size_t) -> cython.p_cha
     if _live_bytes >= EXACT_BYTES or nbytes >= ALONE_BYTES:
         # The extents that are begun with this buffer, and that are whole.
         first = (region.used + extent - 1) & ~(extent - 1)
-        while first < region.used + nbytes and first + extent <= region.room:
-            madvise(region.base + first, extent, MADV_HUGEPAGE)
-            first += extent
+        end = (region.used + nbytes + extent - 1) & ~(extent - 1)
+        if end > region.room:
+            end = region.room & ~(extent - 1)
+        if first < end:
+            madvise(region.base + first, end - first, MADV_HUGEPAGE)
     region.used += nbytes
     region.live += 1
     _live_bytes += nbytes
@@ -86,10 +84,12 @@ def _take(region: cython.pointer(Region), nbytes: cython.size_t) -> cython.p_cha
 class Memory:
     """Writable bytes of a fixed length, which are anything at first; they have the buffer protocol and little else."""
 
-    def __cinit__(self, nbytes: cython.size_t):
+    def __cinit__(self, nbytes: cython.Py_ssize_t):
         global _current
+        if nbytes < 0:
+            raise ValueError(f"{nbytes} bytes: a buffer has 0 at least")
         self.nbytes = nbytes
-        taken = (nbytes + _PAGE_BYTES - 1) & ~(_PAGE_BYTES - 1)
+        taken = (cython.cast(cython.size_t, nbytes) + _PAGE_BYTES - 1) & ~(_PAGE_BYTES - 1)
         if taken == 0:
             taken = _PAGE_BYTES
         region = _current
@@ -119,7 +119,13 @@ class Memory:
                     _current = cython.NULL
                 free(region)
                 return
-        # One whose last buffer goes while another is current is unmapped then, and not before.
+        # Or khugepaged would fill the holes again, of which it may be that 511 pages of 512 are.
+        extent: cython.size_t = EXTENT_BYTES
+        first = cython.cast(cython.size_t, self._data - region.base) & ~(extent - 1)
+        end = (cython.cast(cython.size_t, self._data - region.base) + self._taken + extent - 1) & ~(extent - 1)
+        if end > region.room:
+            end = region.room
+        madvise(region.base + first, end - first, MADV_NOHUGEPAGE)
         uz_discard(self._data, self._taken)
 
     def __getbuffer__(self, view: cython.pointer(Py_buffer), flags: cython.int):

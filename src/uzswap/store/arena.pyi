@@ -7,6 +7,8 @@ class Memory:
 
     Raises
     ------
+    ValueError
+        ``nbytes`` is negative.
     MemoryError
         The system has not the memory.
     """

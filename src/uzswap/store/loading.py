@@ -354,8 +354,10 @@ class Loading(Table):
         self._prefetcher.wake()
 
     def settle(self):
-        """Wait until nothing is left to be prefetched."""
+        """Wait until nothing is left to be prefetched, and no dictionary is being made."""
         self._prefetcher.flush()
+        if self._dictionaries is not None:
+            self._dictionaries.flush()
 
     def _prefetch(self):
         while self._wanted and not self.closed and not self.forked:

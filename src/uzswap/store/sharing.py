@@ -15,10 +15,13 @@ Plain values have nothing to do with this module: a pickler that is asked about 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+
+from uzswap.store.arena import Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,6 +76,9 @@ class Held(Exception):
 class _Writable(Protocol):
     def write(self, data: Any, /) -> Any: ...
 
+
+# The array's, a variable's, and that of the call which counts.
+_OF_ARRAY_AND_OURS: Final = 3
 
 # Objects of these types are asked for no __dict__.
 _PLAIN: Final = frozenset({int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset, np.ndarray})
@@ -210,11 +216,13 @@ def load(file: Any, kept: tuple[Any, ...], buffers: Iterable[Any] | None = None)
 
 
 def _owner(view: Any) -> Any:
-    """What has the memory of an array."""
+    """What has the memory of an array: as the walk has it (follow_array() of walk.py)."""
     owner: Any = view
     while isinstance(owner, (np.ndarray, memoryview)):
         below = owner.obj if isinstance(owner, memoryview) else owner.base
         if below is None:
+            break
+        if type(owner) is np.ndarray and type(below) is Memory and sys.getrefcount(below) == _OF_ARRAY_AND_OURS:
             break
         owner = below
     return owner
