@@ -1,8 +1,10 @@
 """zarr and joblib on uzswap beside what they do without it.
 
 zarr: an array is written and read, chunk by chunk, through a store in memory, on the disk, and in a cgroup with and
-without a budget.  joblib: an array of four times its budget goes to two workers, whole and in parts, by joblib's own
-backend and by ours; the time is that of a call, with workers that run already.
+without a budget; and chunks of 64 KiB of shards of 8 MiB, of which half fit, are read here and there, with a store that
+loads only what has some of them, and with one that loads the shards.  joblib: an array of four times its budget goes to
+two workers, whole and in parts, by joblib's own backend and by ours; the time is that of a call, with workers that run
+already.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import uzswap
 import uzswap.joblib
 import uzswap.zarr
 from benchmarks.common import Contest, Run, console, options, stopwatch, table, title
+from uzswap.caches import Bounded
 
 MIB = 1 << 20
 PARTS = 8
@@ -54,6 +57,39 @@ def zarr_contest(z: uzswap.Zswap, chunks: int, rounds: int, stack: ExitStack) ->
     contest.add("LocalStore", written_and_read(lambda: LocalStore(tempfile.mkdtemp(dir=directory)), chunks))
     contest.add("uzswap", written_and_read(lambda: uzswap.zarr.Store(free), chunks))
     contest.add("uzswap, a quarter fits", written_and_read(lambda: uzswap.zarr.Store(tight), chunks))
+    contest.hold(rounds)
+    return contest
+
+
+def read_here_and_there(where: Any, shards: int) -> Run:
+    """Seconds for a chunk of a shard that is not in memory."""
+    array: Any = zarr.create_array(
+        where, shape=(shards, 16, 128, 1024), chunks=(1, 1, 16, 1024), shards=(1, 16, 128, 1024), dtype="f4",
+        compressors=None,
+    )  # fmt: skip
+    for i in range(shards):
+        array[i] = np.arange(16 * 128 * 1024).reshape(16, 128, 1024) + i
+    random = np.random.default_rng(1)
+
+    def run() -> float:
+        places = [(random.integers(shards), random.integers(16), 16 * random.integers(8)) for _ in range(16)]
+        with stopwatch(time.perf_counter) as elapsed:
+            for i, j, k in places:
+                assert array[i, j, k : k + 16][0, 0] == j * 128 * 1024 + k * 1024 + i
+        return elapsed() / len(places)
+
+    return run
+
+
+def shard_contest(z: uzswap.Zswap, shards: int, rounds: int, stack: ExitStack) -> Contest:
+    parts, whole = z.cgroup("/parts"), z.cgroup("/whole")
+    for group in (parts, whole):
+        group.write("memory.max", shards * 8 * MIB // 2)
+    directory = stack.enter_context(tempfile.TemporaryDirectory())
+    contest = Contest("uzswap, whole shards")
+    contest.add("uzswap, whole shards", read_here_and_there(uzswap.zarr.Store(Bounded(uzswap.Store(whole))), shards))
+    contest.add("uzswap", read_here_and_there(uzswap.zarr.Store(parts), shards))
+    contest.add("LocalStore", read_here_and_there(LocalStore(directory), shards))
     contest.hold(rounds)
     return contest
 
@@ -94,14 +130,15 @@ def joblib_contest(z: uzswap.Zswap, mib: int, rounds: int) -> Contest:
 
 @options
 def main(quick: bool, rounds: int | None) -> None:
-    """Neighbours: ms for a MiB, and the speed beside theirs."""
+    """Neighbours: ms for a MiB, or a chunk, and the speed beside theirs."""
     rounds = rounds or (3 if quick else 11)
     mib = 32 if quick else 128
     title(f"bench_neighbours: {mib} MiB, {rounds} rounds")
-    results = table("work", "by", "ms/MiB", "speed")
+    results = table("work", "by", "ms", "speed")
     with uzswap.Zswap(swap_size="1G") as z, ExitStack() as stack:
         contests = {
             "zarr: write and read": zarr_contest(z, mib, rounds, stack),
+            "zarr: a chunk of a shard": shard_contest(z, mib // 8, rounds, stack),
             "joblib: send to two workers": joblib_contest(z, mib, rounds),
         }
     for work, contest in contests.items():

@@ -288,3 +288,29 @@ def test_a_disk_that_is_full_is_no_wrong_result(tmp_path: Path) -> None:
     assert int(resident) > 8 << 20
     assert 0 < int(disk) <= 12 << 20
     assert said == "True"
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_run_as_they_are() -> None:
+    """One after the other, in a cluster as Dask makes it; that less was reclaimed than was asked for is no error."""
+    done = in_cluster(
+        body(
+            """
+            import ast, re
+            from uzswap import ReclaimError
+            names = {}
+            for block in re.findall(r"```python\\n(.*?)```", open(sys.argv[1]).read(), re.S):
+                for statement in ast.parse(block).body:
+                    try:
+                        exec(compile(ast.Module([statement], []), sys.argv[1], "exec"), names)
+                    except ReclaimError as error:
+                        assert error.errno == 11, error
+            with names["client"] as client, client.cluster:
+                total = client.submit(lambda: np.arange(10).sum()).result()
+                assert total == 45 and names["cluster"].read("memory.high"), total
+            print("done")
+            """
+        ),
+        str(Path(__file__).parents[2] / "docs" / "dask.md"),
+    )
+    assert done.stdout.split()[-1] == "done"

@@ -85,6 +85,24 @@ def test_all_commands_take_a_cluster() -> None:
                 said("write", f"{url}/{workers[0]}/memory.high", "300M")
                 assert said("cat", f"{url}/{workers[0]}/memory.high") == "314572800\\n"
 
+                # Ctrl-C, or the time, ends a request of all workers, when it has come already as well
+                import contextlib, errno
+                from uzswap.client.schemes import open_url
+                class Interrupted:
+                    @contextlib.contextmanager
+                    def call(self, act):
+                        act()
+                        yield
+                for words in ({"within": 0.0}, {"interrupts": Interrupted()}):
+                    for path in ("/cgroup/memory.reclaim", f"/cgroup/{workers[0]}/memory.reclaim"):
+                        with open_url(url) as root:
+                            try:
+                                root.write(path, b"1T", **words)
+                            except OSError as error:
+                                assert error.errno == errno.EINTR, (words, path, error)
+                            else:
+                                raise AssertionError((words, path))
+
                 # What cannot be
                 said("stat", f"{url}/nobody", code=1)
                 said("mkdir", f"{url}/new", code=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import os
@@ -94,6 +95,25 @@ def test_byte_ranges_of_what_is_on_the_disk(group: uzswap.MemCgroup) -> None:
         return [part.to_bytes() for part in found if part is not None]
 
     assert asyncio.run(read()) == list(wanted.values())
+
+
+@pytest.mark.usefixtures("no_loop")
+def test_a_chunk_of_a_shard_is_all_that_is_loaded(group: uzswap.MemCgroup) -> None:
+    """64 KiB of shards of 4 MiB, and the index at their end."""
+    x = zarr.create_array(
+        Store(group), shape=(2048, 1024), chunks=(16, 1024), shards=(1024, 1024), dtype="f4", compressors=None
+    )
+    data = np.random.default_rng(1).random((2048, 1024), np.float32)
+    x[:] = data
+    with contextlib.suppress(uzswap.ReclaimError):
+        group.reclaim("1G")
+    before = group.stats()
+    for row in (40, 1500, 41):
+        assert (x[row] == data[row]).all()
+    now = group.stats()
+    assert 0 < now["pgmajfault"] - before["pgmajfault"] <= 3 * 4 * 16
+    assert now["anon"] < 1 << 20
+    assert (x[:] == data).all()
 
 
 def test_a_part_that_is_held_does_not_keep_the_value(group: uzswap.MemCgroup) -> None:

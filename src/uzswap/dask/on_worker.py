@@ -35,6 +35,8 @@ CGROUP: Final = "/cgroup/dask"
 
 #: writes under way that can be interrupted, by their token
 _under_way: Final[dict[str, threading.Event]] = {}
+#: of those that were interrupted when they were over, or before they began
+_REMEMBERED: Final = 64
 
 
 async def _answer(worker: Worker, act: Callable[[WorkerMemory], Any]) -> Answer:
@@ -139,9 +141,11 @@ def _interruptible(within: float | None, token: str) -> Iterator[Callable[[], bo
 
 
 async def interrupt(token: str, dask_worker: Worker) -> None:
-    """End a write with EINTR."""
-    if token in _under_way:
-        _under_way[token].set()
+    """End a write with EINTR, also one that comes only now."""
+    _under_way.setdefault(token, threading.Event()).set()
+    for one in list(_under_way)[:-_REMEMBERED]:  # it was over before
+        if _under_way[one].is_set():
+            del _under_way[one]
 
 
 async def listing(path: str, dask_worker: Worker) -> Answer:

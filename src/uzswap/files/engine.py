@@ -111,6 +111,7 @@ _DEVICE_STATS: Final = (
     Stat("encrypted", "bool", help="what is written is encrypted, with a key in locked memory"),
     Stat("cleaned_segments", "segments", counter=True, help="segments emptied because space ran low"),
     Stat("punched_bytes", "bytes", counter=True, help="bytes given back to the file system"),
+    Stat("cached_bytes", "bytes", help="compressed bytes of immutable values that are in memory, too"),
 )
 
 

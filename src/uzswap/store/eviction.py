@@ -217,7 +217,7 @@ class Eviction:
             if own:
                 r.shared_seen = self.families_at
             r.after = nbytes if self.table._sizeof is None else r.weight
-            if r.nr_chunks and found is None:
+            if r.cached is not None and found is None:
                 settled = 1
                 if self._go_back(r):
                     return 1
@@ -370,23 +370,19 @@ class Eviction:
         """Have an isolated value go out to the chunks that the device has kept of it; whether that settles it."""
         went: cython.bint
         before = self.freed
-        n = r.nr_chunks
-        form = r.cached_form
-        at: uint64_t = r.chunk
-        packed = r.cached
-        r.nr_chunks = 0
+        kept = r.cached
         r.cached = None
-        if not swap_cache_gives(self.table._engine, r.chunks, n):
+        if not swap_cache_gives(self.table._engine, kept.chunks, kept.n):
             return False
-        if packed is not None:
-            packed.weight = r.after
-            Py_INCREF(packed)
-        went = self._go_out(r, form, at)
+        if kept.packed is not None:
+            kept.packed.weight = r.after
+            Py_INCREF(kept.packed)
+        went = self._go_out(r, kept.form, kept.chunk)
         self.table._release(self.freed - before)
         if not went:
-            if packed is not None:
-                Py_DECREF(packed)
-            self.table._free(form, at)
+            if kept.packed is not None:
+                Py_DECREF(kept.packed)
+            self.table._free(kept.form, kept.chunk)
         return True
 
     def _store_large(self, r, value, stream, apart):

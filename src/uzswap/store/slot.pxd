@@ -18,6 +18,15 @@ cdef class Slot:
     cdef uint32_t weight    # bytes to be charged when its chunk is a value again
     cdef uint32_t word      # form, GONE, and Slots._age when it went out
 
+# The chunks that the device keeps of a value in memory.
+@cython.final
+cdef class Cached:
+    cdef object packed      # of several
+    cdef uint64_t *chunks   # n of them; of one, this is chunk
+    cdef int64_t n
+    cdef uint64_t chunk
+    cdef int form
+
 @cython.final
 cdef class Resident:
     # What an access needs is together: a line of the cache, or two.
@@ -35,11 +44,7 @@ cdef class Resident:
     cdef int64_t weight
     cdef int64_t more       # of it: what it was charged for its part
     cdef int64_t after
-    cdef object cached          # the Packed of the chunks that the device keeps of it, if it has one
-    cdef uint64_t *chunks       # these chunks, nr_chunks of them; of one without a Packed, its handle is chunk
-    cdef int64_t nr_chunks
-    cdef uint64_t chunk
-    cdef int cached_form
+    cdef Cached cached
     cdef Py_ssize_t holders
     cdef uint64_t seen
     cdef uint64_t shared_seen   # Table._shared_changes when its memory was found to be the store's alone; 0 without

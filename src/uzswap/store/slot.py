@@ -44,6 +44,13 @@ class Slot:
 @cython.final
 @cython.no_gc
 @cython.cclass
+class Cached:
+    """Where a value in memory is on the device, too, and can go back to."""
+
+
+@cython.final
+@cython.no_gc
+@cython.cclass
 class Resident:
     """A value in memory."""
 

@@ -39,6 +39,7 @@ from cython.cimports.uzswap.store.slot import (
     AGE_UNIT_SHIFT,
     FORM_MASK,
     GONE,
+    Cached,
     Resident,
     Slot,
     form_in,
@@ -302,28 +303,28 @@ class Table:
 
         Nothing foreign runs after a fresh look at the slot.
         """
-        packed = None
-        r.chunk = at
-        r.chunks = cython.address(r.chunk)
-        n: int64_t = 1
+        kept: Cached = Cached.__new__(Cached)
+        kept.form = form
+        kept.chunk = at
+        kept.chunks = cython.address(kept.chunk)
+        kept.n = 1
         if form == EXTENTS:
-            packed = cython.cast(object, cython.cast(cython.p_void, at))
+            packed = kept.packed = cython.cast(object, cython.cast(cython.p_void, at))
             address: cython.size_t = packed.handles.ctypes.data
-            r.chunks = cython.cast(cython.pointer(uint64_t), address)
+            kept.chunks = cython.cast(cython.pointer(uint64_t), address)
             # With what others hold it has more than chunks.
-            n = 0 if packed.kept else len(packed.handles)
-        if not n or form_in(slot) != form or slot.at != at or not swap_cache_keeps(self._engine, r.chunks, n):
+            kept.n = 0 if packed.kept else len(packed.handles)
+        if not kept.n or form_in(slot) != form or slot.at != at:
             return False
-        r.nr_chunks = n
-        r.cached = packed
-        r.cached_form = form
+        if not swap_cache_keeps(self._engine, kept.chunks, kept.n):
+            return False
+        r.cached = kept
         return True
 
     def _forget_chunks(self, r):
         """The chunks that the device keeps of a value are not wanted any more."""
-        if r.nr_chunks:
-            swap_cache_forgets(self._engine, r.chunks, r.nr_chunks)
-            r.nr_chunks = 0
+        if r.cached is not None:
+            swap_cache_forgets(self._engine, r.cached.chunks, r.cached.n)
             r.cached = None
 
     def _free(self, form, at):

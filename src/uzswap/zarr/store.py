@@ -60,8 +60,8 @@ class Store(_ZarrStore):
     *Values* are copied when they are set.  What is read is read-only, and stays resident while somebody holds it.
 
     *Byte ranges*, as sharded arrays read them: of a large value that is not resident only those 64 KiB are loaded that
-    have some of it, until as much was asked for as it has.  What is returned is a copy of the part.  Other mappings than
-    a :class:`uzswap.Store` load the whole value.
+    have some of it, until as much was asked for as it has.  What is returned is a copy of the part.  Mappings other
+    than a :class:`uzswap.Store` load the whole value.
 
     *Equality*: two stores are equal when they have the same chunks, by identity, and the same ``read_only``.
 
