@@ -10,6 +10,8 @@ a history, at a random moment, again and again, and looks at what is left.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -36,6 +38,8 @@ HISTORIES = 9
 WARM_UP = 6
 #: Changes and comparisons of one engine with much data.
 ROUNDS = 8
+#: of <linux/prctl.h>: orphans among the descendants become children
+PR_SET_CHILD_SUBREAPER = 36
 #: What RSS may differ by, in bytes, whatever the number of histories: the C library's and Python's heaps have holes.
 HOLES = 48 << 20
 
@@ -104,6 +108,7 @@ def stay(directory: str, seed: int, nbytes: int) -> dict[str, int]:
 
 def kill(directory: str, seed: int, kills: int) -> dict[str, int]:
     rng = random.Random(seed)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     named = os.path.join(directory, "named")
     os.mkdir(os.path.join(directory, "unnamed"))
     os.environ["TMPDIR"] = tempfile.tempdir = os.path.join(directory, "unnamed")
@@ -127,6 +132,10 @@ def kill(directory: str, seed: int, kills: int) -> dict[str, int]:
         os.killpg(pid, number)
         status = os.waitpid(pid, 0)[1]
         assert os.waitstatus_to_exitcode(status) == -number, status
+        # A child of its own has its parent's file until it is gone, too.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
         assert not os.listdir(os.path.join(directory, "unnamed"))
         if n % 3 == 0:
             # A file with a name stays; whoever is given it has nothing of what was there.

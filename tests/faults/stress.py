@@ -70,6 +70,7 @@ class Worker(World):
                     self.interrupted()
             self.compare()
         except BaseException:
+            self.armed = False
             self.wrong = f"{self.doing}\n{traceback.format_exc()}"
 
     def fork(self) -> None:
