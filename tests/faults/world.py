@@ -234,9 +234,8 @@ class World:
     # Values
 
     def opened(self) -> uzswap.Store[int, Any]:
-        if self.closing and self.store is not None:
-            self.store.close()
-            self.store, self.closing = None, False
+        if self.closing:
+            self.shut()
         if self.store is None:
             self.store = uzswap.Store(self.group("/s"))
         return self.store
@@ -275,10 +274,16 @@ class World:
     def reopen(self) -> None:
         """Seldom: all of it goes."""
         if self.rng.random() < 0.2 and self.store is not None:
-            self.values.clear()
             self.closing = True
+            self.shut()
+
+    def shut(self) -> None:
+        """Interrupted anywhere, it is done again before the store is used."""
+        if self.store is not None:
             self.store.close()
-            self.store, self.closing = None, False
+        self.values.clear()
+        self.store = None
+        self.closing = False
 
     # Arrays
 
