@@ -228,7 +228,7 @@ def test_a_fork_that_waits_for_a_thread_that_waits_for_a_page_goes_on() -> None:
     assert x.all()
     assert os.waitpid(os.fork() or os._exit(not x.all()), 0)[1] == 0
     """
-    assert "cannot have its parent's arrays" in run(code, timeout=60).check().stderr
+    assert "cannot have its parent's arrays" in run(code, timeout=60, fresh=True).check().stderr
 
 
 def test_a_fork_that_is_slow_waits_for_nobody() -> None:
@@ -280,7 +280,7 @@ def test_a_fork_that_is_slow_waits_for_nobody() -> None:
     thread.join()
     assert helper.wait() == 0
     """
-    run(code, timeout=60).check()
+    run(code, timeout=60, fresh=True).check()
 
 
 def test_a_fork_waits_for_a_name_that_another_thread_uses_for_the_first_time() -> None:

@@ -38,7 +38,7 @@ def cgroup_of(top: str, path: str) -> str:
 def test_ls_lists_directories_and_files(top: str, z: Zswap, capsys: Output) -> None:
     z.cgroup("/a/b")
     assert run(["ls", top or "/"]) == 0
-    assert set(capsys.readouterr().out.split()) == {"cgroup/", "zswap/", "vmstat", "meminfo", "swaps"}
+    assert set(capsys.readouterr().out.split()) == {"cgroup/", "zswap/", "uzswap.stat", "vmstat", "meminfo", "swaps"}
     assert run(["ls", f"{top}cgroup/a"]) == 0
     assert set(capsys.readouterr().out.split()) == {*FILES, "b/"}
 

@@ -256,9 +256,14 @@ def test_what_a_child_executes_keeps_nothing(z: Zswap) -> None:
     assert to_disk(z, group, x)
     ours, its = os.pipe()
     told, tells = os.pipe()
-    os.set_inheritable(ours, True)
-    os.set_inheritable(tells, True)
-    pid = child(lambda: os.execv("/bin/sh", ["sh", "-c", f"echo >&{tells}; read _ <&{ours}"]))
+
+    def execute() -> None:
+        os.dup2(ours, 0)
+        os.dup2(tells, 1)
+        os.execv("/bin/sh", ["sh", "-c", "echo; read _"])
+
+    pid = child(execute)
+    os.close(tells)
     del x
     gc.collect()
     assert os.read(told, 1) == b"\n"  # it is there, and the kernel has closed what it closes
@@ -269,7 +274,6 @@ def test_what_a_child_executes_keeps_nothing(z: Zswap) -> None:
     os.write(its, b"\n")
     assert ended(pid) == 0
     os.close(told)
-    os.close(tells)
     os.close(ours)
     os.close(its)
 
