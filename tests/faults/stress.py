@@ -50,6 +50,8 @@ class Worker(World):
         #: Whether it may be interrupted now.
         self.armed = False
         self.wrong: str | None = None
+        #: Whether no other thread is there that may reclaim from its cgroups.
+        self.alone = False
         #: None: it is the main one.
         self.thread: threading.Thread | None = None
 
@@ -73,6 +75,10 @@ class Worker(World):
             self.armed = False
             self.wrong = f"{self.doing}\n{traceback.format_exc()}"
 
+    def look_into_store(self) -> None:
+        if self.alone:
+            super().look_into_store()
+
     def fork(self) -> None:
         """A child has what is this thread's: of the others' it does not know."""
         if self.rng.random() < 0.7:
@@ -85,6 +91,7 @@ class Worker(World):
                 # Not faulthandler's timer, whose lock is not renewed in a child.
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(int(DEADLINE / 2))
+                self.alone = True
                 self.compare()
                 status = 0
             except BaseException:
@@ -135,6 +142,8 @@ def main() -> None:
     z.flush_work()
     z.check()
     for worker in workers:
+        worker.alone = True
+        worker.look_into_store()
         worker.arrays.clear()
     for worker in workers:
         worker.thread = threading.Thread(target=worker.until_closed)

@@ -434,14 +434,19 @@ class World:
                     self.forget([handle])
                     continue
                 self.equal(found, data, handle)
+        self.look_into_store()
         if self.store is not None and not self.closing:
-            self.store.check()
             for key in range(30):
                 with self.unless_damaged():
                     self.saw(key, self.store.get(key, NOTHING))
         for pair in list(self.arrays):
             with self.unless_damaged(), self.brought_in(pair[0], pair):
                 self.equal(pair[0].copy(), pair[1], "an array")
+
+    def look_into_store(self) -> None:
+        """What it knows of itself is of one piece; nobody else may be at work in it."""
+        if self.store is not None and not self.closing:
+            self.store.check()
 
     def interrupted(self) -> None:
         """A write to an array, if that is what was interrupted, was done or not."""
