@@ -347,3 +347,16 @@ def test_check_tells_what_is_off(z: Zswap, g: MemCgroup) -> None:
     g.children["child"].writeback = True
     z.uncharge(g, PAGE_SIZE)
     z.check()
+
+
+def test_check_waits_for_the_engines_own_work() -> None:
+    with FaultySwap(64 << 20) as disk, Zswap(disk.path, "64M", max_pool="64M") as z:
+        fill(z, z.cgroup("/g"), 1000, 3000, referenced=False)
+        disk.block_writes()
+        z.parameters.set("accept_threshold_percent", "0")
+        z.wake_shrink_worker()
+        disk.wait_blocked()
+        assert z.pool_over_threshold() > 0
+        disk.release()
+        z.check()
+        assert z.pool_over_threshold() == 0

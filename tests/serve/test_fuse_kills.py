@@ -180,8 +180,26 @@ def test_a_program_may_close_all_its_descriptors(private: Path) -> None:
         mount.close()
         z.close()
     """
-    done = run(code, [str(private / "m")])
+    done = run(code, [str(private / "m")]).check()
     assert "Transport endpoint is not connected" in done.stdout or "connection abort" in done.stdout, done
+    assert str(private / "m") not in mount_points()
+
+
+def test_closed_while_no_descriptor_is_free(private: Path) -> None:
+    code = """
+        import contextlib, os, sys, uzswap
+        z = uzswap.Zswap(swap=None)
+        mount = z.mount(sys.argv[1])
+        taken = []
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        mount.close()
+        for fd in taken:
+            os.close(fd)
+        z.close()
+    """
+    run(code, [str(private / "m")]).check()
     assert str(private / "m") not in mount_points()
 
 

@@ -679,13 +679,15 @@ class Zswap:
     def check(self) -> None:
         """Verify every invariant of the engine; meant for quiet moments, since other threads may be in between steps.
 
+        The engine's own background work is waited for.
+
         Raises
         ------
         AssertionError
             With all that is off, in words.
         """
+        self.flush_work()
         with self.lifetime:
-            self.arena.settle()
             wrong = [
                 *self.core.check(),
                 *disagreements(self.core, self.tree, self.parameters.enabled, self._residents.owners()),

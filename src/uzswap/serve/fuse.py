@@ -339,6 +339,7 @@ class Mount:
             self.closing = True
             self._end()
             self._thread.join()
+            self._unmount_own()
             self._remove_directory()
             atexit.unregister(self.close)
         self._told_closed()
@@ -387,14 +388,21 @@ class Mount:
 
     def _end(self) -> None:
         """Unmount, and have libfuse leave its loop when the requests under way are answered."""
-        there = mounted_on(self.path)
-        if there is not None and there.device == self._device:  # else somebody else was faster
-            self._unmount()
+        # It may fail for now: no descriptor is free, or the program closed them all, and libfuse, which closes its own a
+        # second time, closes the one that was opened here.
+        with contextlib.suppress(OSError):
+            self._unmount_own()
         # The lock keeps libfuse from freeing it meanwhile: see ending().
-        with self._changed:
+        with self._changed, contextlib.suppress(OSError):
             if self._fuse is not None:
                 _libfuse.fuse_exit(self._fuse)
                 self._socket.shutdown(socket.SHUT_RD)
+
+    def _unmount_own(self) -> None:
+        """Unmount, unless somebody else was faster."""
+        there = mounted_on(self.path)
+        if there is not None and there.device == self._device:
+            self._unmount()
 
     def _unmount(self) -> None:
         with contextlib.suppress(OSError):
@@ -402,9 +410,11 @@ class Mount:
 
     def _hang_up(self) -> None:
         """Close /dev/fuse: whoever still uses the mount, by a file that is open or a lazy unmount, gets ENOTCONN."""
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # the program closed it
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._relay.join()
-        self._socket.close()
+        with contextlib.suppress(OSError):
+            self._socket.close()
 
     def _serve(self, allow_other: bool) -> None:
         options: dict[str, Any] = {"allow_other": True} if allow_other else {}
