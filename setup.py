@@ -40,6 +40,7 @@ UNTORN = (
     "store/buffers",
     "store/store",
     "store/weigh",
+    "threads",
     "units",
 )
 #: Compiled with types, like the data plane, though they know Python's objects: the life of a value, and the walk over

@@ -16,6 +16,7 @@ import pytest
 import uzswap
 from tests.conftest import EngineFactory
 from tests.serve.conftest import needs_fuse, private  # noqa: F401  a fixture
+from tests.support.child import run
 from uzswap import Zswap
 from uzswap.client.client import Client
 from uzswap.engine.worker import Worker
@@ -61,6 +62,80 @@ def worker(ran: list[threading.Thread]) -> Iterator[Worker]:
 def test_a_refused_thread_is_an_oserror() -> None:
     refused(lambda: start_thread("uzswap-x", print))
     start_thread("uzswap-x", lambda: None).join()
+
+
+def test_a_thread_that_finds_no_memory_to_begin_with_is_refused() -> None:
+    """There is a stack for it, once the last one has let go of it, but nothing can be mapped for its first frame."""
+    code = """
+    import errno, faulthandler, resource, threading
+    from uzswap.threads import start_thread
+
+    faulthandler.dump_traceback_later(60, exit=True)
+    start_thread("uzswap-x", print, "ran").join()
+    ran = []
+    said = ""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, limits[1]))
+    while "no thread can be had for uzswap-x (no memory)" not in said:
+        try:
+            start_thread("uzswap-x", ran.append, 1)
+        except OSError as error:
+            assert error.errno == errno.EAGAIN, error
+            said = str(error)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert threading.enumerate() == [threading.main_thread()]
+    start_thread("uzswap-x", ran.append, 2).join()
+    assert ran == [2]
+    """
+    done = run(code, fresh=True).check()
+    assert done.stdout == "ran\n"
+    assert not done.stderr
+
+
+def test_a_thread_is_one_of_pythons() -> None:
+    code = """
+    import os, signal, threading
+    from uzswap.threads import start_thread
+
+    go, began = threading.Event(), threading.Event()
+    said = []
+
+    def work(a, b):
+        said.append((a, b, threading.current_thread(), signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+        began.set()
+        go.wait()
+        raise ZeroDivisionError
+
+    def hook(args):
+        said.append((args.exc_type, args.thread))
+
+    threading.excepthook = hook
+    thread = start_thread("uzswap-x", work, 1, b=2)
+    began.wait()
+    assert thread.is_alive() and thread.daemon and thread.ident and thread.native_id != os.getpid()
+    assert thread in threading.enumerate()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            assert not thread.is_alive()
+            thread.join()
+            assert threading.enumerate() == [threading.main_thread()]
+            start_thread("uzswap-y", said.append, "child").join()
+            assert said[-1] == "child"
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    go.set()
+    thread.join()
+    assert not thread.is_alive() and thread not in threading.enumerate()
+    a, b, me, blocked = said[0]
+    assert (a, b, me) == (1, 2, thread)
+    assert signal.SIGINT in blocked and signal.SIGSEGV not in blocked
+    assert said[1:] == [(ZeroDivisionError, thread)], said
+    """
+    run(code).check()
 
 
 def test_work_that_got_no_thread_is_begun_by_the_next_wake(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
 
 import numpy as np
@@ -180,6 +181,21 @@ def test_threads_pack_while_dictionaries_change(z: uzswap.Zswap, chosen: Diction
     chosen.close()
     assert z.core.check() == []
     assert dictionaries_in(z) == 0
+
+
+def test_the_samples_are_taken_away_while_a_value_is_shown(chosen: Dictionaries) -> None:
+    class Meanwhile(random.Random):
+        def randrange(self, *arguments: int) -> int:
+            chosen._make()
+            return min(super().randrange(*arguments), dictionaries.MOST_SAMPLES - 1)
+
+    values = records(dictionaries.MOST_SAMPLES + 1, 1, "kind")
+    for value in values[:-1]:
+        chosen.sample(value)
+    chosen._random = Meanwhile(0)
+    chosen.sample(values[-1])
+    assert chosen.trained == 1
+    chosen.close()
 
 
 def test_a_forked_child_closes_without_waiting_for_the_parents_threads() -> None:

@@ -122,16 +122,18 @@ class Dictionaries:
         """Show a value that is being packed.  While :attr:`sampling`, all of them: each has the same chance to stay."""
         if not self.sampling or not 0 < len(value) <= SMALL:
             return
-        self._seen += 1
         if self._rest > 0:
             self._rest -= 1
             self._seen = 0
             return
+        # Other threads show values meanwhile, and one may take the samples away: what follows is of one look at both.
+        samples = self._samples
+        self._seen = seen = self._seen + 1
         # Vitter's algorithm R.
-        if len(self._samples) < MOST_SAMPLES:
-            self._samples.append(bytes(value))
-        elif (place := self._random.randrange(self._seen)) < MOST_SAMPLES:
-            self._samples[place] = bytes(value)
+        if len(samples) < MOST_SAMPLES:
+            samples.append(bytes(value))
+        elif (place := self._random.randrange(seen)) < MOST_SAMPLES:
+            samples[place] = bytes(value)
 
     def after_batch(self) -> None:
         """Look, once a batch, whether there is something to do; it is done in the background."""
@@ -147,7 +149,8 @@ class Dictionaries:
         info = self._host.core.codec_info(self._slot)
         if info is None:  # another thread has just replaced it
             return
-        given, packed = info.given_bytes - self._window[0], info.packed_bytes - self._window[1]
+        given, packed = self._window  # once: other threads begin windows, too
+        given, packed = info.given_bytes - given, info.packed_bytes - packed
         if given < WINDOW:
             return
         self._window = (info.given_bytes, info.packed_bytes)
@@ -178,8 +181,9 @@ class Dictionaries:
 
     def _make(self) -> None:
         """Make a dictionary of the samples and have it used."""
-        samples = tuple(self._samples)
-        self._samples, self._seen = [], 0
+        # Whoever shows a value just now may still add to this list, which is copied.
+        shown, self._samples, self._seen = self._samples, [], 0
+        samples = tuple(shown)
         if not samples:
             return
         sizes = np.array([len(sample) for sample in samples], np.uint64)

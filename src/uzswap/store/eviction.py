@@ -331,14 +331,14 @@ class Eviction:
         if n == 0:
             return
         self.batch.codec = self.table._compression.codec
-        if self.table._dictionaries is not None:
-            self.batch.small = self.table._dictionaries.slot
-            self.batch.small_bytes = SMALL
-            if self.table._dictionaries.sampling:
-                for i in range(n):
-                    if self.batch.spans[i].size <= SMALL:
-                        self.table._dictionaries.sample(self.batch.spans[i].data[: self.batch.spans[i].size])
         try:
+            if self.table._dictionaries is not None:
+                self.batch.small = self.table._dictionaries.slot
+                self.batch.small_bytes = SMALL
+                if self.table._dictionaries.sampling:
+                    for i in range(n):
+                        if self.batch.spans[i].size <= SMALL:
+                            self.table._dictionaries.sample(self.batch.spans[i].data[: self.batch.spans[i].size])
             self.table._zswap.swap_out_batch(self.batch, self.table.cgroup)
         except OSError:
             pass  # it took none of them
