@@ -20,6 +20,7 @@ import pytest
 from tests.support import child
 from tests.support.faulty import FaultySwap
 from tests.support.leaks import Snapshot
+from tests.support.tried import TRIED, in_words
 from tests.support.zygote import Zygote
 
 if TYPE_CHECKING:
@@ -112,24 +113,12 @@ def engine(tmp_path: Path, faulty_swap: FaultyDisks) -> Iterator[EngineFactory]:
         raise ExceptionGroup("engines that did not end well", errors)
 
 
-#: What is told at the end of a run, in this order.
-TALLIED = (
-    "fault positions tried",
-    "faults injected",
-    "interrupts",
-    "forks",
-    "kills",
-    "hostile inputs",
-    "bytes compared",
-)
-
-
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
     """Adds up, over all tests and all workers, how much was tried of what no single number of tests says."""
 
     def add(kind: str, number: int = 1) -> None:
-        assert kind in TALLIED, kind
+        assert kind in TRIED, kind
         request.node.user_properties.append((kind, number))
 
     return add
@@ -187,16 +176,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell how much was tried, and what was not tested, by reason: the reasons say how to enable it."""
-    tried = dict.fromkeys(TALLIED, 0)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", None) == "call":
-                for kind, number in report.user_properties:
-                    if kind in tried:
-                        tried[kind] += number
-    if any(tried.values()):
+    every = [report for reports in terminalreporter.stats.values() for report in reports]
+    if tried := in_words(
+        pair for report in every if getattr(report, "when", None) == "call" for pair in report.user_properties
+    ):
         terminalreporter.section("tried")
-        terminalreporter.write_line(", ".join(f"{number:,} {kind}" for kind, number in tried.items() if number))
+        terminalreporter.write_line(tried)
     skipped: defaultdict[str, list[str]] = defaultdict(list)
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -44,6 +44,17 @@ _AT_START = ("LD_", "MALLOC_", "PYTHON")
 
 _OPTIONS = ("-u", "-X", "faulthandler", "-c")
 
+#: Of the environment, what every process of the tests needs: how long they are, and a sanitizer (scripts/sanitize).
+_EVERYWHERE = ["UZSWAP_SOAK"]
+if "UZSWAP_SANITIZER" in os.environ:
+    _EVERYWHERE += ["UZSWAP_SANITIZER", "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"]
+
+
+def preloaded(*libraries: str | Path) -> dict[str, str]:
+    """Return the environment of a child that has these libraries preloaded, before a sanitizer's."""
+    before = [os.environ["LD_PRELOAD"]] if "UZSWAP_SANITIZER" in os.environ else []
+    return {"LD_PRELOAD": ":".join([*map(str, libraries), *before])}
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -250,7 +261,7 @@ class NobodysChild(Child):
                     "PATH": os.defpath,
                     "PYTHONPATH": os.pathsep.join(names[entry] for entry in search),
                     "PYTHONDONTWRITEBYTECODE": "1",
-                    **{name: os.environ[name] for name in ("UZSWAP_SOAK",) if name in os.environ},
+                    **{name: os.environ[name] for name in _EVERYWHERE if name in os.environ},
                     **env,
                 },
                 stdin=subprocess.PIPE,

@@ -104,29 +104,34 @@ static int fails_from(const void *from, int kind, size_t bytes) {
 #define fails(kind, bytes) fails_from(__builtin_return_address(0), kind, bytes)
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* dlsym() allocates: these are reached by the names that glibc has for them itself. */
-void *__libc_malloc(size_t);
-void *__libc_calloc(size_t, size_t);
-void *__libc_realloc(void *, size_t);
-void *__libc_memalign(size_t, size_t);
+/* dlsym() allocates: these are reached by the names that glibc has for them itself, or a sanitizer, whose free() it is
+ * then. */
+#define ALLOCATOR(result, name, types, values) \
+    extern result __libc_##name types; \
+    extern result __interceptor_##name types __attribute__((weak)); \
+    static result real_##name types { return __interceptor_##name ? __interceptor_##name values : __libc_##name values; }
+ALLOCATOR(void *, malloc, (size_t n), (n))
+ALLOCATOR(void *, calloc, (size_t n, size_t size), (n, size))
+ALLOCATOR(void *, realloc, (void *p, size_t n), (p, n))
+ALLOCATOR(void *, memalign, (size_t align, size_t n), (align, n))
 
 void *malloc(size_t n) {
-    if (!fails(MALLOC, n)) return __libc_malloc(n);
+    if (!fails(MALLOC, n)) return real_malloc(n);
     errno = ENOMEM;
     return NULL;
 }
 void *calloc(size_t n, size_t size) {
-    if (!fails(CALLOC, n * size)) return __libc_calloc(n, size);
+    if (!fails(CALLOC, n * size)) return real_calloc(n, size);
     errno = ENOMEM;
     return NULL;
 }
 void *realloc(void *p, size_t n) {
-    if (!fails(REALLOC, n)) return __libc_realloc(p, n);
+    if (!fails(REALLOC, n)) return real_realloc(p, n);
     errno = ENOMEM;
     return NULL;
 }
 int posix_memalign(void **p, size_t align, size_t n) {
-    *p = fails(POSIX_MEMALIGN, n) ? NULL : __libc_memalign(align, n);
+    *p = fails(POSIX_MEMALIGN, n) ? NULL : real_memalign(align, n);
     return *p ? 0 : ENOMEM;
 }
 static void *map(const void *from, void *at, size_t n, int protection, int flags, int fd, off_t offset) {

@@ -24,6 +24,8 @@ from typing import Final
 
 import pytest
 
+from tests.support import child
+
 #: The kinds of calls; what a uffd_* fails is the ioctl of that name.
 KINDS: Final = (
     "malloc",
@@ -82,7 +84,7 @@ def preloaded() -> dict[str, str]:
     if not sys.platform.startswith("linux") or os.confstr("CS_GNU_LIBC_VERSION") is None:
         pytest.skip("the preloaded library is for glibc")
     try:
-        return {"LD_PRELOAD": str(_compiled())}
+        return child.preloaded(_compiled())
     except FileNotFoundError:
         pytest.skip("no C compiler: apt install gcc")
 
