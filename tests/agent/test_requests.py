@@ -166,6 +166,29 @@ def test_the_agent_lets_a_cgroup_rest_whose_request_was_interrupted(tmp_path: Pa
                 look.agent.close()
 
 
+def test_an_agent_that_ends_begins_nothing_that_nobody_would_tell_of(tmp_path: Path) -> None:
+    """The request of one stage is under way, that of the other waits for it."""
+    kernel = KernelTree(tmp_path)
+    a = kernel.make("/a")
+    kernel.stat("/a", zswap=2000 * MIB, zswapped=6000 * MIB)
+    kernel.machine(pool=3000)
+    inode = os.stat(a).st_ino
+    with Deadlines() as deadlines:
+        root = DirectoryRoot(deadlines)
+        tree = Tree(root, str(kernel.top), "tree", str(kernel.proc), str(kernel.zswap), engine=False)
+        with Carrying(tree, 1.0) as carrying:
+            look = Looking(tree, "[default]\ntwostage.age_max = 120\n", requests=carrying.requests)
+            look.agent.round()  # the probes write to memory.reclaim
+            with blocking(a / "memory.reclaim"):
+                while not look.agent._watched["/a"].waiting:
+                    look.clock.now += 6
+                    look.agent.round()
+                look.agent.close()
+                told = [record for record in look.records.recent() if record.asked][-1]
+                assert (told.stage, told.errno) == (MEMORY, errno.EINTR)
+                assert carrying.requests.busy(inode) is None
+
+
 @pytest.fixture(params=["socket", pytest.param("mount", marks=needs_fuse)])
 def served(request: pytest.FixtureRequest, engine: EngineFactory, private: Path) -> Iterator[tuple[Zswap, str]]:
     """An engine, and where its tree is."""

@@ -172,6 +172,7 @@ class Agent:
         #: inode -> (cgroup, decision, bytes taken from the budget, bytes that one of a decision's is on the device)
         self._under_way: dict[int, tuple[_Watched, Decision, int, float]] = {}
         self._reachable = True
+        self._closing = False
 
     @property
     def watched(self) -> list[str]:
@@ -209,6 +210,7 @@ class Agent:
 
     def close(self) -> None:
         """Wait for what is under way, and keep what is known."""
+        self._closing = True
         self._requests.close()
         self._collect()
         self._reads.close()
@@ -396,7 +398,8 @@ class Agent:
             self._say_once(name, f"{one.path}: {file_of(decision)} gave {name}: it rests a while")
         self._judge(one.stages[done.stage], done)
         waiting, one.waiting = one.waiting, {}
-        if self._watched.get(one.path) is one:
+        # Nobody would wait for a request that begins while the agent ends, nor tell of what it did.
+        if self._watched.get(one.path) is one and not self._closing:
             for decision, before in waiting.values():
                 self._act(one, decision, before, self._clock.monotonic())
 
