@@ -33,6 +33,7 @@ UNTORN = (
     "cgroup/tree",
     "condition",
     "engine/lifetime",
+    "engine/pages",
     "engine/paging",
     "engine/zswap",
     "reclaim/limits",
