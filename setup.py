@@ -31,6 +31,7 @@ UNTORN = (
     "cgroup/pressure",
     "cgroup/psi",
     "cgroup/tree",
+    "cgroup/trigger",
     "condition",
     "engine/lifetime",
     "engine/pages",
