@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uzswap.cgroup.pressure import FULL, SOME, Pressure, PressureMonitor, has_cap_sys_resource
+from uzswap.cgroup.pressure import FULL, SOME, Pressure, PressureMonitor
 from uzswap.cgroup.psi import PERIOD
+from uzswap.cgroup.trigger import has_cap_sys_resource
 
 MS = 1_000_000
 US = 1_000

@@ -52,14 +52,15 @@ def test_a_cluster_as_one_tree() -> None:
     done = in_cluster(
         body(
             """
-            import time, urllib.request
+            import urllib.request
             with cluster(dashboard_address="127.0.0.1:0", **together) as local, Client(local) as client:
                 first, second = sorted(client.scheduler_info()["workers"])
                 old = client.map(lambda i: np.arange(1 << 17) * i, range(20), workers=[first], pure=False)
                 wait(old)
                 one = Cluster(client)
                 assert one.reclaim("20M").reclaimed >= 20 << 20
-                time.sleep(0.3)  # so that the others are younger
+                # so that the others are younger
+                client.run(lambda dask_worker: dask_worker.data.zswap.core.advance(300_000_000), workers=[first])
                 new = client.map(lambda i: np.arange(1 << 17) * i, range(20), workers=[second], pure=False)
                 wait(new)
                 one.client.run(lambda dask_worker: [dask_worker.data.evict() for _ in range(20)], workers=[second])

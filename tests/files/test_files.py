@@ -237,7 +237,7 @@ def test_H10_triggers(g: MemCgroup) -> None:
 
 
 def test_H10_the_default_privilege_is_the_processes(g: MemCgroup) -> None:
-    from uzswap.cgroup.pressure import has_cap_sys_resource
+    from uzswap.cgroup.trigger import has_cap_sys_resource
 
     if has_cap_sys_resource():
         g.write("memory.pressure", "some 150000 1000000")

@@ -14,7 +14,7 @@ from tests.support.front_end import FrontEnd
 from tests.support.states import OK, fill
 
 from uzswap import MemCgroup, Zswap
-from uzswap.cgroup.pressure import has_cap_sys_resource
+from uzswap.cgroup.trigger import has_cap_sys_resource
 from uzswap.files.cgroup import FILES
 from uzswap.files.engine import ENGINE_FILES
 

@@ -32,19 +32,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
 from uzswap.cgroup.psi import FSHIFT, PERIOD, Covered, Window, calc_averages
+from uzswap.cgroup.trigger import Trigger
 from uzswap.condition import Regardless
 from uzswap.errors import os_error
 from uzswap.locks import Order, make_condition
 from uzswap.threads import start_thread
 
-__all__ = ["Pressure", "PressureMonitor", "Trigger", "has_cap_sys_resource"]
+__all__ = ["Pressure", "PressureMonitor"]
 
 NSEC_PER_USEC: Final = 1_000
 #: psi.c, in microseconds; the smallest window was 500 ms in older kernels
@@ -59,22 +59,6 @@ SOME: Final = 0
 FULL: Final = 1
 STATES: Final = ("some", "full")
 _TRIGGER: Final = re.compile(r"(some|full)[ \t\n\v\f\r]*([0-9]+)[ \t\n\v\f\r]+([0-9]+)")
-_CAP_SYS_RESOURCE: Final = 24  # include/uapi/linux/capability.h
-
-
-def has_cap_sys_resource(pid: int | None = None) -> bool:
-    """Tell whether a process, by default this one, may use trigger windows of any length, as the kernel decides it.
-
-    Raises
-    ------
-    OSError
-        There is no such process.
-    """
-    with open(f"/proc/{pid or 'self'}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
-    return False
 
 
 _NO_PRESSURE: Final = ((0.0, 0.0, 0.0, 0), (0.0, 0.0, 0.0, 0))
@@ -83,66 +67,6 @@ _NO_PRESSURE: Final = ((0.0, 0.0, 0.0, 0), (0.0, 0.0, 0.0, 0))
 def _percent(average: int) -> float:
     """Return an average as the kernel shows it: whole percents, and hundredths cut off."""
     return (average * 100 >> FSHIFT) / 100
-
-
-class Trigger:
-    """A watch on one state of one group: an event when it stalled ``threshold`` within ``window``.
-
-    Made by :meth:`Pressure.trigger`.  Events come at most once per window; one that nobody waits for is kept.
-    """
-
-    def __init__(self, group: Pressure, state: int, threshold: int, window: int, privileged: bool, now: int) -> None:
-        self._group = group
-        self.state = state
-        self.threshold = threshold
-        self.window = Window(window, now, group.total(state))
-        self.privileged = privileged
-        self._last_event: int | None = None
-        self.pending = False
-        self._event = False
-        self._gone = False
-
-    def poll(self, timeout: float | None = None) -> int:
-        """Wait for an event and take it.
-
-        Parameters
-        ----------
-        timeout
-            Seconds; None waits for ever.
-
-        Returns
-        -------
-        int
-            ``select.POLLPRI`` for an event, ``POLLERR | POLLPRI`` when the trigger or its cgroup is gone, 0 after the
-            timeout.
-        """
-        changed = self._group.monitor.changed
-        with changed:
-            changed.wait_for(lambda: self._event or self._gone, timeout)
-            if self._gone:
-                return select.POLLERR | select.POLLPRI
-            taken, self._event = self._event, False
-            return select.POLLPRI if taken else 0
-
-    def ready(self) -> bool:
-        """Whether :meth:`poll` would return at once; asking does not take the event."""
-        return self._event or self._gone
-
-    def close(self) -> None:
-        """Remove the trigger and wake who waits for it.  Calling it again does nothing."""
-        with self._group.monitor.changed:
-            self._group.drop(self)
-
-    def check(self, now: int, total: int, new_stall: bool) -> None:
-        """Note a breach of the threshold, and make it an event unless there was one within the window."""
-        if new_stall and self.window.update(now, total) >= self.threshold:
-            self.pending = True
-        if self.pending and (self._last_event is None or now >= self._last_event + self.window.size):
-            self._event = True
-            self._last_event = now
-            self.pending = False
-            self._group.monitor.changed.notify_all()
-            self._group.monitor.on_event()
 
 
 class Pressure:
@@ -370,7 +294,15 @@ class Pressure:
         with self.monitor.changed:
             now = self.monitor.clock()
             self._advance(now)
-            trigger = Trigger(self, state, threshold * NSEC_PER_USEC, window * NSEC_PER_USEC, privileged, now)
+            trigger = Trigger(
+                state,
+                threshold * NSEC_PER_USEC,
+                Window(window * NSEC_PER_USEC, now, self.total(state)),
+                privileged,
+                changed=self.monitor.changed,
+                fired=self.monitor.fired,
+                drop=self.drop,
+            )
             self.monitor.watch(self)
             if privileged and not any(other.privileged for other in self._triggers):
                 self._poll_seen = [self.total(SOME), self.total(FULL)]
@@ -380,13 +312,12 @@ class Pressure:
 
     def drop(self, trigger: Trigger) -> None:
         """Forget a trigger; called with the lock held."""
-        trigger._gone = True
+        trigger.end()
         if trigger in self._triggers:
             self._triggers.remove(trigger)
             if not self._triggers:
                 self._poll_next = None
                 self.monitor.unwatch(self)
-        self.monitor.changed.notify_all()
 
     def remove(self) -> None:
         """End all triggers, because the cgroup is gone."""
@@ -524,6 +455,10 @@ class PressureMonitor:
         self._has_worker = worker
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    def fired(self) -> None:
+        """Tell that a trigger has; called with the lock held."""
+        self.on_event()
 
     def watch(self, group: Pressure) -> None:
         """Have the worker look after the triggers of a group; called with the lock held.

@@ -7,14 +7,14 @@ import select
 import weakref
 from typing import TYPE_CHECKING
 
-from uzswap.cgroup.pressure import has_cap_sys_resource
+from uzswap.cgroup.trigger import has_cap_sys_resource
 from uzswap.errors import os_error
 from uzswap.files.file import Session
 from uzswap.units import round_up_to_page
 
 if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
-    from uzswap.cgroup.pressure import Trigger
+    from uzswap.cgroup.trigger import Trigger
     from uzswap.files.file import FileType, OpenFlags
 
 __all__ = ["EventSession", "PeakSession", "PressureSession"]

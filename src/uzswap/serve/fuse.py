@@ -388,8 +388,8 @@ class Mount:
 
     def _end(self) -> None:
         """Unmount, and have libfuse leave its loop when the requests under way are answered."""
-        # It may fail for now: no descriptor is free, or the program closed them all, and libfuse, which closes its own a
-        # second time, closes the one that was opened here.
+        # It may fail for now: no descriptor is free, or the program closed them all, and libfuse, which closes its own
+        # a second time, closes the one that was opened here.
         with contextlib.suppress(OSError):
             self._unmount_own()
         # The lock keeps libfuse from freeing it meanwhile: see ending().

@@ -6,7 +6,7 @@ import socket
 import struct
 from typing import Final
 
-from uzswap.cgroup.pressure import has_cap_sys_resource
+from uzswap.cgroup.trigger import has_cap_sys_resource
 
 __all__ = ["is_privileged", "peer_of"]
 

@@ -103,8 +103,13 @@ class State:
     carried: float = 0.0
     #: observations of the last minute, oldest first
     recent: tuple[_Counters, ...] = ()
-    #: when more may be compressed again
+    #: when pages last came to zswap
+    arrived: float = 0.0
+    #: when more may be compressed again, what with it was last, and how often in a row all was old enough, and nothing
+    #: was done
     recompress_at: float = 0.0
+    recompress_codec: str = ""
+    in_vain: int = 0
     #: stage two: 0 none, 1 all of it
     caution: float = 1.0
     held: float = 0.0
@@ -115,6 +120,8 @@ class State:
 def step(settings: Settings, state: State, seen: Observation) -> tuple[State, tuple[Decision, ...]]:
     """Take a round of stage one, and of stage two when its time has come."""
     now = _Counters(seen.time, seen.zswpin, seen.diskin, seen.zswpout, seen.zswpwb)
+    if not state.recent or now.zswpout != state.recent[-1].zswpout:
+        state = replace(state, arrived=seen.time, in_vain=0)
     recent = (*(one for one in state.recent if one.time >= seen.time - _MINUTE), now)
     opened, gate = _opening(seen, settings)
     lost = _lost(settings, recent[0], now)
@@ -122,8 +129,9 @@ def step(settings: Settings, state: State, seen: Observation) -> tuple[State, tu
         opened, gate = max(0.0, left), gate if left > 0 else "refaults"
     state, first = _stage_one(settings, replace(state, recent=recent), seen, opened, gate, lost)
     decisions = [first]
-    if seen.takes_recompress and settings.recompress and seen.time >= state.recompress_at and opened and seen.zswap:
-        state = replace(state, recompress_at=seen.time + settings.interval)
+    state = _learn(settings, state, seen)
+    if seen.takes_recompress and settings.recompress and opened and _has_more(settings, state, seen):
+        state = replace(state, recompress_at=seen.time + settings.interval, recompress_codec=settings.recompress_codec)
         decisions.append(_recompress(settings, seen, opened))
     if settings.writeback and not (state.rounds and seen.time < state.rounds[-1].time + settings.interval):
         state, second = _stage_two(settings, state, seen, now, opened, gate)
@@ -175,10 +183,33 @@ def _stage_one(
     return state, Decision(MEMORY, nbytes, "open" if nbytes else "not worth it", inputs)
 
 
+def _learn(settings: Settings, state: State, seen: Observation) -> State:
+    """See whether the last request has found anything to compress again."""
+    for done in seen.done:
+        if done.stage == RECOMPRESS:
+            if done.done or done.errno:
+                state = replace(state, in_vain=0)
+            elif state.recompress_at - settings.interval > state.arrived + _age_to_recompress(settings):
+                state = replace(state, in_vain=state.in_vain + 1)
+    return state
+
+
+def _has_more(settings: Settings, state: State, seen: Observation) -> bool:
+    """Return whether there may be something to compress again."""
+    if seen.time < state.recompress_at or not seen.zswap:
+        return False
+    # The first time that an entry is old enough may be its second chance.
+    return state.in_vain < 2 or state.recompress_codec != settings.recompress_codec
+
+
+def _age_to_recompress(settings: Settings) -> int:
+    """Return seconds: half of what it has to be for the device, so that what goes there is smaller already."""
+    return math.ceil(settings.age_min / 2)
+
+
 def _recompress(settings: Settings, seen: Observation, opened: float) -> Decision:
-    """Have what is half as old as it has to be for the device compressed again: what goes there later is smaller."""
     nbytes = int(min(seen.zswap, settings.recompress_max) * opened)
-    age = math.ceil(settings.age_min / 2)
+    age = _age_to_recompress(settings)
     return Decision(RECOMPRESS, nbytes, "open", {"open": opened, "age": age}, age, settings.recompress_codec)
 
 
