@@ -20,6 +20,7 @@ import lz4.block
 import zict
 
 import uzswap
+from uzswap.store.slabs import slab_bytes
 
 HAND = "pickle + lz4 by hand"
 OURS = "uzswap"
@@ -65,6 +66,8 @@ class Candidate:
     many_from_disk: Callable[[Iterable[int]], Any] | None = None
     #: waits for what goes on in the background: memory is looked at after it
     settle: Callable[[], object] | None = None
+    #: bytes of tables that are not of malloc
+    tables: Callable[[], int] | None = None
 
     def close(self) -> None:
         raise NotImplementedError
@@ -119,6 +122,9 @@ class Ours(Candidate):
         self.hot = self.get = self.from_disk = self.store.__getitem__
         self.many_from_disk = getattr(self.store, "get_many", None)
         self.settle = self.store._slots.settle
+
+    def tables(self) -> int:
+        return slab_bytes() + self.z.core.metadata_bytes()
 
     def reclaim(self) -> None:
         self.store.reclaim("1G")

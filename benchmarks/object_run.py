@@ -139,14 +139,21 @@ def life(candidate: Candidate, kind: Kind, keys: Sequence[int], seed: int) -> di
 
 
 def bookkeeping(candidate: Candidate, kind: Kind, keys: Sequence[int]) -> float:
-    """Bytes of malloc a value that are left when all are on the disk; the keys themselves do not count."""
-    before = in_use()
-    put(candidate, kind, keys)
-    if candidate.to_disk is not None:
-        candidate.to_disk()
-    if candidate.settle is not None:
-        candidate.settle()
-    return (in_use() - before) / len(keys)
+    """Bytes a value that are left when all are on the disk; the keys themselves do not count.
+
+    What a candidate has once, however many values there are, is there before they come.
+    """
+
+    def fill(some: Sequence[int]) -> int:
+        put(candidate, kind, some)
+        if candidate.to_disk is not None:
+            candidate.to_disk()
+        if candidate.settle is not None:
+            candidate.settle()
+        return in_use() + (0 if candidate.tables is None else candidate.tables())
+
+    before = fill(range(WARM_UP))
+    return (fill(keys) - before) / len(keys)
 
 
 def main(kind_name: str, name: str, number: int, seed: int, directory: str) -> None:

@@ -98,9 +98,19 @@ def test_a_device_that_cannot_be_written_for_a_while(engine: EngineFactory, numb
                 store[i] = noise(100_000, i)
             disk.fail_writes(number)
             assert store.reclaim(1 << 30).freed_bytes == 0
-            assert store.stats()["refused"] > 0
-            with pytest.raises(ReclaimError):
+            refused = store.stats()["refused"]
+            assert refused > 0
+            with pytest.raises(ReclaimError) as info:
                 cgroup.reclaim("256K")
+            assert info.value.errno == errno.EAGAIN
+            # It stops soon, and does not try each value at each priority as often as a reclaim is repeated.
+            assert store.stats()["refused"] - refused < 100
+            cgroup.write("memory.max", cgroup.usage())
+            refused = store.stats()["refused"]
+            with pytest.raises(MemoryError):
+                store["one more"] = noise(100_000)
+            assert store.stats()["refused"] - refused < 200
+            cgroup.write("memory.max", "max")
             assert store.stats()["packed"] == 0
             disk.heal()
             evict(store)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from uzswap.core.boundary.engine import COUNTERS, LRU, RESIDENT
+from uzswap.core.boundary.engine import COUNTERS, GLOBALS, LRU, RESIDENT
 from uzswap.errors import reclaim_error
 from uzswap.reclaim.state import MAX_RECLAIM_RETRIES, ReclaimState
 from uzswap.reclaim.walks.cursor import Cursors
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from uzswap.cgroup.memcg import MemCgroup
     from uzswap.cgroup.reclaim import ReclaimRequest
     from uzswap.cgroup.surroundings import Member
+    from uzswap.core.boundary.engine import Engine
     from uzswap.reclaim.shrinker import DynamicShrinker
     from uzswap.reclaim.walks import Walk
 
@@ -40,6 +41,7 @@ SHRINK_BYTES: Final = 4 << 20
 _CLEAN_COPIES: Final = COUNTERS.index("uzswap.clean_copies")
 _RESIDENT: Final = COUNTERS.index("resident")
 _ZSWAP: Final = COUNTERS.index("zswap")
+_IO_ERROR: Final = GLOBALS.index("uzswap.io_error")
 
 
 class OnBehalfOf(StrEnum):
@@ -72,6 +74,30 @@ class _Scan:
     @property
     def over(self) -> bool:
         return self.freed >= self.want or self.stop()
+
+
+class _Retries:
+    """How often an attempt that frees nothing is made again.
+
+    As often as the kernel does it, but not on a device that fails writes: the next would fail as well, and there are
+    priorities * retries of them for each value (4420 for ten, measured in November 2026).
+    """
+
+    def __init__(self, core: Engine, left: int) -> None:
+        self._core = core
+        self._left = left
+        self._io_errors: int | None = None
+
+    @property
+    def over(self) -> bool:
+        return self._left < 0
+
+    def use(self) -> None:
+        """An attempt has freed nothing."""
+        io_errors = self._core.globals()[_IO_ERROR]
+        fails = self._io_errors not in (None, io_errors)
+        self._left = -1 if fails else self._left - 1
+        self._io_errors = io_errors
 
 
 class ResidentReclaim:
@@ -124,7 +150,7 @@ class ResidentReclaim:
         started = time.monotonic()
         want = request.nbytes - request.nbytes % PAGE_SIZE
         freed = outcome = 0
-        retries = MAX_RECLAIM_RETRIES
+        retries = _Retries(self._state.core, MAX_RECLAIM_RETRIES)
         with hold_back_signals() as signals:
 
             def stop() -> bool:
@@ -138,10 +164,10 @@ class ResidentReclaim:
                 progress = self.once(memcg, share, OnBehalfOf.PROACTIVE, swappiness=request.swappiness, stop=stop)
                 freed += progress
                 if not progress:
-                    if retries == 0 or not self._anything_to_take(memcg, copies=True):
+                    retries.use()
+                    if retries.over or not self._anything_to_take(memcg, copies=True):
                         outcome = errno.EAGAIN
                         break
-                    retries -= 1
             result = ReclaimResult(request.nbytes, reclaimed=freed, seconds=time.monotonic() - started)
             if outcome:
                 why = "reclaim was interrupted" if outcome == errno.EINTR else "less could be reclaimed than asked for"
@@ -163,15 +189,16 @@ class ResidentReclaim:
         The order is the one of all reclaim (:mod:`uzswap.reclaim`).
         """
         copies = name != "uzswap.resident.max"
+        left = _Retries(self._state.core, retries)
         while (excess := memcg.usage_under(name) + more - memcg.limits[name]) > 0:
             if stop():
                 return False
             room = excess + room_below(memcg.limits[name])
             if copies and self._pool_has_more_than_its_share(memcg) and self._shrink_zswap(memcg, room, stop):
                 continue
-            if retries >= 0 and self._anything_to_take(memcg, copies):
+            if not left.over and self._anything_to_take(memcg, copies):
                 if not self.once(memcg, excess, kind, copies=copies, stop=stop):
-                    retries -= 1
+                    left.use()
             elif not copies or not self._write_back(memcg, room, stop):
                 return False
         return True

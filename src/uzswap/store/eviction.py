@@ -184,6 +184,9 @@ class Eviction:
         r: Resident
         looked: int64_t = 0
         while looked < BATCH_VALUES and self.batch.n < self.most and self.freed + self.pending < self.want:
+            # What is not for a batch is stored, or refused, at once.
+            if self.refusals >= _MAX_REFUSALS:
+                break
             r = self._coldest()
             if r is None:
                 break

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from uzswap.store.arena import Memory
+from uzswap.store.datetimes import reduced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,13 +127,13 @@ class _Pickler(pickle.Pickler):
         if type(thing).__module__ == "pandas.core.internals.blocks":
             return self._block(thing)
         if key not in self._apart.views or not isinstance(thing, np.ndarray):
-            return NotImplemented
+            return reduced(thing)
         self._views += 1
         owner = _owner(thing)
         if type(thing) is not np.ndarray or thing.dtype.hasobject:
             raise Held(f"the memory of {_named(thing)}")
         if owner is thing:
-            return NotImplemented
+            return reduced(thing)
         # One for all views, so that they are seen to belong together when they have come back.
         memory = self._memory_of.get(id(owner))
         if memory is None:

@@ -29,7 +29,7 @@ from cython.cimports.uzswap.core.store.entries import (
     owner_of,
 )
 from cython.cimports.uzswap.core.store.memcgs import delta_add, delta_apply
-from cython.cimports.uzswap.core.store.state import cached_leave, entry_drop, give_back, whole_pages
+from cython.cimports.uzswap.core.store.state import cached_leave, entry_drop, give_back, has_to_give, whole_pages
 
 # Entries in one hold of the lock.
 STEP = cython.declare(cython.int, 64)
@@ -122,6 +122,7 @@ def swap_cache_drop(c, handles, n):
     t = cython.address(c.t)
     d: Delta
     i: int64_t = 0
+    gives: cython.bint = False
     while i < n:
         end = i + STEP if i + STEP < n else n
         memset(cython.address(d), 0, cython.sizeof(Delta))
@@ -131,8 +132,10 @@ def swap_cache_drop(c, handles, n):
                 entry_drop(c, cython.address(d), cython.cast(uint32_t, handles[i]))
             i += 1
         delta_apply(t, cython.address(d))
+        gives = has_to_give(c)
         pthread_mutex_unlock(cython.address(c.lock))
-    give_back(c)
+    if gives:
+        give_back(c)
 
 
 def swap_cache_shrink(c):
