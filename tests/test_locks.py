@@ -123,12 +123,16 @@ def test_a_condition_has_its_lock_again_although_a_handler_raises_meanwhile() ->
                 signal.pthread_kill(main, signal.SIGUSR1)
                 assert ran.acquire(timeout=240)
 
+    def wait() -> None:
+        with condition:  # which is released
+            thread.start()
+            condition.wait()
+
     before = signal.signal(signal.SIGUSR1, handler)
     thread = threading.Thread(target=interrupt)
     try:
-        with pytest.raises(Interrupt), condition:  # which is released
-            thread.start()
-            condition.wait()
+        with pytest.raises(Interrupt):
+            wait()
     finally:
         thread.join()
         signal.signal(signal.SIGUSR1, before)
