@@ -24,8 +24,6 @@ from uzswap import MemCgroup, Zswap
 from uzswap.core.boundary.engine import COUNTERS
 
 PAGE = 4096
-#: GCC's ThreadSanitizer may end a child that has threads when its parent had some: see scripts/sanitize.
-FORKS = os.environ.get("UZSWAP_SANITIZER") != "thread"
 #: what is no value
 NOTHING = object()
 
@@ -146,7 +144,7 @@ class World:
             self.recompress,
             self.look,
             self.reopen,
-            *[self.fork] * FORKS,
+            self.fork,
         ]
 
     # Small things
