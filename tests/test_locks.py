@@ -7,6 +7,7 @@ locks, which the whole suite runs with, tell of the order itself.
 from __future__ import annotations
 
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -101,6 +102,42 @@ def test_a_condition_gives_its_lock_up_while_it_waits() -> None:
     thread.join()
     with early:
         pass
+
+
+def test_a_condition_has_its_lock_again_although_a_handler_raises_meanwhile() -> None:
+    class Interrupt(Exception):
+        pass
+
+    condition = make_condition(Order.TREE)
+    main = threading.main_thread().ident
+    assert main is not None
+    ran = threading.Semaphore(0)
+
+    def handler(number: int, frame: object) -> None:
+        ran.release()
+        raise Interrupt
+
+    def interrupt() -> None:
+        with condition:
+            for _ in range(3):  # the first ends the wait; the others come while it waits for the lock
+                signal.pthread_kill(main, signal.SIGUSR1)
+                assert ran.acquire(timeout=240)
+
+    def wait() -> None:
+        with condition:  # which is released
+            thread.start()
+            condition.wait()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    thread = threading.Thread(target=interrupt)
+    try:
+        with pytest.raises(Interrupt):
+            wait()
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    with make_lock(Order.KEPT), condition:
+        condition.notify_all()
 
 
 def test_every_lock_of_the_package_has_a_place_in_the_order() -> None:

@@ -207,6 +207,18 @@ def test_arrays(z: Zswap) -> None:
     del array
 
 
+def test_rows_are_taken_by_one_thread_where_there_are_no_more(z: Zswap) -> None:
+    array = uzswap.zeros((4096, 1024), np.uint8, cgroup=z.cgroup("/a"))
+    array[:] = np.random.default_rng(1).integers(0, 256, array.shape, np.uint8)
+    uzswap.advise(array, "pageout")
+    order = np.random.default_rng(2).permutation(len(array))
+    with no_threads():
+        found = uzswap.take(array, order)
+    assert (found == array[order]).all()
+    assert (uzswap.take(array, order) == found).all()
+    del array
+
+
 def test_a_socket(z: Zswap, private: Path) -> None:  # noqa: F811
     refused(lambda: z.serve(private / "s"))
     assert not (private / "s").exists()

@@ -90,9 +90,11 @@ class Condition:
             # Handlers run in here, and may raise.
             return waiter.acquire(True, -1 if timeout is None else max(timeout, 0))
         finally:
-            lock._acquire_restore(state)  # type: ignore[attr-defined]
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            try:
+                lock._acquire_restore(state)  # type: ignore[attr-defined]
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until the predicate, which is asked with the lock, is true; return what it said last."""

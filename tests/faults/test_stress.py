@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", longer([1, 2, 5], list(range(1, 41))))
+@pytest.mark.parametrize("seed", longer([1, 2, 5], list(range(1, 161))))
 def test_threads_forks_and_interrupts(tmp_path: Path, tally: Tally, seed: int) -> None:
     """A failure says its seed: ``python -m tests.faults.stress SEED STEPS``."""
     done = run(

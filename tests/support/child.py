@@ -48,6 +48,7 @@ _OPTIONS = ("-u", "-X", "faulthandler", "-c")
 _EVERYWHERE = ["UZSWAP_SOAK"]
 if "UZSWAP_SANITIZER" in os.environ:
     _EVERYWHERE += ["UZSWAP_SANITIZER", "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"]
+    _EVERYWHERE += ["OPENBLAS_NUM_THREADS"]
 
 
 def preloaded(*libraries: str | Path) -> dict[str, str]:

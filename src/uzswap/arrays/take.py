@@ -10,14 +10,15 @@ import errno
 import itertools
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from uzswap.arrays.arena import Arena, arena_of
 from uzswap.errors import IntegrityError, InvalidArgumentError, os_error
-from uzswap.signals import block_all_signals
+from uzswap.threads import start_thread
 from uzswap.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
@@ -251,17 +252,38 @@ def _exchange(rows: _Rows, flat: NDArray[np.intp], other: NDArray[Any], into: bo
                 return error, page
         return 0, 0
 
-    parts = list(itertools.pairwise(borders))
-    if len(parts) == 1:
-        results = [some(*parts[0])]
-    else:
-        with ThreadPoolExecutor(len(parts) - 1, "uzswap-take", initializer=block_all_signals) as pool:
-            futures = [pool.submit(some, *part) for part in parts[1:]]
-            results = [some(*parts[0])]
-            results += [future.result() for future in futures]
-    for error, page in results:
+    for error, page in _together(some, list(itertools.pairwise(borders))):
         if error:
             raise _lost(rows, page, error)
+
+
+def _together(work: Callable[[int, int], tuple[int, int]], parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Do all parts, each in a thread, of which the caller's is one; where no more can be had it does the rest."""
+    futures: list[Future[tuple[int, int]]] = [Future() for _ in parts]
+
+    def do(future: Future[tuple[int, int]], part: tuple[int, int]) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work(*part))
+            except BaseException as error:
+                future.set_exception(error)
+
+    try:
+        mine = [(futures[0], parts[0])]
+        for one in zip(futures[1:], parts[1:], strict=True):
+            try:
+                start_thread("uzswap-take", do, *one)
+            except OSError:
+                mine.append(one)
+        for one in mine:
+            do(*one)
+        wait(futures)
+    except BaseException:  # of a signal handler
+        for future in futures:
+            future.cancel()
+        wait(futures)  # those that have begun write into memory of the caller's
+        raise
+    return [future.result() for future in futures]
 
 
 def _threads(nbytes: int) -> int:

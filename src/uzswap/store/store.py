@@ -413,12 +413,15 @@ class Store(MutableMapping[K, V], Generic[K, V]):
     def check(self) -> None:
         """Verify every invariant; meant for quiet moments, since other threads may be in between steps.
 
+        The engine's own background work is waited for.
+
         Raises
         ------
         AssertionError
             With all that is off, in words.
         """
         self._slots.require_open()
+        self._zswap.flush_work()
         if wrong := self._slots.check():
             raise AssertionError("\n".join(wrong))
 

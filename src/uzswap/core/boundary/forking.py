@@ -143,7 +143,7 @@ def in_parent():
 
 def in_child():
     global home_pid
-    pthread_mutex_init(cython.address(lock), cython.NULL)
+    pthread_mutex_unlock(cython.address(lock))  # of this thread's, which forked
     arenas_forked()
     handlers_forked()
     k = first

@@ -76,31 +76,28 @@ class Memcgs(Opened):
 
     def set_limit(self, memcg: uint32_t, which: cython.int, value: int64_t):
         g = self._memcg(memcg)
-        if which == 0:
-            g.zswap_max = value
-        elif which == 1:
-            g.memory_high = value
-        elif which == 2:
-            g.memory_max = value
-        elif which == 3:
-            g.swap_high = value
-        elif which == 4:
-            g.swap_max = value
-        elif which == 5:
-            g.resident_max = value
-        elif which in (6, 7):
-            c = self.core
-            with cython.nogil:
-                core_lock(c)
-                memcg_protect(
-                    cython.address(c.t),
-                    memcg,
-                    value if which == 6 else g.memory_min,
-                    value if which == 7 else g.memory_low,
-                )
-                core_unlock(c)
-        else:
+        if not 0 <= which <= 7:
             raise ValueError(f"limit {which}")
+        c = self.core
+        with cython.nogil:
+            core_lock(c)
+            if which == 0:
+                g.zswap_max = value
+            elif which == 1:
+                g.memory_high = value
+            elif which == 2:
+                g.memory_max = value
+            elif which == 3:
+                g.swap_high = value
+            elif which == 4:
+                g.swap_max = value
+            elif which == 5:
+                g.resident_max = value
+            elif which == 6:
+                memcg_protect(cython.address(c.t), memcg, value, g.memory_low)
+            else:
+                memcg_protect(cython.address(c.t), memcg, g.memory_min, value)
+            core_unlock(c)
 
     def effective_protection(self, memcg: uint32_t, target: uint32_t):
         self._memcg(memcg)
@@ -119,7 +116,11 @@ class Memcgs(Opened):
         return minimum, low
 
     def set_writeback(self, memcg: uint32_t, allowed: cython.bint):
-        self._memcg(memcg).writeback = allowed
+        g = self._memcg(memcg)
+        c = self.core
+        core_lock(c)
+        g.writeback = allowed
+        core_unlock(c)
 
     def counters(self, memcg: uint32_t):
         g = self._memcg(memcg)
@@ -159,10 +160,20 @@ class Memcgs(Opened):
         return found
 
     def lru_len(self, memcg: uint32_t, node: cython.int):
-        return self._memcg(memcg).lru[self._node(node)].length
+        lru = cython.address(self._memcg(memcg).lru[self._node(node)])
+        c = self.core
+        core_lock(c)
+        length: uint32_t = lru.length
+        core_unlock(c)
+        return length
 
     def nr_disk_swapins(self, memcg: uint32_t, node: cython.int):
-        return self._memcg(memcg).lru[self._node(node)].disk_swapins
+        lru = cython.address(self._memcg(memcg).lru[self._node(node)])
+        c = self.core
+        core_lock(c)
+        loads: uint32_t = lru.disk_swapins
+        core_unlock(c)
+        return loads
 
     def take_disk_swapins(self, memcg: uint32_t, node: cython.int, most: uint32_t):
         lru = cython.address(self._memcg(memcg).lru[self._node(node)])
@@ -193,16 +204,29 @@ class Memcgs(Opened):
             room *= 4
 
     def local_stored(self, memcg: uint32_t):
-        return self._memcg(memcg).stored
+        g = self._memcg(memcg)
+        c = self.core
+        core_lock(c)
+        stored: uint32_t = g.stored
+        core_unlock(c)
+        return stored
 
     def writeback_allowed(self, memcg: uint32_t):
         self._memcg(memcg)
         c = self.core
-        return not c.enabled or bool(writeback_allowed(cython.address(c.t), memcg))
+        core_lock(c)
+        allowed: cython.bint = not c.enabled or writeback_allowed(cython.address(c.t), memcg)
+        core_unlock(c)
+        return bool(allowed)
 
     def watermark(self, memcg: uint32_t, swap: cython.bint):
         g = self._memcg(memcg)
-        return (g.swap_peak, g.swap_peak_local) if swap else (g.memory_peak, g.memory_peak_local)
+        c = self.core
+        core_lock(c)
+        ever: int64_t = g.swap_peak if swap else g.memory_peak
+        since: int64_t = g.swap_peak_local if swap else g.memory_peak_local
+        core_unlock(c)
+        return ever, since
 
     def reset_watermark(self, memcg: uint32_t, swap: cython.bint):
         g = self._memcg(memcg)

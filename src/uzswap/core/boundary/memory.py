@@ -407,7 +407,10 @@ class Memory:
             with cython.nogil:
                 while i < p.areas[area].pages:
                     i = count_some(p, area, i, cython.address(found))
-            a = cython.address(p.areas[area])
+                a = cython.address(p.areas[area])
+                pthread_mutex_lock(cython.address(p.lock))
+                faults, loads = a.faults, a.loads
+                pthread_mutex_unlock(cython.address(p.lock))
             return AreaInfo(
                 cython.cast(cython.size_t, p.base) + a.first * PAGE_BYTES,
                 a.pages,
@@ -418,8 +421,8 @@ class Memory:
                 found.zero,
                 found.lost,
                 found.clean,
-                a.faults,
-                a.loads,
+                faults,
+                loads,
             )
         finally:
             self._leave()

@@ -75,7 +75,11 @@ class Opened:
 
     def _memcg(self, memcg):
         c = self._open()
-        if memcg >= c.t.next_memcg or c.t.memcgs[memcg].state != MEMCG_ONLINE:
+        # With the GIL, here and in what else looks at a number or two: nobody waits for it with the lock.
+        pthread_mutex_lock(cython.address(c.lock))
+        online: cython.bint = memcg < c.t.next_memcg and c.t.memcgs[memcg].state == MEMCG_ONLINE
+        pthread_mutex_unlock(cython.address(c.lock))
+        if not online:
             raise ValueError(f"memcg {memcg} is not online")
         return cython.address(c.t.memcgs[memcg])
 
@@ -88,7 +92,11 @@ class Opened:
         self._open().skew += ns
 
     def stamp(self):
-        return self._open().t.last_stamp
+        c = self._open()
+        pthread_mutex_lock(cython.address(c.lock))
+        stamp: uint64_t = c.t.last_stamp
+        pthread_mutex_unlock(cython.address(c.lock))
+        return stamp
 
     def _node(self, node):
         if not 0 <= node < self.core.nodes:

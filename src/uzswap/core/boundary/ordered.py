@@ -119,8 +119,19 @@ class OrderedLock:
         return depth
 
     def _acquire_restore(self, depth):
-        self.acquire()
+        """Handlers run meanwhile, and may raise; the lock is taken all the same, as RLock takes it."""
+        raised = None
+        while True:
+            try:
+                self.acquire()
+                break
+            except LockOrderError:
+                raise
+            except BaseException as error:
+                raised = error
         self.depth = depth
+        if raised is not None:
+            raise raised
 
 
 def _forked():

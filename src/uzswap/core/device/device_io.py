@@ -119,6 +119,7 @@ def device_io_handed(io):
         close(io.handed)
     if io.also_handed >= 0 and io.also_handed != io.also:
         close(io.also_handed)
+    io.handed = io.also_handed = -1
 
 
 def device_io_inherit(io, also):

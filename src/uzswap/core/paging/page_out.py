@@ -234,7 +234,9 @@ def make_room_in_zswap(p, memcg, most):
     w.positions = cython.address(position)
     w.heap = cython.address(heap)
     w.nr_lrus = 1
+    pthread_mutex_lock(cython.address(c.lock))
     w.since = c.t.last_stamp
+    pthread_mutex_unlock(cython.address(c.lock))
     w.youngest = 0xFFFFFFFF
     # Twice round a batch: the first meeting may only take the reference.
     w.nr_to_scan = 2 * BATCH_PAGES

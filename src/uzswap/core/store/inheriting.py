@@ -39,17 +39,18 @@ def core_lend(c):
         device_io_hand(cython.address(c.device.io))
         c.lease = lease_begin(cython.address(c.device))
     for k in range(NR_FILES):
-        if c.files[k] != cython.NULL and c.files[k].live:
-            device_io_hand(cython.address(c.files[k].io))
+        if c.files[k] != cython.NULL:
+            c.files[k].io.handed = c.files[k].io.also_handed = -1
+            if c.files[k].live:
+                device_io_hand(cython.address(c.files[k].io))
 
 
 def core_keep(c):
-    """After the fork."""
+    """After the fork.  Of pages, which are served again, some may have been loaded: nothing may be live any more."""
     k: cython.int
-    if c.has_device and c.device.live_bytes:
-        device_io_handed(cython.address(c.device.io))
+    device_io_handed(cython.address(c.device.io))
     for k in range(NR_FILES):
-        if c.files[k] != cython.NULL and c.files[k].live:
+        if c.files[k] != cython.NULL:
             device_io_handed(cython.address(c.files[k].io))
     uz_open(cython.address(c.gate))
 
