@@ -97,7 +97,7 @@ class Hand(Candidate):
 
     def to_disk(self) -> None:
         self.reclaim()
-        end = 0
+        end = os.fstat(self.file).st_size
         while self.blobs:
             key, blob = self.blobs.popitem()
             self.places[key] = end, len(blob)
@@ -180,13 +180,14 @@ class Zict(Candidate):
 
     def to_disk(self) -> None:
         self.reclaim()
-        files = _Files(self.directory)
-        while self.slow:
-            key, blob = self.slow.popitem()
-            files[key] = blob
+        if isinstance(self.slow, dict):
+            files = _Files(self.directory)
+            while self.slow:
+                key, blob = self.slow.popitem()
+                files[key] = blob
+            self.slow = files
+            self._build()
         forget_pages(self.directory)
-        self.slow = files
-        self._build()
 
     def close(self) -> None:
         self.buffer.close()

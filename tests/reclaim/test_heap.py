@@ -188,6 +188,23 @@ def trimmed(monkeypatch: pytest.MonkeyPatch) -> Trims:
     return Trims(monkeypatch)
 
 
+def test_what_the_last_steps_of_a_request_freed_goes_back_at_its_end(trimmed: Trims) -> None:
+    held = [0]
+    heap_trim = HeapTrim(lambda: held[0])
+    least = max(LEAST, resident_set() // 16)
+    held[0] = 8 * least
+    for _ in range(3):
+        with heap_trim:
+            held[0] -= least * 3 // 4
+    assert trimmed.count == 1
+    heap_trim.after(least // 2)  # no more than a share of RSS in all
+    assert trimmed.count == 1
+    heap_trim.after(3 * least)
+    assert trimmed.count == 2
+    heap_trim.after(3 * least)  # nothing is left
+    assert trimmed.count == 2
+
+
 def test_the_heap_is_trimmed_when_what_is_held_has_fallen_by_a_share_of_rss(trimmed: Trims) -> None:
     held = [0]
     heap_trim = HeapTrim(lambda: held[0])

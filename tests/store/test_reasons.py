@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
 from tests.store.test_survey import Plain, Slot
+from tests.store.values import evict
 
+from uzswap import Store
 from uzswap.store import reasons
 from uzswap.store.weigh import Shared
+
+if TYPE_CHECKING:
+    from tests.conftest import EngineFactory
 
 SETTINGS = {"retries": 3, "hosts": list(range(1000, 3000))}
 
@@ -19,6 +27,15 @@ def why(value: Any, shared: Shared | None = None) -> str:
     """Of a slot, or of a list of one that is emptied."""
     slot = value if isinstance(value, Slot) else Slot(value.pop())
     return reasons.why(lambda: slot.value, slot, shared)
+
+
+def _mapped(nbytes: int) -> mmap.mmap:
+    return mmap.mmap(-1, nbytes)
+
+
+def _mapped_array(nbytes: int) -> np.ndarray:
+    with tempfile.NamedTemporaryFile() as file:
+        return np.memmap(file.name, np.uint8, "w+", shape=nbytes)
 
 
 class App:
@@ -63,6 +80,35 @@ def test_views() -> None:
     base = np.arange(1000)
     slot = Slot([base[5:]])
     assert "the variable base of test_views()" in why(slot)
+
+
+@pytest.mark.parametrize("shared", ["pin", "refer"])
+@pytest.mark.parametrize(
+    ("memory", "owner"), [(bytearray, "bytearray"), (_mapped, "mmap.mmap"), (_mapped_array, "mmap.mmap")]
+)
+def test_views_of_memory_that_is_not_of_numpy(
+    engine: EngineFactory, memory: Callable[[int], Any], owner: str, shared: Literal["pin", "refer"]
+) -> None:
+    with Store[int, Any](engine().cgroup("/a"), shared=shared) as store:
+        block = np.frombuffer(memory(40_000), np.uint8)
+        store[0], store[1] = block[:20_000], [block[20_000:]]
+        del block
+        evict(store)
+        assert "resident" in (store.where(0), store.where(1))
+        for key, path in ((0, ""), (1, ", value[0],")):
+            if store.where(key) != "resident":
+                continue  # it refers to what they share
+            assert f"in it{path} has the memory of a {owner}, which others may see" in store.why(key)
+            assert 'shared="copy"' in store.why(key)
+
+
+def test_views_of_memory_with_objects(engine: EngineFactory) -> None:
+    with Store[int, Any](engine().cgroup("/a")) as store:
+        rows = np.array([[f"{i} {j}" for j in range(100)] for i in range(2)], dtype=object)
+        store[0], store[1] = rows
+        del rows
+        evict(store)
+        assert "has objects in memory that is seen by 1 other value of the store" in store.why(0)
 
 
 def test_what_can_not_be_pickled() -> None:

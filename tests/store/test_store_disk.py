@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,3 +83,35 @@ def test_what_is_kept_of_the_device_around_values_is_counted(engine: EngineFacto
         assert 100 * 1000 <= uzswap.report(z).process.read_around <= 1 << 20
         store[99]
         assert counted() == 0  # with the last of what was out
+
+
+def reads() -> tuple[int, int]:
+    """How many there were in this process, and of how many bytes."""
+    found = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(found["syscr"]), int(found["rchar"])
+
+
+def test_where_nothing_around_a_value_is_wanted_only_it_is_read(engine: EngineFactory) -> None:
+    """Random places in more than is kept of them; and when values are wanted in order again, their neighbours come."""
+    turns = random.Random(1)
+    values = {key: turns.randbytes(1000) for key in range(8000)}
+    with Store[int, bytes](engine(swap_size="32M").cgroup("/a")) as store:
+        for key, value in values.items():
+            store[key] = bytes(bytearray(value))
+        to_disk(store)
+
+        def get(keys: Iterable[int]) -> tuple[int, int]:
+            begin = reads()
+            for key in filter(store.__contains__, keys):
+                assert store.pop(key) == values[key]
+            number, nbytes = (after - before for before, after in zip(begin, reads(), strict=True))
+            return number, nbytes
+
+        number, nbytes = get(range(0, 64 * 40, 64))
+        assert nbytes > number * 30_000
+        get(range(64 * 40, 64 * 80, 64))
+        number, nbytes = get(turns.sample(range(32, 8000, 64), 100))
+        assert nbytes < number * 12_000
+        get(range(4200, 4300))
+        number, nbytes = get(range(5000, 6000))
+        assert number < 100

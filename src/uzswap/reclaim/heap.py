@@ -59,6 +59,16 @@ class HeapTrim:
             self._peak = held
             heap.trim()
 
+    def after(self, freed: int) -> None:
+        """A request has ended, which has freed so many bytes in steps: what of it was too little goes back as well.
+
+        Else up to a sixteenth of RSS would stay: 5 MiB after 50 of 1000-byte values.
+        """
+        held = self._held()
+        if self._peak - held >= LEAST and freed * SHARE >= resident_set():
+            self._peak = held
+            heap.trim()
+
     @staticmethod
     def trim() -> None:
         """Trim the heap now: for the end of an engine."""

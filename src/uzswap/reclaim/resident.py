@@ -168,6 +168,7 @@ class ResidentReclaim:
                     if retries.over or not self._anything_to_take(memcg, copies=True):
                         outcome = errno.EAGAIN
                         break
+            self._state.heap.after(freed)
             result = ReclaimResult(request.nbytes, reclaimed=freed, seconds=time.monotonic() - started)
             if outcome:
                 why = "reclaim was interrupted" if outcome == errno.EINTR else "less could be reclaimed than asked for"

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from uzswap.store.kinds import Kind, traits_of
+from uzswap.store.kinds import MEMORY, Kind, traits_of
 from uzswap.store.sharing import Apart, Held, dump
 from uzswap.store.weigh import UNPICKLABLE, Shared, examine
 
@@ -28,6 +28,7 @@ __all__ = ["why"]
 # So many holders are named, and so many objects looked through for a name.
 _MOST_NAMED: Final = 5
 _MOST_SEARCHED: Final = 100_000
+_COPIED: Final = 'with shared="copy" it goes, and comes back with memory of its own'
 
 
 def why(
@@ -65,6 +66,8 @@ def why(
     held = weight.held
     del weight
     value = get()
+    if said := _foreign(value, held):
+        return f"{said}: {_COPIED}"
     ignored = {id(one) for one, _ in _inside(value)} | {id(keeper)}
     if held is None:
         bases = [one.base for one, _ in _inside(value) if isinstance(one, np.ndarray) and one.base is not None]
@@ -84,11 +87,41 @@ def why(
     if others and isinstance(held, np.ndarray):
         family = f"{others} other value{'s' if others > 1 else ''} of the store"
         holders = f", and by {_listed(names)}" if names else ""
+        if held.dtype.hasobject:
+            return f"{things} has objects in memory that is seen by {family}{holders}: {_COPIED}"
         return (
             f"{things} has memory that is seen by {family}{holders}: they go when nobody outside holds it or one of "
             "them, unless two of them see the same elements"
         )
     return f"{things} is held by {_listed(names) or 'somebody whom the garbage collector does not know'}{large}"
+
+
+def _foreign(value: Any, held: Any) -> str | None:
+    """Which array has memory that is not numpy's, if it is that which somebody holds."""
+    if held is not None and not isinstance(held, (np.ndarray, memoryview)) and not _lends(held):
+        return None
+    for one, path in _inside(value):
+        seen = [one]
+        while isinstance(seen[-1], (np.ndarray, memoryview)):
+            below = seen[-1].obj if isinstance(seen[-1], memoryview) else seen[-1].base
+            if below is None:
+                break
+            seen.append(below)
+        owner = seen[-1]
+        if len(seen) == 1 or isinstance(owner, np.ndarray):
+            continue
+        if not isinstance(owner, MEMORY) or any(thing is held for thing in seen):
+            where = path and f", value{path},"
+            return f"a {_kind(one)} in it{where} has the memory of a {_kind(owner)}, which others may see"
+    return None
+
+
+def _lends(thing: Any) -> bool:
+    try:
+        memoryview(thing).release()
+    except TypeError:
+        return False
+    return True
 
 
 class _Nowhere:

@@ -8,6 +8,8 @@ cdef enum:
 cdef struct Window:
     char *memory
     uint64_t start          # place of its first byte
+    uint64_t nbytes
+    uint64_t uses           # since it was read, beside that for which it was
     uint64_t used           # ReadAround.clock at its last use
     uint64_t seen           # ReadAround.writes when the read began
     uint32_t pins           # who is looking at its bytes, or reading them
@@ -17,6 +19,8 @@ cdef struct ReadAround:
     char *memory
     uint64_t clock
     uint64_t writes         # that have ended
+    uint64_t reads
+    int idle                # windows that went unused, in excess of those that did not
     Window windows[NR_WINDOWS]
 
 cdef Window *window_find(ReadAround *around, uint64_t begin, uint64_t end) noexcept nogil

@@ -6,7 +6,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.device.device import BLOCK, SEGMENT_BYTES, Segment, offset_of, taking_of
 from cython.cimports.uzswap.core.device.device_io import ASK_READ, device_ask, device_read, device_wait
-from cython.cimports.uzswap.core.device.read_around import WINDOW_BYTES, Window, window_find, window_put, window_take
+from cython.cimports.uzswap.core.device.read_around import Window, window_find, window_put, window_take
 from cython.cimports.uzswap.core.device.record import (
     Record,
     Sealer,
@@ -159,7 +159,7 @@ def read_alone(c, load, f):
         return ENOENT
     if not filled:
         asked = uz_monotonic_ns()
-        error = device_read(io, w.memory, offset_of(w.start), WINDOW_BYTES)
+        error = device_read(io, w.memory, offset_of(w.start), w.nbytes)
         load.disk_ns += uz_monotonic_ns() - asked
     if not error:
         error = -sealer_lent(cython.address(sealer), cython.address(secret), load.worker.opener)
