@@ -187,16 +187,15 @@ def test_charges_of_another_engines_cgroup_are_refused(world: World) -> None:
 @pytest.mark.parametrize("state", ["closed", "forked", "forked by C code"])
 def test_flush_work_afterwards(state: str) -> None:
     code = """
-        import ctypes, os, sys, uzswap
+        import os, sys, uzswap
+        from tests.support.c_fork import c_fork
         z = uzswap.Zswap(swap=None)
         x = uzswap.zeros(1000, cgroup=z.cgroup("/a"))
         x[:] = 1
         if sys.argv[1] == "closed":
             del x
             z.close()
-        elif not (os.fork() if sys.argv[1] == "forked" else ctypes.PyDLL(None).fork()):
-            if sys.argv[1] != "forked":
-                ctypes.pythonapi.PyOS_AfterFork_Child()  # as uWSGI does
+        elif not (os.fork() if sys.argv[1] == "forked" else c_fork()):
             try:
                 z.flush_work()
                 print("idle", flush=True)

@@ -195,10 +195,9 @@ def test_use_after_a_fork_of_c_code(tmp_path: Path, call: str) -> None:
     run(
         FORK
         + """
-    import ctypes
     from tests.engine.test_zswap_lifetime import CALLS
-    if (pid := ctypes.PyDLL(None).fork()) == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+    from tests.support.c_fork import c_fork
+    if (pid := c_fork()) == 0:
         try:
             CALLS[sys.argv[2]](z, g)
         except RuntimeError as error:

@@ -7,12 +7,15 @@ In this order, each where it is the type's own, written in C, and so speaks of m
 * ``__sizeof__``;
 * the length of its pickle, when it can be pickled and tells nothing else (the trees of scikit-learn).
 
-The other way round, what pandas calls ``__sizeof__`` is the sum of what the walk sees anyway, and is left out.
+The other way round, what pandas calls ``__sizeof__`` is the sum of what the walk sees anyway, and is left out; so is
+what ``io.BytesIO`` says from Python 3.13 on, which shows its buffer to the garbage collector.
 """
 
 from __future__ import annotations
 
+import gc
 import inspect
+import io
 import pickle
 import sys
 import types
@@ -29,6 +32,7 @@ Block: TypeAlias = tuple[int, int]
 Measure: TypeAlias = Callable[[Any], tuple[int, list[Block]]]
 
 _HAVE_GC: Final = 1 << 14  # Py_TPFLAGS_HAVE_GC
+_SHOWS_BUFFER: Final = any(isinstance(one, bytes) for one in gc.get_referents(io.BytesIO(b"some")))
 # Written in C, or by Cython: not in Python, where sums are made of what is seen.
 _METHODS: Final = ("method_descriptor", "cython_function_or_method", "builtin_function_or_method")
 
@@ -38,6 +42,8 @@ def measure_of(cls: type) -> Measure | None:
     if issubclass(cls, (np.ndarray, np.generic, memoryview, type)):
         return None
     if isinstance(getattr(cls, "memory_usage", None), types.FunctionType):
+        return _bare
+    if _SHOWS_BUFFER and cls.__sizeof__ is io.BytesIO.__sizeof__:
         return _bare
     if cls.__module__.partition(".")[0] == "pyarrow":
         return _arrow
