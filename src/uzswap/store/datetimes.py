@@ -11,11 +11,13 @@ stream, is packed in 0.75, and becomes 1.8 times smaller; one of regular times 8
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["reduced"]
+__all__ = ["dispatch_table", "reduced"]
 
 _INTEGER: Final = np.dtype(np.int64)
 #: Of numpy.dtype.kind: timedelta64 and datetime64.
@@ -32,3 +34,17 @@ def reduced(thing: Any) -> Any:
         return NotImplemented
     make, (buffer, _, *shape) = made
     return make, (buffer, thing.dtype, *shape)
+
+
+def dispatch_table() -> dict[type, Callable[[Any], Any]]:
+    """Return what a pickler of protocol 5 is to look up besides: a ``reducer_override()`` is asked for every object.
+
+    That would be 0.18 us for each that is not of a plain type, a tenth of what a list of them takes to pack; a table of
+    one's own takes 0.05 (3.11, 2026-11).
+    """
+    return {np.ndarray: _reduce, **copyreg.dispatch_table}
+
+
+def _reduce(array: Any) -> Any:
+    made = reduced(array)
+    return array.__reduce_ex__(5) if made is NotImplemented else made

@@ -26,7 +26,7 @@ import numpy as np
 
 from uzswap.store import sharing
 from uzswap.store.arena import Memory
-from uzswap.store.datetimes import reduced
+from uzswap.store.datetimes import dispatch_table
 from uzswap.store.forms import blank_with_view, view_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,9 @@ def pack(value: Any, put: Put, free: Free, stream: bytes | None = None, apart: A
         sink = _Sink(put, extents)
         kept: tuple[Any, ...] = ()
         if apart is None:
-            _Pickler(sink, protocol=5, buffer_callback=take).dump(value)
+            pickler = pickle.Pickler(sink, protocol=5, buffer_callback=take)
+            pickler.dispatch_table = dispatch_table()
+            pickler.dump(value)
         else:
             kept = sharing.dump(value, sink, apart, take)
         sink.flush()
@@ -195,10 +197,6 @@ def _load_buffer(length: int, handles: Handles, get: Get) -> Memory:
     memory = Memory(length)
     get(handles, memoryview(memory))
     return memory
-
-
-class _Pickler(pickle.Pickler):
-    reducer_override = staticmethod(reduced)
 
 
 class _Sink:
