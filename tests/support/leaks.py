@@ -12,6 +12,11 @@ from typing import Self
 
 from .mounts import PREFIX, mount_points
 
+#: What a sanitizer (scripts/sanitize) has for itself: a thread without a name, a program that tells it the names of
+#: functions, with pipes to that, and reports, which are told of anyway.
+SANITIZED = "UZSWAP_SANITIZER" in os.environ
+SYMBOLIZER = "llvm-symbolizer"
+REPORTS = "/uzswap-reports-"
 #: Seconds a thread that was joined may take to leave /proc: it wakes its joiner first and ends afterwards.
 SETTLE = 10.0
 
@@ -23,16 +28,31 @@ def _open_files() -> dict[str, str]:
             found[fd] = os.readlink(f"/proc/self/fd/{fd}")
         except FileNotFoundError:  # the descriptor of this very listing
             continue
+    if SANITIZED:
+        pipes = _pipes_of_symbolizers()
+        found = {fd: link for fd, link in found.items() if link not in pipes and REPORTS not in link}
     return found
+
+
+def _pipes_of_symbolizers() -> set[str]:
+    pipes = set()
+    for pid in _pids_of_children():
+        with contextlib.suppress(OSError):  # it has just ended
+            if Path(f"/proc/{pid}/comm").read_text().startswith(SYMBOLIZER):
+                pipes |= {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1)}
+    return pipes
 
 
 def _threads() -> dict[str, str]:
     names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     found = {}
+    of_program = Path("/proc/self/comm").read_text().strip()
     for tid in os.listdir("/proc/self/task"):
         try:
             comm = Path(f"/proc/self/task/{tid}/comm").read_text().strip()
         except (FileNotFoundError, ProcessLookupError):
+            continue
+        if SANITIZED and tid not in names and comm == of_program:
             continue
         found[tid] = names.get(tid) or f"{comm} (not one of Python's)"
     return found
@@ -54,7 +74,7 @@ def _children() -> dict[str, str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         state, parent, *_ = rest.split()
-        if int(parent) == os.getpid():
+        if int(parent) == os.getpid() and not (SANITIZED and SYMBOLIZER in name):
             found[pid] = name.partition("(")[2] + (" that nobody waited for" if state == "Z" else "")
     return found
 

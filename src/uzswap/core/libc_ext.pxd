@@ -134,6 +134,9 @@ cdef extern from *:
     /* In a child, which inherits memory but no locks. */
     static inline void uz_secret_inherit(void *p, size_t bytes) { if (p) mlock(p, bytes); }
     /* What tells an open file from every other that the same number may stand for later.  0 or -errno. */
+    /* A number that some read without the lock under which it is changed. */
+    static inline int uz_read_int(const int *n) { return __atomic_load_n(n, __ATOMIC_ACQUIRE); }
+    static inline void uz_change_int(int *n, int value) { __atomic_store_n(n, value, __ATOMIC_RELEASE); }
     static inline int uz_identity(int fd, uint64_t identity[3]) {
         struct stat st;
         if (fstat(fd, &st) < 0) return -errno;
@@ -278,6 +281,8 @@ cdef extern from *:
     void uz_wipe(void *p, size_t nbytes) nogil
     void *uz_secret(size_t nbytes, int *error) nogil
     void uz_secret_inherit(void *p, size_t nbytes) nogil
+    int uz_read_int(const int *n) nogil
+    void uz_change_int(int *n, int value) nogil
     int uz_identity(int fd, uint64_t *identity) nogil
     void *uz_pin_file(int fd) nogil
     int uz_is_still(int fd, const uint64_t *identity) nogil

@@ -34,6 +34,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_open_unnamed,
     uz_pin_file,
     uz_punch,
+    uz_read_int,
     uz_reopen,
     uz_truncate,
     uz_write_out,
@@ -268,7 +269,7 @@ def device_settle(io, busy):
     if io.pid != getpid():
         return
     pthread_mutex_lock(cython.address(io.lock))
-    while busy[0]:
+    while uz_read_int(busy):
         pthread_cond_wait(cython.address(io.answered), cython.address(io.lock))
     pthread_mutex_unlock(cython.address(io.lock))
 

@@ -30,6 +30,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_init,
     pthread_mutex_lock,
     pthread_mutex_unlock,
+    uz_change_int,
     uz_io_destroy,
     uz_monotonic_ns,
     uz_private_free,
@@ -406,7 +407,7 @@ def trim_device(c):
         leases_look(cython.address(c.device))
     ask: cython.bint = not c.trimming and wants_trim(cython.address(c.device))
     if ask:
-        c.trimming = 1
+        uz_change_int(cython.address(c.trimming), 1)
     pthread_mutex_unlock(cython.address(c.lock))
     if unused:
         close_unused(c)
@@ -451,7 +452,7 @@ def trim_all(arg):
         s = NO_SEGMENT if failed or d.io.closing else segment_to_trim(d)
         if s == NO_SEGMENT:
             # In the same hold as the last look: what becomes free from now on asks anew.
-            c.trimming = 0
+            uz_change_int(cython.address(c.trimming), 0)
         pthread_mutex_unlock(cython.address(c.lock))
         if s != NO_SEGMENT:
             begin = segment_begin(d, s)
