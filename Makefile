@@ -7,7 +7,7 @@ LISTED := $(shell grep -o '^    "[a-z_/]*",$$' setup.py | tr -d ' ",')
 COMPILED := $(wildcard src/uzswap/core/*.pxd src/uzswap/core/*/*.py src/uzswap/core/*/*.pxd src/uzswap/core/*/*.[ch] \
 	src/uzswap/store/*.pxd src/uzswap/store/*.h) \
 	$(LISTED:%=src/uzswap/%.py)
-BENCHES := store load writeback scale idle objects rss arrays fork codecs control neighbours agent dask
+BENCHES := store load writeback scale idle objects rss arrays cliffs fork codecs control neighbours agent dask
 # of `make replay`
 export TRACES ?=
 BENCH_ARGS ?=

@@ -185,14 +185,14 @@ def test_a_child_gets_back_what_it_frees() -> None:
 def test_a_fork_that_waits_for_a_thread_that_waits_for_a_page_goes_on() -> None:
     """A library that waits within fork() for threads of its own, as OpenBLAS does: no hang, no zeros in the child."""
     code = """
-    import ctypes, faulthandler, os, threading, time
+    import ctypes, faulthandler, os, threading
     libc = ctypes.CDLL(None)
-    waits = [False]
+    done = threading.Event()
+    done.set()
 
     @ctypes.CFUNCTYPE(None)
     def wait():  # registered before uzswap's own: it runs after that
-        while waits[0]:
-            time.sleep(0.01)
+        done.wait()
 
     assert libc.__register_atfork(wait, None, None, None) == 0
     import numpy as np
@@ -210,9 +210,9 @@ def test_a_fork_that_waits_for_a_thread_that_waits_for_a_page_goes_on() -> None:
         begun.set()
         for _ in range(20):
             libc.memchr(ctypes.c_void_p(x.ctypes.data), 7, ctypes.c_size_t(x.nbytes))
-        waits[0] = False
+        done.set()
 
-    waits[0] = True
+    done.clear()
     thread = threading.Thread(target=reads)
     thread.start()
     begun.wait()

@@ -7,6 +7,7 @@ from tests.core.paging.rig import Mode, Rig, zygote
 from tests.support.soak import SOAK
 
 BY_SIGNAL = {
+    "test_a_column_comes_in_without_the_pages_between",
     "test_a_call_may_be_larger_than_the_budget",
     "test_a_child_has_what_its_parent_has",
     "test_a_child_that_closes_all_descriptors_has_its_arrays",

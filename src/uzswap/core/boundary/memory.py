@@ -74,6 +74,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_init,
     pthread_cond_wait,
 )
+from cython.cimports.uzswap.core.paging.workingset import nr_listed
 from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK
 from cython.cimports.uzswap.core.store.memcgs import memcg_offline
 
@@ -510,7 +511,7 @@ class Memory:
             self.engine._memcg(memcg)
             with cython.nogil:
                 pager_lock(p)
-                pages: int64_t = p.memcgs[memcg].inactive.length + p.memcgs[memcg].active.length
+                pages: int64_t = nr_listed(cython.address(p.memcgs[memcg]))
                 pager_unlock(p)
             return pages
         finally:

@@ -34,7 +34,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_LISTED,
     P_RESIDENT,
     PAGE_BYTES,
-    list_add,
     locks_init,
     pipe_open,
     staging_open,
@@ -52,6 +51,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_thread_id,
     uz_uffd_open,
 )
+from cython.cimports.uzswap.core.paging.workingset import list_add
 
 # In the parent
 

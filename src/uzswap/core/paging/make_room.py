@@ -12,10 +12,10 @@ from cython.cimports.uzswap.core.paging.page_out import (
     breathe,
     evict_picked,
     make_room_in_zswap,
-    pick,
 )
 from cython.cimports.uzswap.core.paging.pagetable import BATCH_PAGES, E_LOW, PAGE_BYTES, tell
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, pthread_cond_signal, pthread_cond_wait
+from cython.cimports.uzswap.core.paging.workingset import nr_listed, pick
 from cython.cimports.uzswap.core.store.active import HAS_LRU, HAS_RESIDENT, Round, active_coldest, active_turn
 from cython.cimports.uzswap.core.store.clean import clean_drop
 from cython.cimports.uzswap.core.store.entries import C_RESIDENT, C_ZSWAP, MEMCG_ONLINE, NO_MEMCG
@@ -89,9 +89,10 @@ def evict_some(p, w, root, most, copies, take_low, said):
         if memcg == NO_MEMCG:
             break
         m = cython.address(p.memcgs[memcg])
-        if m.inactive.length + m.active.length == 0:
+        listed: int64_t = nr_listed(m)
+        if listed == 0:
             continue
-        pages = may_go(p, memcg, root, cython.cast(int64_t, m.inactive.length) + m.active.length, take_low, said)
+        pages = may_go(p, memcg, root, listed, take_low, said)
         if pages > most - gone:
             pages = most - gone
         n = pick(p, w, memcg, BATCH_PAGES if pages > BATCH_PAGES else cython.cast(cython.int, pages))

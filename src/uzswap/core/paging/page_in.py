@@ -38,12 +38,12 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     failed_add,
     failed_del,
     handle_at,
-    list_add,
     memcg_of,
     tell,
 )
-from cython.cimports.uzswap.core.paging.stalls import arrived, squeezed
+from cython.cimports.uzswap.core.paging.stalls import arrived_all, squeezed
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, pthread_cond_wait, uz_say_lost, uz_uffd_wake
+from cython.cimports.uzswap.core.paging.workingset import comes_back, list_add, settles
 from cython.cimports.uzswap.core.store.clean import clean_keep
 from cython.cimports.uzswap.core.store.entries import C_PGFAULT, NO_MEMCG
 from cython.cimports.uzswap.core.store.state import core_charge
@@ -71,7 +71,7 @@ READ_TRIES = cython.declare(cython.int, 2)
 KEEP_SAMPLE = cython.declare(uint32_t, 16)
 
 
-def charge_run(p, w, area, first, n, flags):
+def charge_run(p, w, area, n, flags):
     """Charge n pages of an area, evicting first where a hard limit asks for it.  Called without the lock.
 
     A fault cannot fail as an allocation can, and nobody is killed here: when nothing more can go the charge is forced.
@@ -103,7 +103,7 @@ def charge_run(p, w, area, first, n, flags):
             return NO_MEMCG
         pthread_mutex_lock(cython.address(p.lock))
         tell(p, met.over_max, E_MAX)
-        squeezed(p, first, n)
+        squeezed(p, w.run, n)
         pthread_mutex_unlock(cython.address(p.lock))
         if make_room(p, w, met.over_max, BATCH_PAGES, met.resident):
             continue
@@ -124,7 +124,7 @@ def charge_run(p, w, area, first, n, flags):
     return memcg
 
 
-def shrink_on_the_spot(p, w, first, n):
+def shrink_on_the_spot(p, w, n):
     """Evict some pages of a memcg that is close to its limit, here and now; whether any went.
 
     To take a page out of its place interrupts all CPUs that run the program, and holds up whoever reads of the next
@@ -137,20 +137,21 @@ def shrink_on_the_spot(p, w, first, n):
     pthread_mutex_lock(cython.address(p.lock))
     may: cython.bint = p.by_signal or not p.c.has_device or p.serving < p.nr_servers
     if may:
-        squeezed(p, first, n)
+        squeezed(p, w.run, n)
     pthread_mutex_unlock(cython.address(p.lock))
-    return may and make_room(p, w, w.charge.near, ON_THE_SPOT, w.charge.resident) > 0
+    most = cython.cast(int64_t, n) if n > ON_THE_SPOT else ON_THE_SPOT
+    return may and make_room(p, w, w.charge.near, most, w.charge.resident) > 0
 
 
-def leave_run(p, first, n):
+def leave_run(p, w, n):
     """A run does not come in after all: whoever waits for a page of it asks again.  Called with the lock."""
     i: uint64_t
-    for i in range(first, first + n):
-        page = cython.address(p.pages[i])
+    for i in range(n):
+        page = cython.address(p.pages[w.run[i]])
         page.state = P_SWAPPED if page.entry else P_NONE
         page.flags &= ~(P_SQUEEZED | P_WANTED)
-    uz_uffd_wake(p.fd, p.base + first * PAGE_BYTES, n * PAGE_BYTES)
-    arrived(p, first, n)
+        uz_uffd_wake(p.fd, p.base + cython.cast(uint64_t, w.run[i]) * PAGE_BYTES, PAGE_BYTES)
+    arrived_all(p, w.run, n)
     pthread_cond_broadcast(cython.address(p.changed))
 
 
@@ -169,31 +170,40 @@ def keep_copies(p, w, area, flags):
 
 
 def bring_run(p, w, first, n, flags):
-    """Bring in n pages from `first` on, all P_NONE or P_SWAPPED, of one area.  Called, and returns, with the lock."""
+    """bring_pages() of n neighbours from `first` on."""
+    i: uint64_t
+    for i in range(n):
+        w.run[i] = cython.cast(uint32_t, first + i)
+    bring_pages(p, w, n, flags)
+
+
+def bring_pages(p, w, n, flags):
+    """Bring in the n pages of w.run, all P_NONE or P_SWAPPED, of one area.  Called, and returns, with the lock."""
     i: uint64_t
     k: uint64_t
     missing: int64_t = 0
-    touched(p, first, n)
-    a = p.pages[first].area
     for i in range(n):
-        p.pages[first + i].state = P_COMING
+        touched(p, w.run[i], 1)
+        p.pages[w.run[i]].state = P_COMING
+    a = p.pages[w.run[0]].area
     pthread_mutex_unlock(cython.address(p.lock))
-    memcg = charge_run(p, w, a, first, n, flags)
+    memcg = charge_run(p, w, a, n, flags)
     if memcg == NO_MEMCG:
         pthread_mutex_lock(cython.address(p.lock))
-        leave_run(p, first, n)
+        leave_run(p, w, n)
         return
-    shrunk: cython.bint = n < LEAST_MOVED and not flags & AHEAD and shrink_on_the_spot(p, w, first, n)
+    scattered: cython.bint = w.run[n - 1] - w.run[0] != n - 1
+    shrunk: cython.bint = (n < LEAST_MOVED or scattered) and not flags & AHEAD and shrink_on_the_spot(p, w, n)
     keep: cython.int = keep_copies(p, w, a, flags)
     i = 0
     while i < n:
         k = 1
-        while i + k < n and (p.pages[first + i + k].entry == 0) == (p.pages[first + i].entry == 0):
+        while i + k < n and continues(p, w, i, k):
             k += 1
-        if p.pages[first + i].entry:
-            load_swapped(p, w, first, i, k, keep, 1)
+        if p.pages[w.run[i]].entry:
+            load_swapped(p, w, i, k, keep, 1)
         else:
-            fill_empty(p, w, first, i, k, flags & TO_WRITE)
+            fill_empty(p, w, i, k, flags & TO_WRITE)
             count(p, memcg, C_PGFAULT, k)
         i += k
     pthread_mutex_lock(cython.address(p.lock))
@@ -201,37 +211,37 @@ def bring_run(p, w, first, n, flags):
     m = cython.address(p.memcgs[memcg])
     area = cython.address(p.areas[a])
     for i in range(n):
-        page = cython.address(p.pages[first + i])
+        page = cython.address(p.pages[w.run[i]])
+        place = p.base + cython.cast(uint64_t, w.run[i]) * PAGE_BYTES
         if w.result[i] == 0 and page.flags & P_WANTED:
             # Whom it woke when it was put in place may have dropped it since, and wait for it anew.
-            uz_uffd_wake(p.fd, p.base + (first + i) * PAGE_BYTES, PAGE_BYTES)
+            uz_uffd_wake(p.fd, place, PAGE_BYTES)
         page.flags &= ~(P_SQUEEZED | P_WANTED)
         if w.result[i] == 0:
             page.state = P_RESIDENT
             page.flags &= ~(P_ACTIVE | P_STUCK)
             page.stuck = 0
             if page.entry:
-                # mm/workingset.c: evicted less than a list's length ago means that it was evicted too early.
-                if m.evictions - page.prev <= m.active.length + m.inactive.length and not flags & AHEAD:
-                    page.flags |= P_ACTIVE
+                comes_back(p, m, w.run[i], flags & AHEAD)
                 page.entry = cython.cast(uint32_t, w.kept[i])
                 area.loads += 1
             area.resident += 1
             p.resident += 1
+            settles(m, page, w.run[i])
             if flags & KEEP:
                 page.flags |= P_KEPT
             else:
-                list_add(p, cython.cast(uint32_t, first + i))
+                list_add(p, w.run[i])
             continue
         missing += 1
         page.state = P_SWAPPED if page.entry else P_NONE
         if w.result[i] > 0:
-            lose(p, first + i, w.result[i])
-        uz_uffd_wake(p.fd, p.base + (first + i) * PAGE_BYTES, PAGE_BYTES)
+            lose(p, w.run[i], w.result[i])
+        uz_uffd_wake(p.fd, place, PAGE_BYTES)
     if missing:
         uncharge(p, memcg, missing)
     p.nr_arriving -= 1
-    arrived(p, first, n)
+    arrived_all(p, w.run, n)
     if w.charge.near != NO_MEMCG and not shrunk:
         want_shrinking(p, w.charge.near)
     if w.charge.over_high != NO_MEMCG:
@@ -240,7 +250,13 @@ def bring_run(p, w, first, n, flags):
     pthread_cond_broadcast(cython.address(p.changed))
 
 
-def fill_empty(p, w, first, at, n, to_write):
+def continues(p, w, i, k):
+    """Whether the page k behind the i-th of a run is to be treated with it: next to it, and swapped out like it."""
+    page: uint64_t = w.run[i + k]
+    return page == w.run[i] + k and (p.pages[page].entry == 0) == (p.pages[w.run[i]].entry == 0)
+
+
+def fill_empty(p, w, at, n, to_write):
     """First touch: the zero page, or pages of zeros where a write would only have to copy it.
 
     The kernel refuses all of a run that reaches over a border of mappings, which the program makes by mprotect, mlock
@@ -252,7 +268,7 @@ def fill_empty(p, w, first, at, n, to_write):
     for i in range(n):
         w.result[at + i] = NO_PLACE
     while done < n:
-        to = p.base + (first + at + done) * PAGE_BYTES
+        to = p.base + (w.run[at] + done) * PAGE_BYTES
         nbytes = (n - done if n - done < most else most) * PAGE_BYTES
         got = put_copy(p, to, p.zeros, nbytes) if to_write else put_zeros(p, to, nbytes)
         if got == -EEXIST:
@@ -268,13 +284,13 @@ def fill_empty(p, w, first, at, n, to_write):
         done += got // PAGE_BYTES
 
 
-def load_swapped(p, w, first, at, n, keep, tries):
+def load_swapped(p, w, at, n, keep, tries):
     """Load n swapped pages into place; w.result says for each whether it is there, lost, or to be tried again."""
     i: uint64_t
     frames: cython.p_char = w.scratch
     stock: cython.int = take_stock(p, n, cython.address(frames)) if n >= LEAST_MOVED or p.by_signal else -1
     for i in range(n):
-        w.handles[i] = handle_at(p, first + at + i)
+        w.handles[i] = handle_at(p, w.run[at] + i)
     load = cython.address(w.load)
     load.handles = w.handles
     load.n = n
@@ -288,7 +304,7 @@ def load_swapped(p, w, first, at, n, keep, tries):
     how: cython.int = 0
     placeless: cython.bint = 0
     if not error:
-        how = put_pages(p, p.base + (first + at) * PAGE_BYTES, frames, n, stock >= 0)
+        how = put_pages(p, p.base + cython.cast(uint64_t, w.run[at]) * PAGE_BYTES, frames, n, stock >= 0)
         if not how:
             error = EAGAIN
             placeless = 1
@@ -296,7 +312,7 @@ def load_swapped(p, w, first, at, n, keep, tries):
         stock_used(p, stock, frames, n, how)
     if not error:
         if keep:
-            clean_keep(p.c, w.handles, cython.cast(cython.int, n), address_of(p, first + at))
+            clean_keep(p.c, w.handles, cython.cast(cython.int, n), address_of(p, w.run[at]))
         else:
             free_entries(p.c, w.handles, n, cython.address(error))
             memset(w.handles, 0, n * cython.sizeof(uint64_t))
@@ -306,13 +322,13 @@ def load_swapped(p, w, first, at, n, keep, tries):
     elif n > 1:
         # One of them is in the way of all: the others must not suffer.
         for i in range(n):
-            load_swapped(p, w, first, at + i, 1, keep, 1)
+            load_swapped(p, w, at + i, 1, keep, 1)
     elif placeless:
         w.result[at] = NO_PLACE
     elif error in (EAGAIN, ENOMEM, EBUSY):
         w.result[at] = -1
     elif tries < READ_TRIES:
-        load_swapped(p, w, first, at, 1, keep, tries + 1)
+        load_swapped(p, w, at, 1, keep, tries + 1)
     else:
         w.result[at] = error
 

@@ -6,7 +6,6 @@ cdef enum:
     # Compressed bytes that are written back at once: as many as a batch of pages takes that do not compress.
     WRITE_BACK_BYTES = BATCH_PAGES * PAGE_BYTES
 
-cdef int pick(Pager *p, Work *w, uint32_t memcg, int most) noexcept nogil
 cdef int evict_picked(Pager *p, Work *w, int n) noexcept nogil
 cdef int make_room_in_zswap(Pager *p, uint32_t memcg, int64_t most) noexcept nogil
 

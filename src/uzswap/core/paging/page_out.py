@@ -26,7 +26,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     E_POOL_FULL,
     E_SWAP,
-    P_GOING,
     P_NONE,
     P_RESIDENT,
     P_STUCK,
@@ -34,10 +33,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_WANTED,
     PAGE_BYTES,
     address_of,
-    balance,
     handle_at,
-    list_add,
-    list_del,
     memcg_of,
     tell,
 )
@@ -47,6 +43,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_pause,
     uz_uffd_wake,
 )
+from cython.cimports.uzswap.core.paging.workingset import evicted, list_add
 from cython.cimports.uzswap.core.store.clean import clean_forget, clean_settle
 from cython.cimports.uzswap.core.store.codec import Codec, compress
 from cython.cimports.uzswap.core.store.entries import (
@@ -88,38 +85,12 @@ SCORE_LEAST = cython.declare(cython.int, -8)
 SCORE_MOST = cython.declare(cython.int, 8)
 
 
-def pick(p, w, memcg, most):
-    """Take the oldest resident pages of a memcg off their list, in the order of their addresses.  How many."""
-    m = cython.address(p.memcgs[memcg])
-    balance(p, m)
-    n: cython.int = 0
-    left = m.inactive.length
-    while n < most and left > 0:
-        left -= 1
-        page = m.inactive.head
-        x = cython.address(p.pages[page])
-        list_del(p, page)
-        if x.flags & P_STUCK and x.stuck:
-            # It comes round again once for each step of its back-off.
-            x.stuck -= 1
-            list_add(p, page)
-            continue
-        x.state = P_GOING
-        i = n
-        while i > 0 and w.picks[i - 1] > page:
-            w.picks[i] = w.picks[i - 1]
-            i -= 1
-        w.picks[i] = page
-        n += 1
-    return n
-
-
 def has_gone(p, page):
     """A page is P_GOING no longer: who has met it while it was comes round again.  Called with the lock."""
     x = cython.address(p.pages[page])
     if x.flags & P_WANTED:
         x.flags &= ~P_WANTED
-        arrived(p, page, 1)
+        arrived(p, page)
         uz_uffd_wake(p.fd, p.base + page * PAGE_BYTES, PAGE_BYTES)
 
 
@@ -475,8 +446,7 @@ def evict_picked(p, w, n):
         if w.handles[i]:
             if not p.can_move and drop_copied(p, page):
                 continue
-            m.evictions += 1
-            x.prev = m.evictions
+            evicted(m, x, page)
             x.state = P_SWAPPED
             has_gone(p, page)
             p.areas[x.area].resident -= 1

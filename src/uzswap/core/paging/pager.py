@@ -16,12 +16,13 @@ P_GOING, and whoever needs one of them waits for ``changed``.  The order of lock
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint16_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcpy
 from cython.cimports.uzswap.core.gate import uz_enter, uz_enter_anyway, uz_leave, uz_try_enter
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import poison, protect, put_copy, put_zeros, take_message
 from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
-from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_run
+from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_pages, bring_run
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     NR_TRACKERS,
@@ -101,7 +102,7 @@ def serve(arg):
 
 
 def fault(p, w, address, kind, thread):
-    first: uint64_t = 0
+    run: uint32_t[BATCH_PAGES]
     n: uint64_t = 0
     x: uint64_t
     page: uint64_t = (address - address_of(p, 0)) // PAGE_BYTES
@@ -117,7 +118,7 @@ def fault(p, w, address, kind, thread):
             # It is still in its place until it is stored, so the program has dropped it: it reads as zero.
             if put_zeros(p, at, PAGE_BYTES) < 0:
                 uz_uffd_wake(p.fd, at, PAGE_BYTES)
-            arrived(p, page, 1)
+            arrived(p, page)
         else:
             # Whoever evicts it may be waiting for the device: nobody who serves others waits for that.
             p.pages[page].flags |= P_WANTED
@@ -127,7 +128,7 @@ def fault(p, w, address, kind, thread):
         # Beyond an array, in one that was freed, moved away by mremap, or lost before: loud, and only here.
         if page < p.nr_pages and not p.pages[page].area:
             p.strays = 1
-        arrived(p, page, 1)
+        arrived(p, page)
         poison(p, page)
         pthread_mutex_unlock(cython.address(p.lock))
         return
@@ -141,7 +142,7 @@ def fault(p, w, address, kind, thread):
         pthread_mutex_unlock(cython.address(p.lock))
         return
     if state == P_RESIDENT:
-        arrived(p, page, 1)
+        arrived(p, page)
         # It came in since this fault was raised; or the program dropped it with madvise: then it reads as zero, as in
         # any anonymous memory.
         if kind == UZ_PROTECTED:
@@ -152,12 +153,12 @@ def fault(p, w, address, kind, thread):
             uz_uffd_wake(p.fd, at, PAGE_BYTES)
         pthread_mutex_unlock(cython.address(p.lock))
         return
-    t = stream_at(p, page, kind == UZ_WRITE, cython.address(first), cython.address(n))
+    t = stream_at(p, address - address_of(p, 0), kind == UZ_WRITE, run, cython.address(n))
     want_reading(p, t)
-    for x in range(first, first + n):
-        p.pages[x].flags &= ~P_STUCK
+    for x in range(n):
+        p.pages[run[x]].flags &= ~P_STUCK
     w.charge.over_high = NO_MEMCG
-    bring_or_leave(p, w, first, n, TO_WRITE if kind == UZ_WRITE else 0)
+    bring_or_leave(p, w, run, n, TO_WRITE if kind == UZ_WRITE else 0)
     behind = w.charge.over_high
     far: cython.bint = False
     if behind != NO_MEMCG:
@@ -170,34 +171,40 @@ def fault(p, w, address, kind, thread):
         make_room(p, w, behind, BATCH_PAGES, 0)
 
 
-def on_disk(p, first, n):
+def on_disk(p, run, n):
     """Whether one of these pages has to be read from the device."""
     x: uint64_t
     found: cython.bint = False
     pthread_mutex_lock(cython.address(p.c.lock))
-    for x in range(first, first + n):
-        found = found or (p.pages[x].entry != 0 and p.c.t.entries[p.pages[x].entry].state == ON_DISK)
+    for x in range(n):
+        entry: uint32_t = p.pages[run[x]].entry
+        found = found or (entry != 0 and p.c.t.entries[entry].state == ON_DISK)
     pthread_mutex_unlock(cython.address(p.c.lock))
     return found
 
 
-def bring_or_leave(p, w, first, n, flags):
-    """bring_run(), unless this is the last thread that can serve faults and would wait for the device: workers do then.
+def bring_or_leave(p, w, run, n, flags):
+    """bring_pages(), unless nobody else could serve faults and this would wait for the device: workers do that then.
 
     However slow a device is, and however many wait for it, there is somebody for pages that are elsewhere.
     """
-    if p.serving >= p.nr_servers and p.nr_workers and on_disk(p, first, n):
-        leave(p, first, n, flags)
+    if p.serving >= p.nr_servers and p.nr_workers and on_disk(p, run, n):
+        leave(p, run, n, flags)
     else:
-        bring_run(p, w, first, n, flags)
+        memcpy(w.run, run, n * cython.sizeof(uint32_t))
+        bring_pages(p, w, n, flags)
 
 
-def leave(p, first, n, flags):
-    """Leave a run to the workers.
+def leave(p, run, n, flags):
+    """Leave a run to the workers; of pages that are not neighbours the last one, which somebody waits for.
 
     The queue is linked by the first pages of runs, whose successor and back-off mean nothing while they are P_COMING.
     """
     x: uint64_t
+    first: uint32_t = run[0]
+    if run[n - 1] - first != n - 1:
+        first = run[n - 1]
+        n = 1
     touched(p, first, n)
     for x in range(first, first + n):
         p.pages[x].state = P_COMING
@@ -206,10 +213,10 @@ def leave(p, first, n, flags):
     page.stuck = cython.cast(uint16_t, n)
     page.backoff = cython.cast(uint8_t, flags)
     if p.first_run:
-        p.pages[p.last_run].next = cython.cast(uint32_t, first)
+        p.pages[p.last_run].next = first
     else:
-        p.first_run = cython.cast(uint32_t, first)
-    p.last_run = cython.cast(uint32_t, first)
+        p.first_run = first
+    p.last_run = first
     pthread_cond_signal(cython.address(p.work))
 
 
@@ -230,15 +237,19 @@ def bring_left(p, w):
 
 def help_ahead(p, w, page):
     """A stream has caught up with the workers ahead of it: this thread brings in the next window meanwhile."""
+    run: uint32_t[BATCH_PAGES]
     first: uint64_t = 0
     n: uint64_t = 0
+    x: uint64_t
     t = stream_over(p, page)
     if t == cython.NULL:
         return
     want_reading(p, t)
     if claim(p, t, cython.address(first), cython.address(n)):
         p.read_ahead += n
-        bring_or_leave(p, w, first, n, AHEAD | TO_WRITE if t.is_write else AHEAD)
+        for x in range(n):
+            run[x] = cython.cast(uint32_t, first + x)
+        bring_or_leave(p, w, run, n, AHEAD | TO_WRITE if t.is_write else AHEAD)
 
 
 # Work ahead of faults

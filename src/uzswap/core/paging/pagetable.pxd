@@ -35,7 +35,14 @@ cdef enum:
     P_SQUEEZED = 64         # on its way in, it waits for an eviction
     P_STUCK = 8             # the kernel would not let it go (pinned, mlocked, shared after fork): retried with back-off
     P_AGAIN = 16            # P_LOST, and on Pager.failed: its next reading may succeed
+    P_LEADER = 128          # one of the few that duel: see workingset.py
     P_WANTED = 32           # P_GOING or P_COMING, and somebody waits in a fault for what comes of it
+
+    # MemcgPages.lrus
+    L_FOLLOWERS = 0
+    L_TURNERS = 1           # leaders: what comes back soon puts out the oldest active page
+    L_KEEPERS = 2           # leaders: the active list is let be
+    NR_LRUS = 3
 
     # Area.hint
     H_NORMAL = 0
@@ -58,7 +65,7 @@ cdef enum:
 
 cdef struct Page:
     uint32_t entry          # its own; P_RESIDENT: of its clean copy, if that is still there (clean.py); 0 for none
-    uint32_t prev           # P_SWAPPED: MemcgPages.evictions when it was evicted
+    uint32_t prev           # P_SWAPPED: Lru.evictions when it was evicted
     uint32_t next
     uint32_t area
     uint8_t state
@@ -79,6 +86,7 @@ cdef struct Area:
     uint8_t hint
     uint32_t filter_left    # batches until the next sample
     uint32_t unkept         # runs that came in without keeping copies, since one did
+    int64_t step            # bytes between the faults of the last stream that left out pages
     int clean_score         # whether keeping copies has paid: see page_in.py
     uint64_t resident
     uint64_t faults
@@ -91,10 +99,17 @@ cdef struct PageList:
     uint32_t tail
     uint32_t length
 
-cdef struct MemcgPages:
+cdef struct Lru:
     PageList inactive
     PageList active
     uint32_t evictions
+
+cdef struct MemcgPages:
+    Lru lrus[NR_LRUS]
+    uint32_t loads[NR_LRUS] # of leaders, lately: see workingset.py
+    int keeping             # L_FOLLOWERS do as L_KEEPERS
+    uint32_t to_let_go      # active pages that take their turn since they do not any more
+    uint32_t passed_over    # that might have come onto the active list, since one did
     uint32_t events         # E_* since they were last taken
     uint32_t nr_high        # how often, since they were last taken
     uint32_t nr_max
@@ -131,6 +146,10 @@ cdef struct Tracker:
     int direction           # 0 until it is known
     int is_write
     int queued              # workers read ahead for it
+    uint64_t at             # offset of its last fault in the reservation, in bytes
+    int64_t gap             # from the fault before to that one
+    int64_t step            # of a stream that leaves out pages, in bytes; 0 for others
+    uint64_t next           # offset where that goes on
 
 cdef struct Batch:
     uint8_t state
@@ -154,6 +173,7 @@ cdef struct Work:
     Charge charge
     uint64_t handles[BATCH_PAGES]
     uint64_t owners[BATCH_PAGES]    # addresses of pages
+    uint32_t run[BATCH_PAGES]       # pages that come in
     uint64_t kept[BATCH_PAGES]      # of pages that came in: the handles of their clean copies, or 0
     uint32_t picks[BATCH_PAGES]
     int result[BATCH_PAGES] # of bringing a page in: 0, -1 try again, NO_PLACE, or the errno with which it was lost
@@ -256,17 +276,12 @@ cdef int pipe_open(Pager *p) noexcept nogil
 cdef void table_close(Pager *p) noexcept nogil
 cdef void failed_add(Pager *p, uint32_t page) noexcept nogil
 cdef void failed_del(Pager *p, uint32_t page) noexcept nogil
-cdef void list_add(Pager *p, uint32_t page) noexcept nogil
-cdef void list_add_oldest(Pager *p, uint32_t page) noexcept nogil
-cdef void list_del(Pager *p, uint32_t page) noexcept nogil
-cdef void balance(Pager *p, MemcgPages *m) noexcept nogil
 cdef Work *work_new(Pager *p) noexcept nogil
 cdef void locks_init(Pager *p) noexcept nogil
 cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
-cdef void splice(Pager *p, PageList *mine, PageList *theirs) noexcept nogil
 cdef uint64_t handle_at(Pager *p, uint64_t page) noexcept nogil
 cdef uint64_t address_of(const Pager *p, uint64_t page) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil

@@ -2,10 +2,7 @@
 
 All areas of an engine lie in one reservation that is registered with one userfaultfd, so an address gives its page by a
 subtraction.  Pages are numbered from 1; number 0 is nobody.
-
-The active and inactive lists follow the kernel's workingset idea: there are no accessed bits, so a page that is
-faulted in again soon after its eviction is the one known to be in use (mm/workingset.c).  The caller holds
-Pager.lock.
+Which of them are on what list workingset.py says.  The caller holds Pager.lock.
 """
 
 import cython
@@ -49,18 +46,13 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_uffd_register,
     uz_uffd_unregister,
 )
+from cython.cimports.uzswap.core.paging.workingset import lists_reparent
 from cython.cimports.uzswap.core.store.entries import handle_of
 
 # Address space for arrays, in times the machine's memory: an array may be much larger than memory, and address space is
 # free (24 bytes of page table a page, touched only where pages of arrays are).
 RESERVE_TIMES = cython.declare(uint64_t, 16)
 MAX_AREAS = cython.declare(uint32_t, 1 << 20)
-
-# Active pages for each inactive one, above which active pages are moved over.  The kernel has 1 below 1 GiB
-# (mm/vmscan.c, inactive_is_low), but it finds out by accessed bits which inactive pages are in use.  Simulated without
-# them (90 % of accesses on 20 % of the pages, a quarter resident, 2026-11): faults per access 0.185 at 1, 0.164 at 3,
-# 0.156 at 7, 0.155 at 15; true LRU 0.127; Zipf, uniform, shifting sets and scans are the same or better at 7 than at 1.
-ACTIVE_RATIO = cython.declare(uint32_t, 7)
 
 
 def table_open(p, want_user_only, old_kernel, by_signal, serve):
@@ -233,60 +225,6 @@ def memcg_of(p, a):
     return p.areas[a].memcg
 
 
-# Lists
-
-
-def list_add(p, page):
-    """Put a page where it is the last to go.  One that a system call uses comes when that is over (syscalls.py)."""
-    x = cython.address(p.pages[page])
-    if x.held:
-        return
-    m = cython.address(p.memcgs[memcg_of(p, x.area)])
-    to = cython.address(m.active) if x.flags & P_ACTIVE else cython.address(m.inactive)
-    x.prev = to.tail
-    x.next = 0
-    if to.tail:
-        p.pages[to.tail].next = page
-    else:
-        to.head = page
-    to.tail = page
-    to.length += 1
-    x.flags |= P_LISTED
-
-
-def list_add_oldest(p, page):
-    """Put a page where it is the next to go."""
-    x = cython.address(p.pages[page])
-    to = cython.address(p.memcgs[memcg_of(p, x.area)].inactive)
-    x.flags = (x.flags | P_LISTED) & ~P_ACTIVE
-    x.prev = 0
-    x.next = to.head
-    if to.head:
-        p.pages[to.head].prev = page
-    else:
-        to.tail = page
-    to.head = page
-    to.length += 1
-
-
-def list_del(p, page):
-    x = cython.address(p.pages[page])
-    if not x.flags & P_LISTED:
-        return
-    m = cython.address(p.memcgs[memcg_of(p, x.area)])
-    of = cython.address(m.active) if x.flags & P_ACTIVE else cython.address(m.inactive)
-    if x.prev:
-        p.pages[x.prev].next = x.next
-    else:
-        of.head = x.next
-    if x.next:
-        p.pages[x.next].prev = x.prev
-    else:
-        of.tail = x.prev
-    of.length -= 1
-    x.flags &= ~P_LISTED
-
-
 def failed_add(p, page):
     """A page is P_LOST for the time being."""
     x = cython.address(p.pages[page])
@@ -318,17 +256,6 @@ def failed_del(p, page):
     x.prev = 0  # nobody knows any more when it was evicted
 
 
-def balance(p, m):
-    """Refill the inactive list from the old end of the active one."""
-    n: cython.int = BATCH_PAGES
-    while n > 0 and m.active.length and m.inactive.length * ACTIVE_RATIO < m.active.length:
-        page = m.active.head
-        list_del(p, page)
-        p.pages[page].flags &= ~P_ACTIVE
-        list_add(p, page)
-        n -= 1
-
-
 def tell(p, memcg, events):
     """Note events for the layer above.  Called with the lock."""
     m = cython.address(p.memcgs[memcg])
@@ -348,27 +275,12 @@ def pages_reparent(p, m, parent):
     a: uint32_t
     mine = cython.address(p.memcgs[m])
     theirs = cython.address(p.memcgs[parent])
-    splice(p, cython.address(mine.inactive), cython.address(theirs.inactive))
-    splice(p, cython.address(mine.active), cython.address(theirs.active))
-    mine.evictions = 0
+    lists_reparent(p, mine, theirs)
     theirs.leaving += mine.leaving
     mine.leaving = 0
     for a in range(1, p.next_area):
         if p.areas[a].used and p.areas[a].memcg == m:
             p.areas[a].memcg = parent
-
-
-def splice(p, mine, theirs):
-    if mine.length == 0:
-        return
-    p.pages[mine.tail].next = theirs.head
-    if theirs.head:
-        p.pages[theirs.head].prev = mine.tail
-    else:
-        theirs.tail = mine.tail
-    theirs.head = mine.head
-    theirs.length += mine.length
-    mine.head = mine.tail = mine.length = 0
 
 
 # Working memory

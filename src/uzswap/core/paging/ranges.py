@@ -13,7 +13,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 from cython.cimports.uzswap.core.paging.areas import any_gone, area_put, leaf_end, leaves_put, touched, uncharge
 from cython.cimports.uzswap.core.paging.frames import discard, lift
 from cython.cimports.uzswap.core.paging.page_in import KEEP, again, bring_run
-from cython.cimports.uzswap.core.paging.page_out import breathe, evict_picked, pick
+from cython.cimports.uzswap.core.paging.page_out import breathe, evict_picked
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     HOLD_PAGES,
@@ -30,14 +30,12 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     address_of,
     failed_del,
     handle_at,
-    list_add,
-    list_add_oldest,
-    list_del,
     memcg_of,
 )
 from cython.cimports.uzswap.core.paging.readahead import forget_streams, may_come
 from cython.cimports.uzswap.core.paging.stalls import arrived, waits
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_wait, uz_as_reserved, uz_thread_id
+from cython.cimports.uzswap.core.paging.workingset import list_add, list_add_oldest, list_del, pick
 from cython.cimports.uzswap.core.store.clean import clean_forget
 from cython.cimports.uzswap.core.store.swap_in import free_entries
 
@@ -78,7 +76,7 @@ def bring_range(p, w, first, n, flags):
         if p.pages[x].state not in (P_RESIDENT, P_LOST):
             waits(p, thread, x)
         settled(p, x)
-        arrived(p, x, 1)
+        arrived(p, x)
         page = cython.address(p.pages[x])
         if page.state == P_RESIDENT:
             if flags & KEEP and not page.flags & P_KEPT:

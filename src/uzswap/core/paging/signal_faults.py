@@ -10,14 +10,15 @@ userfaultfd in its own table, which those of the engine's threads is not.
 """
 
 import cython
-from cython.cimports.libc.stdint import uint64_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.string import memcpy
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import put_copy
 from cython.cimports.uzswap.core.paging.handlers import lock_unless, wait_briefly
 from cython.cimports.uzswap.core.paging.make_room import make_room
-from cython.cimports.uzswap.core.paging.page_in import TO_WRITE, bring_run
+from cython.cimports.uzswap.core.paging.page_in import TO_WRITE, bring_pages
 from cython.cimports.uzswap.core.paging.pager import leave, on_disk
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
@@ -50,7 +51,7 @@ def fault_here(address, to_write, poisoned):
     uz_enter(cython.address(p.gate))
     if page < p.nr_pages and lock_unless(cython.address(p.lock), cython.address(p.broken)):
         p.busy += 1
-        found = mend(p, page, to_write)
+        found = mend(p, address - address_of(p, 0), to_write)
         p.busy -= 1
         if p.settling:
             pthread_cond_broadcast(cython.address(p.changed))
@@ -59,8 +60,9 @@ def fault_here(address, to_write, poisoned):
     return found
 
 
-def mend(p, page, to_write):
+def mend(p, offset, to_write):
     """fault_here() with the lock."""
+    page: uint64_t = offset // PAGE_BYTES
     tried: cython.bint = False
     waited: cython.bint = False
     p.faults += 1
@@ -76,7 +78,7 @@ def mend(p, page, to_write):
             # anonymous memory.
             if not tried and not waited:
                 put_copy(p, p.base + page * PAGE_BYTES, p.zeros, PAGE_BYTES)
-            arrived(p, page, 1)
+            arrived(p, page)
             return 1
         if x.state == P_COMING or x.state == P_GOING:
             x.flags |= P_WANTED
@@ -85,37 +87,38 @@ def mend(p, page, to_write):
                 return 1  # it waits on with its next access, and its stall goes on
         elif tried:
             # In the way was what may pass, or something that the access will tell: it is made again, after signals.
-            arrived(p, page, 1)
+            arrived(p, page)
             return 1
         else:
             tried = True
-            bring_here(p, page, to_write)
-    arrived(p, page, 1)
+            bring_here(p, offset, to_write)
+    arrived(p, page)
     return 0
 
 
-def bring_here(p, page, to_write):
+def bring_here(p, offset, to_write):
     """Bring in a page that may come, and what comes with it, or leave it to workers.  Called and returns with the lock.
 
     In a forked child workers are there some time after they are first wanted.
     """
-    first: uint64_t = 0
+    run: uint32_t[BATCH_PAGES]
     n: uint64_t = 0
     i: uint64_t
     flags: cython.int = TO_WRITE if to_write else 0
-    t = stream_at(p, page, to_write, cython.address(first), cython.address(n))
+    t = stream_at(p, offset, to_write, run, cython.address(n))
     want_reading(p, t)
-    for i in range(first, first + n):
-        p.pages[i].flags &= ~P_STUCK
+    for i in range(n):
+        p.pages[run[i]].flags &= ~P_STUCK
     p.roused = 1
     w = p.works
-    if w == cython.NULL or p.fd_lost or on_disk(p, first, n):
-        leave(p, first, n, flags)
+    if w == cython.NULL or p.fd_lost or on_disk(p, run, n):
+        leave(p, run, n, flags)
         return
     p.works = w.next
     w.charge.over_high = NO_MEMCG
-    bring_run(p, w, first, n, flags)
-    if p.pages[page].state != P_RESIDENT and not is_userfaultfd(p.fd):
+    memcpy(w.run, run, n * cython.sizeof(uint32_t))
+    bring_pages(p, w, n, flags)
+    if p.pages[offset // PAGE_BYTES].state != P_RESIDENT and not is_userfaultfd(p.fd):
         p.fd_lost = 1
     behind = w.charge.over_high
     if behind != NO_MEMCG and w.charge.excess > reserve_below(p.c.t.memcgs[behind].memory_high):

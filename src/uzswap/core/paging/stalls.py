@@ -101,32 +101,41 @@ def waits(p, thread, page):
     stall(p, who, now, counts)
 
 
-def squeezed(p, first, n):
-    """The pages of a run that is on its way in wait for an eviction, and so does whoever waits for them."""
+def squeezed(p, run, n):
+    """Pages that are on their way in wait for an eviction, and so does whoever waits for them."""
     x: uint64_t
     i: cython.int
-    for x in range(first, first + n):
-        p.pages[x].flags |= P_SQUEEZED
+    for x in range(n):
+        p.pages[run[x]].flags |= P_SQUEEZED
     now: int64_t = uz_monotonic_ns()
     for i in range(p.nr_waiters):
         who = cython.address(p.waiters[i])
-        if first <= who.page < first + n:
+        if who.page and p.pages[who.page].flags & P_SQUEEZED:
             stall(p, who, now, 1)
 
 
-def arrived(p, first, n):
-    """Nobody waits for these pages any more: they are there, or to be asked for again."""
+def arrived(p, page):
+    """Nobody waits for a page any more: it is there, or to be asked for again."""
+    run: uint32_t = cython.cast(uint32_t, page)
+    arrived_all(p, cython.address(run), 1)
+
+
+def arrived_all(p, run, n):
+    """arrived() for each page of a run."""
     i: cython.int
+    x: uint64_t
     if not p.nr_waiting:
         return
     now: int64_t = uz_monotonic_ns()
     for i in range(p.nr_waiters):
         who = cython.address(p.waiters[i])
-        if who.page and first <= who.page < first + n:
-            stall(p, who, now, 0)
-            who.page = 0
-            who.seen = now
-            p.nr_waiting -= 1
+        for x in range(n if who.page else 0):
+            if who.page == run[x]:
+                stall(p, who, now, 0)
+                who.page = 0
+                who.seen = now
+                p.nr_waiting -= 1
+                break
 
 
 def stalls_reparent(p, m, parent):

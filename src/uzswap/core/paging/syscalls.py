@@ -24,14 +24,13 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_LOST,
     P_RESIDENT,
     PAGE_BYTES,
-    list_add,
-    list_del,
     memcg_of,
     work_get,
     work_put,
 )
 from cython.cimports.uzswap.core.paging.ranges import bring_range
 from cython.cimports.uzswap.core.paging.trap import arena_at, is_userfaultfd, make, may_cut, touch, which_are_there
+from cython.cimports.uzswap.core.paging.workingset import list_add, list_del
 from cython.cimports.uzswap.core.store.entries import ROOT
 
 # Held for one call at most: a part of the tightest limit above the array, as readahead takes one, and no more than what

@@ -28,6 +28,7 @@ cdef extern from *:
     #ifndef USERFAULTFD_IOC_NEW
     #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
     #endif
+    #define UZ_FEATURE_EXACT_ADDRESS (1 << 11)
     #define UZ_FEATURE_POISON (1 << 14)
     #define UZ_FEATURE_MOVE (1 << 16)
     #ifndef SYS_close_range
@@ -71,7 +72,7 @@ cdef extern from *:
             uint64_t wanted = offered & (use | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP);
             /* Mapping over a page, which is poison without UFFDIO_POISON, would wait for its own event. */
             if (!(wanted & UZ_FEATURE_POISON)) wanted &= UZ_FEATURE_MOVE;
-            wanted |= offered & UFFD_FEATURE_THREAD_ID;
+            wanted |= offered & (UFFD_FEATURE_THREAD_ID | UZ_FEATURE_EXACT_ADDRESS);
             if (!(wanted & UZ_FEATURE_MOVE)) wanted |= UFFD_FEATURE_PAGEFAULT_FLAG_WP;
             int fd = uz_uffd_try(way == 2, way == 1, wanted, &offered);
             if (fd < 0) { error = fd; continue; }

@@ -1,0 +1,59 @@
+"""What comes in with a page that is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tests.core.paging.rig import in_each_mode, job, out_of_memory
+
+import uzswap
+
+if TYPE_CHECKING:
+    from uzswap import Zswap
+
+ROWS = 1500
+
+
+@in_each_mode()
+def test_a_column_comes_in_without_the_pages_between(z: Zswap) -> None:
+    """Rows of 8000 bytes lie at page borders in every way there is."""
+    x = uzswap.zeros((ROWS, 1000), np.int64, cgroup=job(z, "32M"))
+    expected = np.arange(ROWS * 1000).reshape(ROWS, 1000)
+    x[:] = expected
+    for column in (0, 500, 999, 1):
+        out_of_memory(z, x)
+        before = uzswap.info(x)
+        assert (x[:, column] == expected[:, column]).all()
+        z.flush_work()
+        after = uzswap.info(x)
+        assert ROWS <= after.loads - before.loads <= ROWS + 64
+        assert after.faults - before.faults <= ROWS / 5
+
+
+@in_each_mode()
+def test_a_column_from_below_and_what_is_written_to_it(z: Zswap) -> None:
+    x = uzswap.zeros((ROWS, 2000), np.int64, cgroup=job(z, "4M"))
+    expected = np.arange(ROWS * 2000).reshape(ROWS, 2000)
+    x[:] = expected
+    for column in range(0, 2000, 333):
+        out_of_memory(z, x)
+        before = uzswap.info(x).faults
+        assert (x[::-1, column] == expected[::-1, column]).all()
+        assert uzswap.info(x).faults - before <= ROWS / 5
+        x[:, column] = expected[:, column] = column
+    assert (x == expected).all()
+    assert (x[:, :20].T.copy() == expected[:, :20].T).all()
+
+
+@in_each_mode()
+def test_two_columns_at_a_time(z: Zswap) -> None:
+    """Streams that take turns are not told from random access; nothing is wrong and nothing else comes in."""
+    x = uzswap.zeros((ROWS, 1024), np.int64, cgroup=job(z, "32M"))
+    expected = np.arange(ROWS * 1024).reshape(ROWS, 1024)
+    x[:] = expected
+    out_of_memory(z, x)
+    before = uzswap.info(x).loads
+    assert (x[:, 3] + x[:, 600] == expected[:, 3] + expected[:, 600]).all()
+    z.flush_work()
+    assert uzswap.info(x).loads - before <= 2 * ROWS + 64
