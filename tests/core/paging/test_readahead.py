@@ -57,3 +57,18 @@ def test_two_columns_at_a_time(z: Zswap) -> None:
     assert (x[:, 3] + x[:, 600] == expected[:, 3] + expected[:, 600]).all()
     z.flush_work()
     assert uzswap.info(x).loads - before <= 2 * ROWS + 64
+
+
+@in_each_mode()
+def test_a_scan_in_windows_is_not_taken_for_a_stride(z: Zswap) -> None:
+    """Faults are as far apart as the windows, which a small budget bounds."""
+    group = job(z, "max")
+    group.write("uzswap.resident.max", "1M")
+    x = uzswap.zeros((2048, 512), np.int64, cgroup=group)
+    x[:] = np.arange(2048 * 512).reshape(2048, 512)
+    before = uzswap.info(x)
+    assert (x[:, ::64] == np.arange(2048 * 512).reshape(2048, 512)[:, ::64]).all()
+    z.flush_work()
+    after = uzswap.info(x)
+    assert after.loads - before.loads <= 2048
+    assert after.faults - before.faults <= 2048 / 16

@@ -106,7 +106,8 @@ def stream_at(p, offset, is_write, run, n):
                 found = i
                 direction = -1
                 break
-    if not step and latest >= 0 and hint != H_SEQUENTIAL:
+    if not step and latest >= 0 and p.trackers[latest].window == 1:
+        # Behind windows the gap is theirs.
         t = cython.address(p.trackers[latest])
         gap = cython.cast(int64_t, offset) - cython.cast(int64_t, t.at)
         if leaves_out(gap) and gap == t.gap:

@@ -194,7 +194,8 @@ def pick(p, w, memcg, most):
     for k in range(L_FOLLOWERS + 1, NR_LRUS):
         length = length_of(cython.address(m.lrus[k]))
         if length > LEADERS:
-            n = pick_of(p, w, m, k, n, n + cython.cast(cython.int, length - LEADERS))
+            spare = n + cython.cast(cython.int, length - LEADERS)
+            n = pick_of(p, w, m, k, n, spare if spare < most else most)
     for k in range(NR_LRUS):
         n = pick_of(p, w, m, k, n, most)
     return n
