@@ -53,10 +53,10 @@ LEAST_DUEL = cython.declare(uint32_t, 2048)
 
 # Loads of leaders that are looked at together, and how many eighths of the second rule's the first has to have, to lose
 # and to win again.  Which pages lead is luck, and a skewed load may have its hot ones in one of the two groups rather
-# than the other: with less than a quarter between them that would decide.
+# than the other: with less than a half between them that would decide.
 DUEL_LOADS = cython.declare(uint32_t, 4 * 32)
-LOSES = cython.declare(uint32_t, 10)
-WINS = cython.declare(uint32_t, 9)
+LOSES = cython.declare(uint32_t, 12)
+WINS = cython.declare(uint32_t, 10)
 
 # Where the active list is let be, one page in so many comes onto it all the same: Qureshi's epsilon.
 BIMODAL = cython.declare(uint32_t, 32)
