@@ -279,8 +279,21 @@ def settles(m, x, page):
         x.flags |= P_LEADER
 
 
-def lists_reparent(p, mine, theirs):
+def pages_reparent(p, m, parent):
     """A memcg is being removed: its pages go to the old end of its parent's lists, as entries do."""
+    a: uint32_t
+    mine = cython.address(p.memcgs[m])
+    theirs = cython.address(p.memcgs[parent])
+    lists_reparent(p, mine, theirs)
+    theirs.leaving += mine.leaving
+    mine.leaving = 0
+    for a in range(1, p.next_area):
+        if p.areas[a].used and p.areas[a].memcg == m:
+            p.areas[a].memcg = parent
+
+
+def lists_reparent(p, mine, theirs):
+    """pages_reparent() for the lists alone."""
     k: cython.int
     for k in range(NR_LRUS):
         splice(p, cython.address(mine.lrus[k].inactive), cython.address(theirs.lrus[k].inactive))
