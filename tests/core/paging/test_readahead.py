@@ -27,7 +27,8 @@ def test_a_column_comes_in_without_the_pages_between(z: Zswap) -> None:
         assert (x[:, column] == expected[:, column]).all()
         z.flush_work()
         after = uzswap.info(x)
-        assert ROWS <= after.loads - before.loads <= ROWS + 64
+        # Where a stream of before would have gone on a window comes as a whole.
+        assert ROWS <= after.loads - before.loads <= ROWS * 5 / 4, after.loads - before.loads
         assert after.faults - before.faults <= ROWS / 5
 
 

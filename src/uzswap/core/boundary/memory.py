@@ -50,7 +50,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     Pager,
     address_of,
     memcg_of,
-    pages_reparent,
     table_close,
     table_open,
     work_get,
@@ -74,7 +73,7 @@ from cython.cimports.uzswap.core.paging.uffd import (
     pthread_cond_init,
     pthread_cond_wait,
 )
-from cython.cimports.uzswap.core.paging.workingset import nr_listed
+from cython.cimports.uzswap.core.paging.workingset import nr_listed, pages_reparent
 from cython.cimports.uzswap.core.store.entries import CLEAN, IN_POOL, MEMCG_ONLINE, ON_DISK
 from cython.cimports.uzswap.core.store.memcgs import memcg_offline
 

@@ -281,7 +281,6 @@ cdef void locks_init(Pager *p) noexcept nogil
 cdef Work *work_get(Pager *p) noexcept nogil
 cdef void work_put(Pager *p, Work *w) noexcept nogil
 cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
-cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 cdef uint64_t handle_at(Pager *p, uint64_t page) noexcept nogil
 cdef uint64_t address_of(const Pager *p, uint64_t page) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil

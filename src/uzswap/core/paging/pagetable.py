@@ -46,7 +46,6 @@ from cython.cimports.uzswap.core.paging.uffd import (
     uz_uffd_register,
     uz_uffd_unregister,
 )
-from cython.cimports.uzswap.core.paging.workingset import lists_reparent
 from cython.cimports.uzswap.core.store.entries import handle_of
 
 # Address space for arrays, in times the machine's memory: an array may be much larger than memory, and address space is
@@ -268,19 +267,6 @@ def tell(p, memcg, events):
     p.events |= events
     if news:
         pthread_cond_broadcast(cython.address(p.told))
-
-
-def pages_reparent(p, m, parent):
-    """A memcg is being removed: its pages go to the old end of its parent's lists, as entries do."""
-    a: uint32_t
-    mine = cython.address(p.memcgs[m])
-    theirs = cython.address(p.memcgs[parent])
-    lists_reparent(p, mine, theirs)
-    theirs.leaving += mine.leaving
-    mine.leaving = 0
-    for a in range(1, p.next_area):
-        if p.areas[a].used and p.areas[a].memcg == m:
-            p.areas[a].memcg = parent
 
 
 # Working memory

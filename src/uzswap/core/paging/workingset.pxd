@@ -9,6 +9,8 @@ cdef void evicted(MemcgPages *m, Page *x, uint32_t page) noexcept nogil
 cdef void comes_back(Pager *p, MemcgPages *m, uint32_t page, int is_ahead) noexcept nogil
 cdef void settles(MemcgPages *m, Page *x, uint32_t page) noexcept nogil
 cdef uint32_t nr_listed(const MemcgPages *m) noexcept nogil
+cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
+
 cdef void lists_reparent(Pager *p, MemcgPages *mine, MemcgPages *theirs) noexcept nogil
 
 cdef Lru *lru_of(MemcgPages *m, const Page *x, uint32_t page) noexcept nogil

@@ -53,10 +53,10 @@ LEAST_DUEL = cython.declare(uint32_t, 2048)
 
 # Loads of leaders that are looked at together, and how many eighths of the second rule's the first has to have, to lose
 # and to win again.  Which pages lead is luck, and a skewed load may have its hot ones in one of the two groups rather
-# than the other: with less than a quarter between them that would decide.
+# than the other: with less than a half between them that would decide.
 DUEL_LOADS = cython.declare(uint32_t, 4 * 32)
-LOSES = cython.declare(uint32_t, 10)
-WINS = cython.declare(uint32_t, 9)
+LOSES = cython.declare(uint32_t, 12)
+WINS = cython.declare(uint32_t, 10)
 
 # Where the active list is let be, one page in so many comes onto it all the same: Qureshi's epsilon.
 BIMODAL = cython.declare(uint32_t, 32)
@@ -279,8 +279,21 @@ def settles(m, x, page):
         x.flags |= P_LEADER
 
 
-def lists_reparent(p, mine, theirs):
+def pages_reparent(p, m, parent):
     """A memcg is being removed: its pages go to the old end of its parent's lists, as entries do."""
+    a: uint32_t
+    mine = cython.address(p.memcgs[m])
+    theirs = cython.address(p.memcgs[parent])
+    lists_reparent(p, mine, theirs)
+    theirs.leaving += mine.leaving
+    mine.leaving = 0
+    for a in range(1, p.next_area):
+        if p.areas[a].used and p.areas[a].memcg == m:
+            p.areas[a].memcg = parent
+
+
+def lists_reparent(p, mine, theirs):
+    """pages_reparent() for the lists alone."""
     k: cython.int
     for k in range(NR_LRUS):
         splice(p, cython.address(mine.lrus[k].inactive), cython.address(theirs.lrus[k].inactive))
