@@ -139,8 +139,10 @@ class Codecs(Memcgs):
 
     def set_pool_limit(self, max_pages: int64_t, accept_pages: int64_t):
         c = self._open()
+        core_lock(c)
         c.pool_max = max_pages
         c.pool_accept = accept_pages
+        core_unlock(c)
 
     def pools(self):
         c = self._open()
@@ -148,7 +150,9 @@ class Codecs(Memcgs):
         entries = {(current.algorithm, current.level, False): 0}
         i: cython.int
         for i in range(c.nr_codecs):
-            p = cython.address(c.codecs[i])
+            core_lock(c)
+            p = c.codecs[i]
+            core_unlock(c)
             if p.entries:
                 name = (p.algorithm, p.level, p.dictionary != cython.NULL)
                 entries[name] = entries.get(name, 0) + p.entries
@@ -158,20 +162,29 @@ class Codecs(Memcgs):
         ]
 
     def pool_pages(self):
-        return self._open().pool.pages
+        c = self._open()
+        core_lock(c)
+        pages: int64_t = c.pool.pages
+        core_unlock(c)
+        return pages
 
     def metadata_bytes(self):
         c = self._open()
         per_entry: int64_t = record_of_entry_bytes(cython.address(c.t))
-        tables = c.t.chunks_in_use * CHUNK_ENTRIES * per_entry + c.t.next_memcg * cython.sizeof(Memcg)
         with cython.nogil:
             core_lock(c)
+            tables: int64_t = c.t.chunks_in_use * CHUNK_ENTRIES * per_entry + c.t.next_memcg * cython.sizeof(Memcg)
+            extents: int64_t = c.pool.next_extent
             dictionaries = codecs_bytes(c)
             core_unlock(c)
-        return tables + c.pool.next_extent * 32 * 16 + dictionaries
+        return tables + extents * 32 * 16 + dictionaries
 
     def read_around_bytes(self):
         return NR_WINDOWS * WINDOW_BYTES if self._open().around.memory != cython.NULL else 0
 
     def reached_full(self):
-        return bool(self._open().reached_full)
+        c = self._open()
+        core_lock(c)
+        reached: cython.bint = c.reached_full
+        core_unlock(c)
+        return bool(reached)

@@ -583,7 +583,9 @@ class Memory:
             self._range(p, area, 0, 0)
             if kind not in (H_NORMAL, H_SEQUENTIAL, H_RANDOM):
                 raise ValueError(f"hint {kind}")
+            pthread_mutex_lock(cython.address(p.lock))
             p.areas[area].hint = kind
+            pthread_mutex_unlock(cython.address(p.lock))
         finally:
             self._leave()
 

@@ -225,14 +225,15 @@ def serve(arg):
 
 
 def device_ask(io, r):
-    r.next = cython.NULL
-    r.answered = 0
     if io.pid != getpid():
         # A fork that Python was not told of: the device is the parent's.
         r.answered = 1
         r.error = -ECHILD
         return
     pthread_mutex_lock(cython.address(io.lock))
+    # Under the lock: one that asks for itself again is not answered yet.
+    r.next = cython.NULL
+    r.answered = 0
     if io.first == cython.NULL:
         io.first = r
     else:

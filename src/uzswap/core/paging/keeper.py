@@ -218,10 +218,11 @@ def watch(arg):
         if p.by_signal:
             look(p.faults != p.looked_at)
             p.looked_at = p.faults
-        if p.failed.length and uz_try_enter(cython.address(p.gate)):
+        if uz_try_enter(cython.address(p.gate)):
             # Without waiting for it: who holds it may have been killed.
             if pthread_mutex_trylock(cython.address(p.lock)) == 0:
-                try_failed_again(p)
+                if p.failed.length:
+                    try_failed_again(p)
                 pthread_mutex_unlock(cython.address(p.lock))
             uz_leave(cython.address(p.gate))
     # From here, where the descriptor is still what it was: the program may have closed its own.
