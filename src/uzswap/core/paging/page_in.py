@@ -227,7 +227,7 @@ def bring_pages(p, w, n, flags):
                 area.loads += 1
             area.resident += 1
             p.resident += 1
-            settles(m, page, w.run[i])
+            settles(m, page, w.run[i], n < LEAST_MOVED or scattered)
             if flags & KEEP:
                 page.flags |= P_KEPT
             else:

@@ -7,7 +7,7 @@ cdef void list_del(Pager *p, uint32_t page) noexcept nogil
 cdef int pick(Pager *p, Work *w, uint32_t memcg, int most) noexcept nogil
 cdef void evicted(MemcgPages *m, Page *x, uint32_t page) noexcept nogil
 cdef void comes_back(Pager *p, MemcgPages *m, uint32_t page, int is_ahead) noexcept nogil
-cdef void settles(MemcgPages *m, Page *x, uint32_t page) noexcept nogil
+cdef void settles(MemcgPages *m, Page *x, uint32_t page, int alone) noexcept nogil
 cdef uint32_t nr_listed(const MemcgPages *m) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 
