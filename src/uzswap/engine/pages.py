@@ -112,6 +112,7 @@ class Pages:
         Examples
         --------
         >>> import numpy as np
+        >>> from uzswap import Zswap
         >>> with Zswap() as z:
         ...     counts = (np.arange(16384) % 97).astype(np.int32)
         ...     handles = z.swap_out_many(counts, z.root, page=65536, compressor="zstd:1", filter=counts.itemsize)
