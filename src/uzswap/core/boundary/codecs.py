@@ -130,7 +130,10 @@ class Codecs(Memcgs):
 
     def codec_put(self, slot: cython.int):
         c = self._open()
-        if not 0 <= slot < c.nr_codecs or c.codecs[slot].users <= 0:
+        core_lock(c)
+        held: cython.bint = 0 <= slot < c.nr_codecs and c.codecs[slot].users > 0
+        core_unlock(c)
+        if not held:
             raise ValueError(f"codec {slot} is not held")
         with cython.nogil:
             uz_enter(cython.address(c.gate))
