@@ -28,6 +28,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_lock,
     pthread_mutex_unlock,
     pwrite,
+    uz_change_int,
     uz_identity,
     uz_io_write,
     uz_is_still,
@@ -144,7 +145,7 @@ def device_io_stop(io):
     if io.pid != getpid():
         return
     pthread_mutex_lock(cython.address(io.lock))
-    io.closing = 1
+    uz_change_int(cython.address(io.closing), 1)  # who trims looks at it without the lock
     pthread_cond_broadcast(cython.address(io.asked))
     pthread_mutex_unlock(cython.address(io.lock))
     for i in range(io.nr_threads):

@@ -35,6 +35,7 @@ from cython.cimports.uzswap.core.libc_ext import (
     uz_monotonic_ns,
     uz_private_free,
     uz_ram_bytes,
+    uz_read_int,
 )
 from cython.cimports.uzswap.core.paging.uffd import uz_pause
 from cython.cimports.uzswap.core.store.codec import ALG_LZ4, Worker, worker_free, worker_new, worker_spare
@@ -449,7 +450,7 @@ def trim_all(arg):
             device_ask(cython.address(d.io), cython.address(c.trim))
             return
         pthread_mutex_lock(cython.address(c.lock))
-        s = NO_SEGMENT if failed or d.io.closing else segment_to_trim(d)
+        s = NO_SEGMENT if failed or uz_read_int(cython.address(d.io.closing)) else segment_to_trim(d)
         if s == NO_SEGMENT:
             # In the same hold as the last look: what becomes free from now on asks anew.
             uz_change_int(cython.address(c.trimming), 0)
