@@ -156,19 +156,19 @@ def test_without_a_runtime_directory_of_ones_own(
 
 @pytest.mark.parametrize("taken", ["directory", "file", "link"])
 def test_a_name_that_somebody_else_has_taken(
-    engine: EngineFactory, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str
+    engine: EngineFactory, private: Path, monkeypatch: pytest.MonkeyPatch, taken: str
 ) -> None:
     """In /tmp anybody can make what has the name of ours."""
     if os.getuid() != 0:
         pytest.skip("another user's files can only be made as root: run the tests as root")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    theirs = [tmp_path / f"uzswap-{os.getuid()}", tmp_path / f"uzswap-{os.getuid()}-aaaa"]
+    theirs = [private / f"uzswap-{os.getuid()}", private / f"uzswap-{os.getuid()}-aaaa"]
     for path in theirs:
         {"directory": path.mkdir, "file": path.touch, "link": lambda path=path: path.symlink_to("/etc")}[taken]()
         os.chown(path, 65534, 65534, follow_symlinks=False)
     directory = runtime_directory()
-    assert directory.parent == tmp_path
+    assert directory.parent == private
     assert directory not in theirs
     assert directory.stat().st_mode & 0o777 == 0o700
     assert runtime_directory() == directory  # the same for everybody
