@@ -8,6 +8,7 @@ from tests.support.soak import SOAK
 
 BY_SIGNAL = {
     "test_a_column_comes_in_without_the_pages_between",
+    "test_a_column_from_below_as_many_pages_apart_as_come_in",
     "test_a_call_may_be_larger_than_the_budget",
     "test_a_child_has_what_its_parent_has",
     "test_a_child_that_closes_all_descriptors_has_its_arrays",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tests.core.paging.rig import in_each_mode, job, out_of_memory
+import pytest
+from tests.core.paging.rig import in_each_mode, job, out_of_memory, to_disk
 
 import uzswap
 
@@ -73,3 +75,26 @@ def test_a_scan_in_windows_is_not_taken_for_a_stride(z: Zswap) -> None:
     after = uzswap.info(x)
     assert after.loads - before.loads <= 2048
     assert after.faults - before.faults <= 2048 / 16
+
+
+@pytest.mark.parametrize("pages", [3, 15, 63])
+@in_each_mode()
+def test_a_column_from_below_as_many_pages_apart_as_come_in(z: Zswap, pages: int) -> None:
+    """What is between the pages that come in is in memory, and newer than what the disk has."""
+    rows = 100
+    group = job(z, "max")
+    x = uzswap.zeros((rows, pages * 512), np.int64, cgroup=group)
+    x[:] = expected = np.arange(rows * pages * 512).reshape(rows, -1)
+    for _ in range(4):
+        to_disk(z, group, x)
+        expected[:, 512:] += 1
+        x[:, 512:] += 1
+        for row in x:
+            uzswap.advise(row[:512], "pageout")
+        with contextlib.suppress(OSError):
+            group.reclaim("1G", source="zswap")
+        assert uzswap.info(x).disk > 0
+        assert (x[::-1, 5] == expected[::-1, 5]).all()
+        assert (x == expected).all()
+        z.check()
+        assert int(group.read("memory.current")) >= uzswap.info(x).resident == z.arena.resident_bytes()

@@ -10,6 +10,8 @@ cdef enum:
 cdef void bring_run(Pager *p, Work *w, uint64_t first, uint64_t n, int flags) noexcept nogil
 cdef void bring_pages(Pager *p, Work *w, uint64_t n, int flags) noexcept nogil
 
+cdef int are_neighbours(const uint32_t *run, uint64_t n) noexcept nogil
+
 cdef uint32_t charge_run(Pager *p, Work *w, uint32_t area, uint64_t n, int flags) noexcept nogil
 cdef int shrink_on_the_spot(Pager *p, Work *w, uint64_t n) noexcept nogil
 cdef void leave_run(Pager *p, Work *w, uint64_t n) noexcept nogil

@@ -192,7 +192,7 @@ def bring_pages(p, w, n, flags):
         pthread_mutex_lock(cython.address(p.lock))
         leave_run(p, w, n)
         return
-    scattered: cython.bint = w.run[n - 1] - w.run[0] != n - 1
+    scattered: cython.bint = not are_neighbours(w.run, n)
     shrunk: cython.bint = (n < LEAST_MOVED or scattered) and not flags & AHEAD and shrink_on_the_spot(p, w, n)
     keep: cython.int = keep_copies(p, w, a, flags)
     i = 0
@@ -248,6 +248,16 @@ def bring_pages(p, w, n, flags):
         want_shrinking(p, w.charge.over_high)
         tell(p, w.charge.over_high, E_HIGH)
     pthread_cond_broadcast(cython.address(p.changed))
+
+
+def are_neighbours(run, n):
+    """Whether pages follow each other upwards.  The ends alone don't tell: a stream that leaves out pages downwards may
+    have them as far apart as they are many."""
+    i: uint64_t
+    for i in range(1, n):
+        if run[i] != run[0] + i:
+            return 0
+    return 1
 
 
 def continues(p, w, i, k):

@@ -22,7 +22,7 @@ from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mut
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import poison, protect, put_copy, put_zeros, take_message
 from cython.cimports.uzswap.core.paging.make_room import make_room, want_shrinking
-from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, bring_pages, bring_run
+from cython.cimports.uzswap.core.paging.page_in import AHEAD, TO_WRITE, are_neighbours, bring_pages, bring_run
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     NR_TRACKERS,
@@ -202,7 +202,7 @@ def leave(p, run, n, flags):
     """
     x: uint64_t
     first: uint32_t = run[0]
-    if run[n - 1] - first != n - 1:
+    if not are_neighbours(run, n):
         first = run[n - 1]
         n = 1
     touched(p, first, n)
