@@ -38,6 +38,10 @@ $(VENV)/.wheel: $(VENV)/.ready
 	@scripts/bootstrap $(VENV) dev,fuse,wheel
 	@touch $@
 
+$(VENV)/.sanitize: $(VENV)/.ready
+	@scripts/bootstrap $(VENV) dev,fuse,sanitize
+	@touch $@
+
 $(VENV)/.compat: $(VENV)/.ready
 	@scripts/bootstrap $(VENV) dev,fuse,compat
 	@touch $@
@@ -70,7 +74,7 @@ soak: $(VENV)/.compat
 	UZSWAP_SOAK=1 $(BIN)/python -m pytest $(PARALLEL) $(if $(FAULTS),tests/faults)
 
 # The data plane under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer: see scripts/sanitize.
-sanitize: venv
+sanitize: $(VENV)/.sanitize
 	$(BIN)/python scripts/sanitize address
 	$(BIN)/python scripts/sanitize thread
 
