@@ -3,7 +3,12 @@
 What each costs is the CPU time of the process, of all its threads: the machine may be busy.  Every run is a process of
 its own.  Targets are a fifth of what these took when they were first measured: 16 s for an array of 48 MB that is
 copied transposed, 40 s for a random forest of 8 trees on 60 MB, 23 s for a sort by polars of 96 MB.  ``np.memmap`` is
-measured in a memory cgroup of the kernel's that leaves as many bytes for its file, which takes root.
+measured in a memory cgroup of the kernel's that leaves as many bytes for its file, and a plain array in one that leaves
+as many for it, where the machine has swap; what the work takes besides comes on top, as it does with uzswap.  Where
+there is swap the kernel may find other memory of the process to put there, so the budget is not quite the same.  Both
+take root.  Swap in RAM, as zswap is::
+
+    modprobe zram; zramctl /dev/zram0 --algorithm lz4 --size 1G; mkswap /dev/zram0; swapon /dev/zram0
 """
 
 from __future__ import annotations
@@ -26,6 +31,9 @@ from numpy.typing import NDArray
 
 from benchmarks.array_candidates import BY_SIGNAL, MAPPED, PAGED, RESIDENT
 from benchmarks.common import console, table, title, verdict
+
+#: A plain array, of which the kernel swaps out what is beyond the budget.
+SWAPPED: Final = "kernel swap"
 
 Array = NDArray[Any]
 Work = Callable[[], object]
@@ -138,9 +146,11 @@ class _Kernel:
         return self.path / first if (self.path / first).exists() else self.path / second
 
     def leave(self, nbytes: int) -> None:
-        """Room for so many bytes more than is in use."""
+        """Room for so many bytes more than is in use, or fewer; files in the page cache are no use: they can go."""
         used = int(self._file("memory.usage_in_bytes", "memory.current").read_text())
-        self._file("memory.limit_in_bytes", "memory.max").write_text(str(used + nbytes))
+        counted = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
+        files = int(counted["cache"] if "cache" in counted else counted["file"])
+        self._file("memory.limit_in_bytes", "memory.max").write_text(str(used - files + nbytes))
 
     def close(self) -> None:
         (self.root / "cgroup.procs").write_text(str(os.getpid()))
@@ -151,7 +161,7 @@ def _place(candidate: str, data: Array, budget: int, directory: str) -> tuple[Ar
     """The data where a candidate has them, and what that needs."""
     import uzswap
 
-    if candidate == RESIDENT:
+    if candidate in (RESIDENT, SWAPPED):
         return data, None
     if candidate == MAPPED:
         path = f"{directory}/array"
@@ -170,24 +180,32 @@ def _place(candidate: str, data: Array, budget: int, directory: str) -> tuple[Ar
     return x, z
 
 
-def run(name: str, candidate: str, size: int) -> None:
-    """One run, which prints what it took."""
+def _resident_bytes(word: str) -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in status if line.startswith(word))
+
+
+def run(name: str, candidate: str, size: int, besides: int) -> None:
+    """One run, which prints what it took; bytes that the work takes besides are not of the budget."""
     import uzswap
 
     case = CASES[name]
-    kernel = _Kernel() if candidate == MAPPED else None
+    kernel = _Kernel() if candidate in (MAPPED, SWAPPED) else None
     with tempfile.TemporaryDirectory(prefix="uzswap-bench-") as directory:
         data = case.make(size * MB)
         x, engine = _place(candidate, data, size * MB // 3, directory)
         del data
         before, work = case.prepare(x)
         if kernel:
-            kernel.leave(size * MB // 3)
+            kernel.leave(size * MB // 3 + besides - (x.nbytes if candidate == SWAPPED else 0))
         before()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        resident = _resident_bytes("VmRSS:")
         was = uzswap.info(x) if engine else None
         cpu, wall = process_time(), perf_counter()
         work()
         found: dict[str, float] = {"cpu": process_time() - cpu, "wall": perf_counter() - wall}
+        found["besides"] = max(0, _resident_bytes("VmHWM:") - resident)
         if was:
             now = uzswap.info(x)
             found |= {"faults": now.faults - was.faults, "loads": now.loads - was.loads}
@@ -197,9 +215,11 @@ def run(name: str, candidate: str, size: int) -> None:
     os._exit(0)
 
 
-def _measure(name: str, candidate: str, size: int, limit: float) -> dict[str, float] | str:
+def _measure(name: str, candidate: str, size: int, limit: float, besides: int = 0) -> dict[str, float] | str:
     """What a run took, or why there is nothing to tell."""
-    code = f"from benchmarks.bench_cliffs import run; run({name!r}, {candidate!r}, {size})"
+    if candidate == SWAPPED and not Path("/proc/swaps").read_text().splitlines()[1:]:
+        return "the machine has no swap"
+    code = f"from benchmarks.bench_cliffs import run; run({name!r}, {candidate!r}, {size}, {besides})"
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
@@ -218,18 +238,24 @@ def _measure(name: str, candidate: str, size: int, limit: float) -> dict[str, fl
 def main(only: tuple[str, ...], limit: float, to: Path | None, quick: bool) -> None:
     """Orders of access that come back to everything, under a budget of a third."""
     names = [name for name in CASES if any(word in name for word in only)] or list(CASES)
-    candidates = (RESIDENT, PAGED, BY_SIGNAL, MAPPED)
+    candidates = (RESIDENT, PAGED, BY_SIGNAL, MAPPED, SWAPPED)
     chosen = [name for name in candidates if any(word in name for word in only)] or list(candidates)
     title("bench_cliffs: a budget of a third")
     rows = table("what", "by", "CPU s", "wall s", "faults", "loads", "all", "target")
     found: dict[str, Any] = {}
     for name in names:
         case = CASES[name]
+        found[name] = {}
         for candidate in chosen:
             if candidate == MAPPED and not case.mapped:
                 continue
-            took = _measure(name, candidate, case.size // 8 if quick else case.size, limit)
-            found.setdefault(name, {})[candidate] = took
+            size = case.size // 8 if quick else case.size
+            besides = 0
+            if candidate in (MAPPED, SWAPPED):
+                alone = found[name].get(RESIDENT) or _measure(name, RESIDENT, size, limit)
+                besides = 0 if isinstance(alone, str) else int(alone["besides"])
+            took = _measure(name, candidate, size, limit, besides)
+            found[name][candidate] = took
             label = f"{name}; {case.unit}" if case.unit else name
             if isinstance(took, str):
                 rows.add_row(label, candidate, took)
