@@ -86,7 +86,7 @@ AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero 
 MemoryInfo = namedtuple(
     "MemoryInfo",
     "user_mode_only calls_trapped by_signal can_move can_poison threads workers areas resident faults evicted "
-    "evicted_clean read_ahead broken",
+    "evicted_clean swap_tokens read_ahead broken",
 )
 Counts = namedtuple("Counts", "low high max oom swap_high swap_max swap_fail some_ns full_ns over_high")
 
@@ -449,6 +449,7 @@ class Memory:
                 p.faults,
                 p.evicted,
                 p.evicted_clean,
+                p.swap_tokens,
                 p.read_ahead,
                 bool(p.broken),
             )

@@ -55,6 +55,7 @@ class MemoryInfo(NamedTuple):
     faults: int
     evicted: int  # pages
     evicted_clean: int  # of these, by a copy that was still good
+    swap_tokens: int  # times that a thread was given the swap token of a memcg
     read_ahead: int  # pages
     broken: bool  # a thread was killed: see Memory
 

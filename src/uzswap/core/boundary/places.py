@@ -115,6 +115,11 @@ def mappings(engine: Engine, memory: Memory = None):
                 cython.cast(cython.size_t, p.untouched),
                 (p.nr_pages // LEAF_PAGES + 1) * cython.sizeof(uint32_t),
             ),
+            (
+                "tables",
+                cython.cast(cython.size_t, p.came_back_for),
+                (p.nr_pages // LEAF_PAGES + 1) * cython.sizeof(cython.int),
+            ),
             ("tables", cython.cast(cython.size_t, p.areas), p.max_areas * cython.sizeof(Area)),
             ("tables", cython.cast(cython.size_t, p.memcgs), p.memcgs_bytes),
             ("frames", cython.cast(cython.size_t, p.staging), NR_BATCHES * BATCH_PAGES * PAGE_BYTES),

@@ -41,7 +41,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     memcg_of,
     tell,
 )
-from cython.cimports.uzswap.core.paging.stalls import arrived_all, squeezed
+from cython.cimports.uzswap.core.paging.stalls import arrived_all, squeezed, who_waits
 from cython.cimports.uzswap.core.paging.uffd import pthread_cond_broadcast, pthread_cond_wait, uz_say_lost, uz_uffd_wake
 from cython.cimports.uzswap.core.paging.workingset import comes_back, list_add, settles
 from cython.cimports.uzswap.core.store.clean import clean_keep
@@ -210,6 +210,7 @@ def bring_pages(p, w, n, flags):
     memcg = memcg_of(p, a)
     m = cython.address(p.memcgs[memcg])
     area = cython.address(p.areas[a])
+    thread = who_waits(p, w.run, n)
     for i in range(n):
         page = cython.address(p.pages[w.run[i]])
         place = p.base + cython.cast(uint64_t, w.run[i]) * PAGE_BYTES
@@ -222,7 +223,7 @@ def bring_pages(p, w, n, flags):
             page.flags &= ~(P_ACTIVE | P_STUCK)
             page.stuck = 0
             if page.entry:
-                comes_back(p, m, w.run[i], flags & AHEAD)
+                comes_back(p, m, w.run[i], flags & AHEAD, thread)
                 page.entry = cython.cast(uint32_t, w.kept[i])
                 area.loads += 1
             area.resident += 1

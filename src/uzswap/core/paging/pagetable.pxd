@@ -15,6 +15,7 @@ cdef enum:
     MOST_THREADS = 8        # that serve faults
     MOST_WORKERS = 4        # that read ahead and evict
     MOST_WAITERS = 64       # threads whose faults are known at a time: see stalls.py
+    CONTENDERS = 8          # threads that are counted one by one: see swap_token.py
     LABEL_BYTES = 192       # of a label, at most
     HOLD_PAGES = 1024       # of an area, looked at in one hold of the lock: some tens of microseconds
     # The page table comes into use so many pages at a time, 24 KiB: a whole number of pages of its own.
@@ -104,11 +105,25 @@ cdef struct Lru:
     PageList active
     uint32_t evictions
 
+# Whose pages stay where several threads take each other's away: see swap_token.py.
+cdef struct Token:
+    int holder              # thread, 0 for none
+    int last                # who had it last
+    uint32_t since          # Lru.evictions of followers when it was given
+    int64_t ran             # CPU time of the holder when it was looked at, in ns,
+    int64_t ran_at          # and when it was found to have run
+    uint32_t loads          # since there was a look at them
+    uint32_t back           # of these, pages that came back soon,
+    uint32_t shared         # of these, where one had come back for another thread,
+    int threads[CONTENDERS]
+    uint32_t counts[CONTENDERS] # and for whom
+
 cdef struct MemcgPages:
     Lru lrus[NR_LRUS]
     uint32_t loads[NR_LRUS] # of leaders, lately: see workingset.py
     int keeping             # L_FOLLOWERS do as L_KEEPERS
     uint32_t to_let_go      # active pages that take their turn since they do not any more
+    Token token
     uint32_t passed_over    # that might have come onto the active list, since one did
     uint32_t events         # E_* since they were last taken
     uint32_t nr_high        # how often, since they were last taken
@@ -214,6 +229,7 @@ cdef struct Pager:
     int64_t nr_held             # Page.held in all
     Page *pages
     uint32_t *untouched         # leaf of the page table -> the area that all of it is, until one of its pages is touched
+    int *came_back_for          # leaf of the page table -> the thread for which a page of it came back last
     Area *areas
     uint32_t max_areas
     uint32_t next_area
@@ -268,6 +284,7 @@ cdef struct Pager:
     int64_t evicted
     int64_t evicted_clean       # of these, with a copy that was still good
     int64_t read_ahead
+    int64_t swap_tokens         # times that a thread was given one
 
 cdef int table_open(Pager *p, int want_user_only, int old_kernel, int by_signal, uz_serve serve) noexcept nogil
 cdef char *reserve(Pager *p, uint64_t nbytes) noexcept nogil

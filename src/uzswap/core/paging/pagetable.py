@@ -93,6 +93,7 @@ def table_open(p, want_user_only, old_kernel, by_signal, serve):
     p.nr_pages = n
     p.pages = cython.cast(cython.pointer(Page), uz_reserve(n * cython.sizeof(Page)))
     p.untouched = cython.cast(cython.pointer(uint32_t), uz_reserve((n // LEAF_PAGES + 1) * cython.sizeof(uint32_t)))
+    p.came_back_for = cython.cast(cython.p_int, uz_reserve((n // LEAF_PAGES + 1) * cython.sizeof(cython.int)))
     p.areas = cython.cast(cython.pointer(Area), uz_reserve(MAX_AREAS * cython.sizeof(Area)))
     p.memcgs_bytes = p.c.t.max_memcgs * cython.sizeof(MemcgPages)
     p.memcgs = cython.cast(cython.pointer(MemcgPages), uz_reserve(p.memcgs_bytes))
@@ -100,7 +101,7 @@ def table_open(p, want_user_only, old_kernel, by_signal, serve):
         return -ENOMEM
     p.zeros = cython.cast(cython.p_char, memory)
     memset(p.zeros, 0, BATCH_PAGES * PAGE_BYTES)
-    if not (p.base and p.pages and p.untouched and p.areas and p.memcgs):
+    if not (p.base and p.pages and p.untouched and p.came_back_for and p.areas and p.memcgs):
         return -ENOMEM
     # A child would read zeros where pages are swapped out: not mapped at all there is a SIGSEGV, which is better.
     # Where it has a userfaultfd of its own it is mapped (inheriting.py).
@@ -179,6 +180,8 @@ def table_close(p):
         munmap(p.pages, p.nr_pages * cython.sizeof(Page))
     if p.untouched != cython.NULL:
         munmap(p.untouched, (p.nr_pages // LEAF_PAGES + 1) * cython.sizeof(uint32_t))
+    if p.came_back_for != cython.NULL:
+        munmap(p.came_back_for, (p.nr_pages // LEAF_PAGES + 1) * cython.sizeof(cython.int))
     if p.areas != cython.NULL:
         munmap(p.areas, MAX_AREAS * cython.sizeof(Area))
     if p.memcgs != cython.NULL:

@@ -114,6 +114,17 @@ def squeezed(p, run, n):
             stall(p, who, now, 1)
 
 
+def who_waits(p, run, n):
+    """A thread that waits for a page of a run; 0 for none."""
+    i: cython.int
+    x: uint64_t
+    for i in range(p.nr_waiters if p.nr_waiting else 0):
+        for x in range(n if p.waiters[i].page else 0):
+            if p.waiters[i].page == run[x]:
+                return p.waiters[i].thread
+    return 0
+
+
 def arrived(p, page):
     """Nobody waits for a page any more: it is there, or to be asked for again."""
     run: uint32_t = cython.cast(uint32_t, page)

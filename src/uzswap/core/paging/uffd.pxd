@@ -208,6 +208,12 @@ cdef extern from *:
     static inline void uz_pause(int ms) { if (ms) poll(NULL, 0, ms); else sched_yield(); }
     static inline int uz_thread_id(void) { return syscall(SYS_gettid); }
     static inline int uz_thread_lives(int tid) { return syscall(SYS_tgkill, getpid(), tid, 0) == 0 || errno != ESRCH; }
+    /* CPU time of a thread of this process, by the number that the kernel gives its clock (posix-timers_types.h); -1 for
+       one that is no more. */
+    static inline int64_t uz_thread_cpu_ns(int tid) {
+        struct timespec t;
+        return clock_gettime((clockid_t)((~(unsigned)tid << 3) | 6), &t) ? -1 : t.tv_sec * 1000000000LL + t.tv_nsec;
+    }
     /* Whether a thread runs, or would if there were a CPU for it or nothing was stopped: it waits for nobody.  0 where
        that cannot be told. */
     static inline int uz_thread_runs(int tid) {
@@ -309,6 +315,7 @@ cdef extern from *:
     int uz_thread_id() nogil
     int uz_thread_lives(int tid) nogil
     int uz_thread_runs(int tid) nogil
+    int64_t uz_thread_cpu_ns(int tid) nogil
     void uz_kill_self_with_sigbus() nogil
     void uz_say_broken() nogil
     int64_t uz_uffd_copy(int fd, void *dst, const void *src, size_t n) nogil

@@ -6,8 +6,9 @@ cdef void list_add_oldest(Pager *p, uint32_t page) noexcept nogil
 cdef void list_del(Pager *p, uint32_t page) noexcept nogil
 cdef int pick(Pager *p, Work *w, uint32_t memcg, int most) noexcept nogil
 cdef void evicted(MemcgPages *m, Page *x, uint32_t page) noexcept nogil
-cdef void comes_back(Pager *p, MemcgPages *m, uint32_t page, int is_ahead) noexcept nogil
+cdef void comes_back(Pager *p, MemcgPages *m, uint32_t page, int is_ahead, int thread) noexcept nogil
 cdef void settles(MemcgPages *m, Page *x, uint32_t page, int alone) noexcept nogil
+cdef uint32_t length_of(const Lru *of) noexcept nogil
 cdef uint32_t nr_listed(const MemcgPages *m) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 
@@ -17,7 +18,6 @@ cdef Lru *lru_of(MemcgPages *m, const Page *x, uint32_t page) noexcept nogil
 cdef uint32_t hash_of(uint32_t page) noexcept nogil
 cdef int leads_for(uint32_t page) noexcept nogil
 cdef void duel(MemcgPages *m, int which) noexcept nogil
-cdef uint32_t length_of(const Lru *of) noexcept nogil
 cdef int keeps(const MemcgPages *m, int which) noexcept nogil
 cdef void balance(Pager *p, Lru *of, uint32_t ratio) noexcept nogil
 cdef void deactivate_oldest(Pager *p, Lru *of) noexcept nogil

@@ -34,6 +34,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_STUCK,
     memcg_of,
 )
+from cython.cimports.uzswap.core.paging.swap_token import loaded
 
 # Active pages for each inactive one, above which active pages are moved over.  The kernel has 1 below 1 GiB
 # (mm/vmscan.c, inactive_is_low), but it finds out by accessed bits which inactive pages are in use.  Simulated without
@@ -148,7 +149,7 @@ def list_del(p, page):
 
 def keeps(m, which):
     """Whether lists let their active one be."""
-    return m.keeping if which == L_FOLLOWERS else which == L_KEEPERS
+    return m.keeping and not m.token.holder if which == L_FOLLOWERS else which == L_KEEPERS
 
 
 def duel(m, which):
@@ -245,11 +246,12 @@ def evicted(m, x, page):
     x.prev = of.evictions
 
 
-def comes_back(p, m, page, is_ahead):
+def comes_back(p, m, page, is_ahead, thread):
     """A page is resident again: whether it comes onto the active list.
 
     Evicted less than a list's length ago means that it was evicted too early (mm/workingset.c).  Nobody has asked for
-    what is read ahead yet; where the active list is let be, it may come there none the less.
+    what is read ahead yet; where the active list is let be, it may come there none the less.  While a thread has the
+    swap token, that is for its pages alone.
     """
     x = cython.address(p.pages[page])
     of = lru_of(m, x, page)
@@ -257,8 +259,11 @@ def comes_back(p, m, page, is_ahead):
     if x.flags & P_LEADER:
         which = leads_for(page)
         duel(m, which)
+    soon: cython.bint = of.evictions - x.prev <= length_of(of)
+    if which == L_FOLLOWERS and not is_ahead:
+        loaded(p, m, page, thread, soon)
     if not keeps(m, which):
-        if not is_ahead and of.evictions - x.prev <= length_of(of):
+        if not is_ahead and soon and (which != L_FOLLOWERS or not m.token.holder or m.token.holder == thread):
             x.flags |= P_ACTIVE
         return
     if of.active.length < ACTIVE_RATIO * of.inactive.length:
@@ -308,6 +313,7 @@ def lists_reparent(p, mine, theirs):
     mine.loads[L_TURNERS] = mine.loads[L_KEEPERS] = 0
     mine.keeping = 0
     mine.to_let_go = 0
+    mine.token.holder = 0
 
 
 def splice(p, mine, theirs):

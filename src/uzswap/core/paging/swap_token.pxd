@@ -1,0 +1,11 @@
+from libc.stdint cimport uint32_t
+from uzswap.core.paging.pagetable cimport MemcgPages, Pager, Token
+
+cdef void loaded(Pager *p, MemcgPages *m, uint32_t page, int thread, int came_back) noexcept nogil
+
+cdef void count(Token *k, int thread) noexcept nogil
+cdef int thrashes(const Token *k) noexcept nogil
+cdef int choose(const Token *k) noexcept nogil
+cdef void begin(Token *k) noexcept nogil
+cdef void pass_on(Pager *p, MemcgPages *m, int thread) noexcept nogil
+cdef int has_done(Token *k) noexcept nogil
