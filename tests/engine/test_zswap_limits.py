@@ -1,6 +1,7 @@
 """Limits on resident memory, and ordinary reclaim, with a small front-end of its own (SPEC 6.3, 7.2)."""
 
 import errno
+import importlib
 import os
 import signal
 import threading
@@ -323,3 +324,30 @@ def test_charges_of_many_threads_stay_below_the_limit(z: Zswap) -> None:
     assert p.usage() <= 2 << 20
     for blocks in made:
         blocks.close()
+
+
+@pytest.mark.parametrize(
+    ("walk", "step"), [("fair", "shrink_for_store"), ("coldest", "shrink_for_store"), ("v5", "shrink_memcg")]
+)
+def test_a_cgroup_that_is_removed_while_a_store_makes_room_in_it(
+    engine: EngineFactory, monkeypatch: pytest.MonkeyPatch, walk: str, step: str
+) -> None:
+    """By another thread, say: ENODEV, as before and after, and what had been stored is freed."""
+    z = engine(walk=walk, swap_size="16M")
+    group = z.cgroup("/parent/child")
+    group.write("memory.zswap.max", "64K")
+    group.write("memory.swap.high", "32K")
+    module = importlib.import_module(f"uzswap.reclaim.walks.{walk}")
+    makes_room = getattr(module, step)
+
+    def remove_first(*arguments: object) -> object:
+        if group.online:
+            group.remove()
+        return makes_room(*arguments)
+
+    monkeypatch.setattr(module, step, remove_first)
+    with pytest.raises(OSError, match="removed") as gone:
+        z.swap_out_many(os.urandom(1 << 20), group)
+    assert gone.value.errno == errno.ENODEV
+    z.check()
+    assert z.cgroup("/parent").read("memory.swap.current") == "0\n"

@@ -230,7 +230,7 @@ class Paging:
 
     def _over_limit(self, memcg: MemCgroup, folio: int) -> tuple[int, int]:
         """S2: over memory.zswap.max.  Return how the store goes on: (pages that one decision is about, flags)."""
-        with hold_back_signals():
+        with hold_back_signals(), memcg.removal_told():
             room = self._walk().shrink_for_store(self._state, memcg)
         if room is Room.ADMIT:
             return folio, SKIP_LIMIT
@@ -243,7 +243,13 @@ class Paging:
     def _count_swap_high(self, memcg: MemCgroup) -> None:
         for limited in memcg.ancestry():
             limit = limited.limits["memory.swap.high"]
-            if limit != NO_LIMIT and self._core.counters(limited.index)[_SWAP] > limit:
+            if limit == NO_LIMIT:
+                continue
+            try:
+                used = self._core.counters(limited.index)[_SWAP]
+            except ValueError:
+                return  # removed meanwhile: what was stored is in its parent, and so is this one's limit gone
+            if used > limit:
                 limited.count_event("swap.high")
 
     # In

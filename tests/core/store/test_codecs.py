@@ -286,6 +286,13 @@ def test_what_is_no_dictionary_is_refused(engine: core.Engine, content: bytes) -
     assert engine.codec_info(1) is None
 
 
+@pytest.mark.parametrize("first", [0, 1, 6, 7, 8, 63])
+def test_samples_with_hardly_a_byte_make_none(first: int) -> None:
+    """libzstd divides by zero where the first three quarters of them have 7 bytes, and reads elsewhere with fewer."""
+    small = [b"a" * (first // 6 + (i < first % 6)) for i in range(6)]
+    assert train([*small, os.urandom(300), os.urandom(300)]) == b""
+
+
 def test_too_few_samples_make_none() -> None:
     assert train([]) == b""
     assert train([b"a"]) == b""
