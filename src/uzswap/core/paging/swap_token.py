@@ -41,12 +41,18 @@ def loaded(p, m, page, thread, came_back):
     """A page was loaded for a thread, 0 for none; it came back when it went less than a list's length ago."""
     of = cython.address(m.lrus[L_FOLLOWERS])
     k = cython.address(m.token)
+    since: uint32_t = of.evictions - k.since
+    if k.holder:
+        k.loads += 1
+        if k.loads >= LOOK:
+            k.loads = 0
+            if since >= LIFE * length_of(of) or has_done(k):
+                take_back(m)
+        return
+    if since < length_of(of):
+        return
     k.loads += 1
-    if k.holder and k.loads >= LOOK:
-        k.loads = 0
-        if of.evictions - k.since >= LIFE * length_of(of) or has_done(k):
-            pass_on(p, m, 0)
-    if k.holder or not thread:
+    if not thread:
         return
     if came_back:
         leaf = page // LEAF_PAGES
@@ -54,15 +60,32 @@ def loaded(p, m, page, thread, came_back):
         k.shared += p.came_back_for[leaf] != thread
         p.came_back_for[leaf] = thread
         count(k, thread)
-    if k.loads >= WINDOW:
-        if thrashes(k):
-            pass_on(p, m, choose(k))
-        begin(k)
+    if k.loads >= WINDOW and k.loads >= length_of(of):
+        chosen = choose(k) if thrashes(k) else 0
+        if chosen:
+            p.swap_tokens += 1
+            give(m, chosen)
+        else:
+            begin(k)
+
+
+def kept_out(k, thread):
+    """Whether what comes back for a thread makes way for the holder's: it was one of those who thrashed."""
+    i: cython.int
+    for i in range(CONTENDERS if k.holder and k.holder != thread else 0):
+        if k.threads[i] == thread:
+            return contends(k, i)
+    return 0
+
+
+def contends(k, i):
+    """Whether an eighth or more of what came back was for a thread."""
+    return 8 * k.counts[i] >= k.back
 
 
 def thrashes(k):
-    """Whether many loads bring back what went a short while ago, and each thread its own."""
-    return 4 * k.back >= k.loads and 8 * k.shared <= k.back
+    """Whether most loads bring back what went a short while ago, and each thread its own."""
+    return 8 * k.back >= 5 * k.loads and 8 * k.shared <= k.back
 
 
 def count(k, thread):
@@ -84,13 +107,13 @@ def count(k, thread):
 def choose(k):
     """The thread that is to have the token: the one most in need of it which has not had it last; 0 for none.
 
-    Of what came back an eighth or more has to be for it, and as much for another.
+    It has to contend for its pages, and another one with it.
     """
     i: cython.int
     best: cython.int = -1
     contenders: cython.int = 0
     for i in range(CONTENDERS):
-        if 8 * k.counts[i] < k.back:
+        if not contends(k, i):
             continue
         contenders += 1
         if k.threads[i] != k.last and (best < 0 or k.counts[i] > k.counts[best]):
@@ -106,19 +129,24 @@ def begin(k):
         k.counts[i] = 0
 
 
-def pass_on(p, m, thread):
-    """Give the token to a thread, or to none; what others have on the active list takes its turn."""
+def give(m, thread):
+    """Give the token to a thread; what there is on the active list takes its turn.  Who contended stays counted."""
     k = cython.address(m.token)
     of = cython.address(m.lrus[L_FOLLOWERS])
-    if not thread and not k.holder:
-        return
-    if thread:
-        p.swap_tokens += 1
-        k.last = thread
-        k.since = of.evictions
-        k.ran = uz_thread_cpu_ns(thread)
-        k.ran_at = uz_monotonic_ns()
-    k.holder = thread
+    k.holder = k.last = thread
+    k.loads = 0
+    k.since = of.evictions
+    k.ran = uz_thread_cpu_ns(thread)
+    k.ran_at = uz_monotonic_ns()
+    m.to_let_go = of.active.length
+
+
+def take_back(m):
+    """Nobody has the token; what there is on the active list takes its turn."""
+    k = cython.address(m.token)
+    of = cython.address(m.lrus[L_FOLLOWERS])
+    k.holder = 0
+    k.since = of.evictions
     m.to_let_go = of.active.length
     begin(k)
 
