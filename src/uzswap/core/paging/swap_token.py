@@ -3,17 +3,27 @@
 Two threads each of which would fit in a budget, and both of which don't, evict each other's pages just before these are
 wanted again, and neither gets on.  So one of them is given a token (S. Jiang, X. Zhang, Token-ordered LRU, Performance
 Evaluation 60, 2005; mm/thrash.c of Linux 2.6.9 to 3.4): what comes back for it comes onto the active list, what comes
-back for others does not.  They share an eighth of the memory (workingset.ACTIVE_RATIO) until it has done, which it soon
-has, since it seldom waits any more; then another is given it.
+back for the others who thrash does not.  They share an eighth of the memory (workingset.ACTIVE_RATIO) until it has
+done, which it soon has, since it seldom waits any more; then another is given it.  Who has few loads of its own, as a
+thread with a small hot set, is left alone: it has the active list as ever (a tenth of the budget beside two that
+thrash: 0.013 loads an access, 0.16 without the active list, 2026-11).
 
-A thread keeps the token while it runs, and for LIFE times as many evictions as there are pages.  There is none where
-fewer than a quarter of the loads bring back what went a short while ago: nobody thrashes; where one thread alone has
-these loads: there is nobody to keep from its pages; and where threads come back to the same leaves of the page table:
-what they share is best kept for all (two threads with 90 % of their accesses to the same fifth of the pages: 6 % more
-loads with the token, four threads 13 %, 2026-11).
+A thread keeps the token while it runs, and for LIFE times as many evictions as there are pages.  Then nobody has it for
+as many evictions as there are pages, until the lists are what they are without it; and as many loads are looked at.
+There is no token where
+
+- fewer than five of eight of these bring back what went a short while ago: nobody thrashes, or what is not at hand is
+  what is seldom wanted.  With hot sets that all fit a third to a half of the loads come back, since what is cold also
+  does; a token would put out all hot sets but one (two to four threads, at a given rate of accesses, 2026-11: 1.4 to
+  1.6 times the loads).  The same while hot sets come in, for which the wait is;
+- one thread alone has these loads: there is nobody to keep from its pages;
+- threads come back to the same leaves of the page table: what they share is best kept for all (two threads with 90 % of
+  their accesses to the same fifth of the pages: 6 % more loads with the token, four threads 13 %, 2026-11).
 
 Measured with polars, which takes rows of four columns by index in two threads, each column three quarters of the budget
-(benchmarks/bench_cliffs, 2026-11): 60,000 to 130,000 pages loaded, where it was 610,000 to 2,600,000.
+(benchmarks/bench_cliffs, 2026-11): 77,000 to 82,000 pages loaded, where it was 610,000 to 2,600,000.  What it loses
+with: hot sets that fit just so, each of which changes before a token has had its life (four threads with a quarter of
+the budget each, another one every 16 times as many accesses: 1.05 to 1.15 times the loads).
 
 The caller holds Pager.lock.
 """
@@ -25,7 +35,7 @@ from cython.cimports.uzswap.core.paging.pagetable import CONTENDERS, L_FOLLOWERS
 from cython.cimports.uzswap.core.paging.uffd import uz_thread_cpu_ns
 from cython.cimports.uzswap.core.paging.workingset import length_of
 
-# Loads that are looked at together.
+# Loads that are looked at together, or as many as there are pages: at least.
 WINDOW = cython.declare(uint32_t, 1024)
 
 # Of the list's length, evictions after which the token is passed on.
