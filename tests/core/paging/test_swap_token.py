@@ -81,7 +81,7 @@ def test_threads_that_fit_one_by_one_do_not_put_out_each_other(z: Zswap) -> None
     """Together they want twice what there is: one access in ten to four loads a page without a token, one in fifty with
     it (2 virtual CPUs; one alone is the same)."""
     x = array(z, 2 * BUDGET)
-    assert at_once(x, 200_000, *(anywhere(k * BUDGET // 2, BUDGET // 2) for k in range(4))) < 0.06
+    assert at_once(x, 200_000, *(anywhere(k * BUDGET // 2, BUDGET // 2) for k in range(4))) < 0.08
 
 
 @in_each_mode()

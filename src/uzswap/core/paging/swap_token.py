@@ -21,9 +21,11 @@ There is no token where
   their accesses to the same fifth of the pages: 6 % more loads with the token, four threads 13 %, 2026-11).
 
 Measured with polars, which takes rows of four columns by index in two threads, each column three quarters of the budget
-(benchmarks/bench_cliffs, 2026-11): 77,000 to 82,000 pages loaded, where it was 610,000 to 2,600,000.  What it loses
+(benchmarks/bench_cliffs, 2026-11): 75,000 to 85,000 pages loaded, where it was 610,000 to 2,600,000.  What it loses
 with: hot sets that fit just so, each of which changes before a token has had its life (four threads with a quarter of
-the budget each, another one every 16 times as many accesses: 1.05 to 1.15 times the loads).
+the budget each, another one every 16 times as many accesses: 1.05 to 1.2 times the loads), and hot sets
+that fit beside little that is cold (two of 0.3 of the budget, 0.9 cold for each with 3 % of the accesses: 1.2 times
+where threads serve their own faults).
 
 The caller holds Pager.lock.
 """
