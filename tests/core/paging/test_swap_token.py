@@ -65,10 +65,10 @@ def anywhere(first: int, pages: int) -> Order:
     return lambda rng, accesses: rng.integers(first, first + pages, accesses)
 
 
-def skewed(pages: int) -> Order:
-    """Nine of ten accesses are to a fifth of the pages, the same for all threads."""
-    places = np.random.default_rng(1).permutation(pages)
-    hot, cold = np.split(places, [pages // 5])
+def skewed(first: int, pages: int) -> Order:
+    """Nine of ten accesses are to a sixth of the pages."""
+    places = first + np.random.default_rng(1).permutation(pages)
+    hot, cold = np.split(places, [pages // 6])
 
     def order(rng: np.random.Generator, accesses: int) -> NDArray[np.intp]:
         return np.where(rng.random(accesses) < 0.9, rng.choice(hot, accesses), rng.choice(cold, accesses))
@@ -78,31 +78,40 @@ def skewed(pages: int) -> Order:
 
 @in_each_mode()
 def test_threads_that_fit_one_by_one_do_not_put_out_each_other(z: Zswap) -> None:
-    """Together they want three times what there is: an access in two would load a page, and most are to be found."""
-    x = array(z, 4 * OWN)
-    assert at_once(x, 200_000, *(anywhere(k * OWN, OWN) for k in range(4))) < 0.3
+    """Together they want twice what there is: one access in ten to four loads a page without a token, one in fifty with
+    it (2 virtual CPUs; one alone is the same)."""
+    x = array(z, 2 * BUDGET)
+    assert at_once(x, 200_000, *(anywhere(k * BUDGET // 2, BUDGET // 2) for k in range(4))) < 0.08
 
 
 @in_each_mode()
 def test_who_comes_after_a_thread_that_has_ended_has_all_of_the_memory(z: Zswap) -> None:
-    x = array(z, 4 * OWN)
-    at_once(x, 50_000, *(anywhere(k * OWN, OWN) for k in range(4)))
-    last = anywhere(OWN // 2, OWN)
-    at_once(x, 100_000, last)
-    assert at_once(x, 20_000, last) < 0.02
+    x = array(z, 2 * BUDGET)
+    at_once(x, 50_000, *(anywhere(k * BUDGET // 2, BUDGET // 2) for k in range(4)))
+    last = anywhere(BUDGET // 4, OWN)
+    # After loads of more than fits it may be a while until it is found out that these fit: see workingset.py.
+    assert any(at_once(x, 20_000, last) < 0.02 for _ in range(40))
 
 
 @in_each_mode()
 def test_what_threads_share_is_kept_for_all(z: Zswap) -> None:
+    x = array(z, 2 * BUDGET)
+    at_once(x, 20_000, *[anywhere(0, BUDGET * 3 // 2)] * 4)
+    assert tokens(z) == 0
+
+
+@in_each_mode()
+def test_hot_sets_that_fit_stay_for_all(z: Zswap) -> None:
+    """The loads are of what is cold, of which some was there a short while ago."""
     x = array(z, 4 * BUDGET)
-    at_once(x, 30_000, *[skewed(4 * BUDGET)] * 4)
+    at_once(x, 60_000, *(skewed(k * 2 * BUDGET, 2 * BUDGET) for k in range(2)))
     assert tokens(z) == 0
 
 
 @in_each_mode()
 def test_a_thread_alone_needs_no_token(z: Zswap) -> None:
     x = array(z, 2 * BUDGET)
-    at_once(x, 30_000, anywhere(0, BUDGET * 3 // 2))
+    at_once(x, 50_000, anywhere(0, BUDGET * 3 // 2))
     assert tokens(z) == 0
 
 

@@ -181,11 +181,14 @@ def bring_pages(p, w, n, flags):
     """Bring in the n pages of w.run, all P_NONE or P_SWAPPED, of one area.  Called, and returns, with the lock."""
     i: uint64_t
     k: uint64_t
+    thread: cython.int
     missing: int64_t = 0
     for i in range(n):
         touched(p, w.run[i], 1)
         p.pages[w.run[i]].state = P_COMING
     a = p.pages[w.run[0]].area
+    # Now: as soon as its page is in place it may wait for another.
+    thread = 0 if flags & AHEAD else who_waits(p, w.run, n)
     pthread_mutex_unlock(cython.address(p.lock))
     memcg = charge_run(p, w, a, n, flags)
     if memcg == NO_MEMCG:
@@ -210,7 +213,6 @@ def bring_pages(p, w, n, flags):
     memcg = memcg_of(p, a)
     m = cython.address(p.memcgs[memcg])
     area = cython.address(p.areas[a])
-    thread = who_waits(p, w.run, n)
     for i in range(n):
         page = cython.address(p.pages[w.run[i]])
         place = p.base + cython.cast(uint64_t, w.run[i]) * PAGE_BYTES

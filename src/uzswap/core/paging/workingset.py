@@ -21,6 +21,7 @@ The caller holds Pager.lock.
 
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.paging.pagetable import (
     BATCH_PAGES,
     L_FOLLOWERS,
@@ -32,9 +33,10 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_LEADER,
     P_LISTED,
     P_STUCK,
+    Token,
     memcg_of,
 )
-from cython.cimports.uzswap.core.paging.swap_token import loaded
+from cython.cimports.uzswap.core.paging.swap_token import kept_out, loaded
 
 # Active pages for each inactive one, above which active pages are moved over.  The kernel has 1 below 1 GiB
 # (mm/vmscan.c, inactive_is_low), but it finds out by accessed bits which inactive pages are in use.  Simulated without
@@ -251,7 +253,7 @@ def comes_back(p, m, page, is_ahead, thread):
 
     Evicted less than a list's length ago means that it was evicted too early (mm/workingset.c).  Nobody has asked for
     what is read ahead yet; where the active list is let be, it may come there none the less.  While a thread has the
-    swap token, that is for its pages alone.
+    swap token, it does not for others who contend with it.
     """
     x = cython.address(p.pages[page])
     of = lru_of(m, x, page)
@@ -263,7 +265,7 @@ def comes_back(p, m, page, is_ahead, thread):
     if which == L_FOLLOWERS and not is_ahead:
         loaded(p, m, page, thread, soon)
     if not keeps(m, which):
-        if not is_ahead and soon and (which != L_FOLLOWERS or not m.token.holder or m.token.holder == thread):
+        if not is_ahead and soon and not (which == L_FOLLOWERS and kept_out(cython.address(m.token), thread)):
             x.flags |= P_ACTIVE
         return
     if of.active.length < ACTIVE_RATIO * of.inactive.length:
@@ -313,7 +315,7 @@ def lists_reparent(p, mine, theirs):
     mine.loads[L_TURNERS] = mine.loads[L_KEEPERS] = 0
     mine.keeping = 0
     mine.to_let_go = 0
-    mine.token.holder = 0
+    memset(cython.address(mine.token), 0, cython.sizeof(Token))
 
 
 def splice(p, mine, theirs):
