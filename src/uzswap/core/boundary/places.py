@@ -3,18 +3,10 @@
 import cython
 import numpy as np
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.uzswap.core.boundary.areas import AT_DISK, AT_LOST, AT_NONE, AT_RESIDENT, AT_ZSWAP, place_of
 from cython.cimports.uzswap.core.boundary.engine import Engine
-from cython.cimports.uzswap.core.boundary.memory import (
-    AT_DISK,
-    AT_LOST,
-    AT_NONE,
-    AT_RESIDENT,
-    AT_ZSWAP,
-    Memory,
-    pager_lock,
-    pager_unlock,
-    place_of,
-)
+from cython.cimports.uzswap.core.boundary.memory import Memory
+from cython.cimports.uzswap.core.boundary.paged import pager_lock, pager_unlock
 from cython.cimports.uzswap.core.device.read_around import NR_WINDOWS, WINDOW_BYTES
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import leaf_end
