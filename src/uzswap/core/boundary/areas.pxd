@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from uzswap.core.boundary.paged cimport Paged
-from uzswap.core.paging.pagetable cimport Pager
+from uzswap.core.paging.pagetable cimport Area, Pager
 
 cdef enum:
     # Where the bytes of a page are
@@ -20,6 +20,8 @@ cdef struct AreaCount:
     int64_t clean           # bytes
 
 cdef class Areas(Paged):
+    cdef int _look(self, Pager *p, uint32_t area, Area *found) except -2
+    cdef int _area(self, Pager *p, uint32_t area, Area *found) except -2
     cdef uint64_t _range(self, Pager *p, uint32_t area, uint64_t first, uint64_t pages) except 0
 
 cdef uint8_t place_of(Pager *p, uint64_t page) noexcept nogil

@@ -3,6 +3,7 @@
 from collections import namedtuple
 
 import cython
+from cython.cimports.libc.errno import EIO
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memset
@@ -17,6 +18,7 @@ from cython.cimports.uzswap.core.libc_ext import (
 )
 from cython.cimports.uzswap.core.paging.areas import area_new, leaf_end
 from cython.cimports.uzswap.core.paging.gather import GATHER_BYTES, Gather, gather, scatter
+from cython.cimports.uzswap.core.paging.handlers import lock_unless
 from cython.cimports.uzswap.core.paging.page_in import KEEP
 from cython.cimports.uzswap.core.paging.pagetable import (
     H_NORMAL,
@@ -29,9 +31,9 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_LOST,
     P_RESIDENT,
     PAGE_BYTES,
+    Area,
     Pager,
     address_of,
-    memcg_of,
 )
 from cython.cimports.uzswap.core.paging.ranges import (
     area_free,
@@ -51,12 +53,30 @@ AreaInfo = namedtuple("AreaInfo", "address pages memcg resident zswap disk zero 
 
 @cython.cclass
 class Areas(Paged):
-    def _range(self, p: cython.pointer(Pager), area: uint32_t, first: uint64_t, pages: uint64_t):
-        if area >= p.next_area or not p.areas[area].used:
+    def _look(self, p: cython.pointer(Pager), area: uint32_t, found: cython.pointer(Area)):
+        """What an area is just now: 1, or 0 when it is not in use, and -1 when none was from this number on.
+
+        With the GIL: nobody waits for it with the lock.  Who was killed may have taken the lock along: OSError.
+        """
+        if not lock_unless(cython.address(p.lock), cython.address(p.broken)):
+            raise OSError(EIO, "a thread that serves page faults was killed")
+        was: cython.bint = area < p.next_area
+        if was:
+            found[0] = p.areas[area]
+        pthread_mutex_unlock(cython.address(p.lock))
+        return found.used if was else -1
+
+    def _area(self, p: cython.pointer(Pager), area: uint32_t, found: cython.pointer(Area)):
+        if self._look(p, area, found) <= 0:
             raise ValueError(f"area {area} is not in use")
-        if first > p.areas[area].pages or pages > p.areas[area].pages - first:
-            raise ValueError(f"pages {first}..{first + pages} of area {area}, which has {p.areas[area].pages}")
-        return p.areas[area].first + first
+        return 0
+
+    def _range(self, p: cython.pointer(Pager), area: uint32_t, first: uint64_t, pages: uint64_t):
+        a: Area
+        self._area(p, area, cython.address(a))
+        if first > a.pages or pages > a.pages - first:
+            raise ValueError(f"pages {first}..{first + pages} of area {area}, which has {a.pages}")
+        return a.first + first
 
     def alloc(self, nbytes: uint64_t, memcg: uint32_t, item: uint8_t = 0):
         """Number and address of a new area of zeros."""
@@ -167,6 +187,7 @@ class Areas(Paged):
         n = begins.shape[0]
         if not n or not length or places.shape[0] != n:
             raise ValueError(f"{n} spans of {length} bytes, {places.shape[0]} places")
+        a: Area
         p = self._enter()
         g = cython.cast(cython.pointer(Gather), calloc(1, cython.sizeof(Gather)))
         # The caller's arrays may be paged memory, whose faults need the locks under which these are read.
@@ -175,8 +196,9 @@ class Areas(Paged):
         try:
             if g == cython.NULL or where == cython.NULL:
                 raise MemoryError
-            nbytes = p.areas[area].pages * PAGE_BYTES if area < p.next_area else 0
-            g.first = self._range(p, area, 0, 0)
+            self._area(p, area, cython.address(a))
+            g.first = a.first
+            nbytes = a.pages * PAGE_BYTES
             for i in range(n):
                 where[i] = begins[i]
                 where[n + i] = places[i]
@@ -206,41 +228,43 @@ class Areas(Paged):
 
     def place(self, area: uint32_t):
         """What an area is, without looking at its pages."""
+        a: Area
         p = self._enter()
         try:
-            self._range(p, area, 0, 0)
-            a = cython.address(p.areas[area])
-            return Place(cython.cast(cython.size_t, p.base) + a.first * PAGE_BYTES, a.pages, memcg_of(p, area))
+            self._area(p, area, cython.address(a))
+            return Place(cython.cast(cython.size_t, p.base) + a.first * PAGE_BYTES, a.pages, a.memcg)
         finally:
             self._leave()
 
     def area(self, area: uint32_t):
         """Where the pages of an area are: counts them, some at a time, while they may come and go."""
-        p = self._enter()
+        a: Area
         found: AreaCount
         i: uint64_t = 0
+        p = self._enter()
         try:
-            self._range(p, area, 0, 0)
+            self._area(p, area, cython.address(a))
             memset(cython.address(found), 0, cython.sizeof(AreaCount))
             with cython.nogil:
-                while i < p.areas[area].pages:
+                while True:
                     i = count_some(p, area, i, cython.address(found))
-                a = cython.address(p.areas[area])
+                    if not i:
+                        break
                 pthread_mutex_lock(cython.address(p.lock))
-                faults, loads = a.faults, a.loads
+                a = p.areas[area]
                 pthread_mutex_unlock(cython.address(p.lock))
             return AreaInfo(
                 cython.cast(cython.size_t, p.base) + a.first * PAGE_BYTES,
                 a.pages,
-                memcg_of(p, area),
+                a.memcg,
                 found.resident,
                 found.zswap,
                 found.disk,
                 found.zero,
                 found.lost,
                 found.clean,
-                faults,
-                loads,
+                a.faults,
+                a.loads,
             )
         finally:
             self._leave()
@@ -252,9 +276,10 @@ class Areas(Paged):
             self._range(p, area, 0, 0)
             if kind not in (H_NORMAL, H_SEQUENTIAL, H_RANDOM):
                 raise ValueError(f"hint {kind}")
-            pthread_mutex_lock(cython.address(p.lock))
-            p.areas[area].hint = kind
-            pthread_mutex_unlock(cython.address(p.lock))
+            with cython.nogil:
+                pager_lock(p)
+                p.areas[area].hint = kind
+                pager_unlock(p)
         finally:
             self._leave()
 
@@ -289,18 +314,21 @@ def place_of(p, i):
 
 
 def count_some(p, a, first, found):
-    """Count an area's pages from number `first` on, as many as one hold of the locks is for.  Where to go on."""
+    """Count an area's pages from number `first` on, as many as one hold of the locks is for.
+
+    Where to go on, or 0 at its end.
+    """
     t = cython.address(p.c.t)
     i: uint64_t
     pthread_mutex_lock(cython.address(p.lock))
     pthread_mutex_lock(cython.address(p.c.lock))
     area = cython.address(p.areas[a])
-    end = area.pages
-    if end > first and end - first > HOLD_PAGES:
-        end = first + HOLD_PAGES
-    beyond = leaf_end(p, area.first + first) - area.first
+    # Another thread may have freed it, and made a shorter one of it.
+    last = area.pages if area.pages > first else first
+    end = first + HOLD_PAGES if last - first > HOLD_PAGES else last
+    beyond = leaf_end(p, area.first + first) - area.first if last > first else first
     if beyond > first:
-        end = beyond if beyond < area.pages else area.pages
+        end = beyond if beyond < last else last
         found.zero += end - first
         first = end
     for i in range(area.first + first, area.first + end):
@@ -319,6 +347,7 @@ def count_some(p, a, first, found):
             found.disk += 1
         else:
             found.zero += 1
+    on = end if end < last else 0
     pthread_mutex_unlock(cython.address(p.c.lock))
     pthread_mutex_unlock(cython.address(p.lock))
-    return end
+    return on

@@ -23,7 +23,6 @@ from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.uzswap.core.libc_ext import uz_monotonic_ns
 from cython.cimports.uzswap.core.paging.pagetable import CONTENDERS, L_FOLLOWERS, LEAF_PAGES
 from cython.cimports.uzswap.core.paging.uffd import uz_thread_cpu_ns
-from cython.cimports.uzswap.core.paging.workingset import length_of
 
 # Loads that are looked at together.
 WINDOW = cython.declare(uint32_t, 1024)
@@ -44,7 +43,7 @@ def loaded(p, m, page, thread, came_back):
     k.loads += 1
     if k.holder and k.loads >= LOOK:
         k.loads = 0
-        if of.evictions - k.since >= LIFE * length_of(of) or has_done(k):
+        if of.evictions - k.since >= LIFE * (of.inactive.length + of.active.length) or has_done(k):
             pass_on(p, m, 0)
     if k.holder or not thread:
         return
