@@ -30,6 +30,8 @@ from tests.support.faulty import FaultySwap
 from tests.support.soak import longer
 
 import uzswap
+from uzswap.core.boundary import places
+from uzswap.core.boundary.engine import LZ4, ZSTD
 
 if TYPE_CHECKING:
     from uzswap import Zswap
@@ -101,6 +103,45 @@ def test_threads_that_write_to_the_same_pages(z: Zswap) -> None:
         assert (x[mine::512] == count[: MIB // 2048]).all()
 
     together(*(lambda mine=mine: write(mine) for mine in range(4)))
+
+
+@in_each_mode()
+def test_what_is_told_of_arrays_and_codecs_is_whole_while_they_change(z: Zswap) -> None:
+    group, most = job(z, "64K"), 40
+    memory = z.arena.memory
+    ends = threading.Event()
+
+    def come_and_go(seed: int) -> None:
+        for n in range(20):
+            x = uzswap.zeros((1 + (n * seed) % most, 512), np.int64, cgroup=group)
+            x[:] = n
+            x[:, 1] = np.arange(len(x))
+        ends.set()
+
+    def change() -> None:
+        while not ends.is_set():
+            for level in range(1, 5):
+                z.core.set_compressor(ZSTD, level)
+            z.core.set_compressor(LZ4, 1)
+
+    def look() -> None:
+        while not ends.is_set():
+            for area, memcg, pages in places.areas(memory):
+                assert memcg == group.index
+                assert 1 <= pages <= most
+                try:
+                    told = memory.area(area)
+                    assert len(places.pages(memory, area)) <= most
+                except ValueError:  # it went in between
+                    continue
+                assert 1 <= told.pages <= most
+                assert min(told.resident, told.zswap, told.disk, told.zero, told.lost) >= 0
+            first, *others = z.core.pools()
+            assert (first.codec, first.level) in {(LZ4, 1), *((ZSTD, level) for level in range(1, 5))}
+            assert first.current
+            assert not any(pool.current for pool in others)
+
+    together(lambda: come_and_go(1), lambda: come_and_go(7), look, change)
 
 
 @in_each_mode()

@@ -8,8 +8,8 @@ from cython.cimports.uzswap.core.boundary.memcgs import Memcgs
 from cython.cimports.uzswap.core.boundary.opened import core_lock, core_unlock
 from cython.cimports.uzswap.core.device.read_around import NR_WINDOWS, WINDOW_BYTES
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
-from cython.cimports.uzswap.core.libc_ext import uz_private, uz_private_free
-from cython.cimports.uzswap.core.store.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS
+from cython.cimports.uzswap.core.libc_ext import uz_change_int, uz_private, uz_private_free
+from cython.cimports.uzswap.core.store.codec import ALG_LZ4, ALG_ZSTD, MAX_ENTRY_BYTES, NR_CODECS, Codec
 from cython.cimports.uzswap.core.store.codecs import codec_get, codec_of_dictionary, codec_put, codec_slot, codecs_bytes
 from cython.cimports.uzswap.core.store.dictionary import (
     MAX_DICTIONARY_BYTES,
@@ -57,15 +57,18 @@ def train_dictionary(samples: cython.const[uint8_t][::1], sizes: cython.const[ui
 @cython.cclass
 class Codecs(Memcgs):
     def set_enabled(self, enabled: cython.bint):
-        self._open().enabled = enabled
+        c = self._open()
+        core_lock(c)
+        c.enabled = enabled
+        core_unlock(c)
 
     def set_fault_writeback(self, how: cython.int):
         if how not in (WRITE_IN_TURN, WRITE_COLDEST, WRITE_NOTHING):
             raise ValueError(f"fault_writeback {how}")
-        self._open().fault_writeback = how
+        uz_change_int(cython.address(self._open().fault_writeback), how)
 
     def set_same_filled(self, as_value: cython.bint):
-        self._open().same_as_value = as_value
+        uz_change_int(cython.address(self._open().same_as_value), as_value)
 
     def set_compressor(self, codec: cython.int, level: cython.int):
         if codec not in (ALG_LZ4, ALG_ZSTD):
@@ -113,8 +116,9 @@ class Codecs(Memcgs):
         with cython.nogil:
             core_lock(c)
             p = c.codecs[slot]
+            current: cython.bint = slot == c.codec
             core_unlock(c)
-        if not p.refs and not p.users and slot != c.codec:
+        if not p.refs and not p.users and not current:
             return None
         return CodecInfo(
             p.algorithm,
@@ -149,19 +153,24 @@ class Codecs(Memcgs):
 
     def pools(self):
         c = self._open()
-        current = cython.address(c.codecs[c.codec])
-        entries = {(current.algorithm, current.level, False): 0}
+        copy: Codec[NR_CODECS]
         i: cython.int
-        for i in range(c.nr_codecs):
+        with cython.nogil:
             core_lock(c)
-            p = c.codecs[i]
+            current: cython.int = c.codec
+            n: cython.int = c.nr_codecs
+            for i in range(n):
+                copy[i] = c.codecs[i]
             core_unlock(c)
+        entries = {(copy[current].algorithm, copy[current].level, False): 0}
+        for i in range(n):
+            p = cython.address(copy[i])
             if p.entries:
                 name = (p.algorithm, p.level, p.dictionary != cython.NULL)
                 entries[name] = entries.get(name, 0) + p.entries
         return [
-            PoolInfo(codec, level, n, i == 0, dictionary)
-            for i, ((codec, level, dictionary), n) in enumerate(entries.items())
+            PoolInfo(codec, level, count, k == 0, dictionary)
+            for k, ((codec, level, dictionary), count) in enumerate(entries.items())
         ]
 
     def pool_pages(self):
@@ -183,7 +192,11 @@ class Codecs(Memcgs):
         return tables + extents * 32 * 16 + dictionaries
 
     def read_around_bytes(self):
-        return NR_WINDOWS * WINDOW_BYTES if self._open().around.memory != cython.NULL else 0
+        c = self._open()
+        core_lock(c)
+        there: cython.bint = c.around.memory != cython.NULL
+        core_unlock(c)
+        return NR_WINDOWS * WINDOW_BYTES if there else 0
 
     def reached_full(self):
         c = self._open()

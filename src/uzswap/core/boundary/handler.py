@@ -19,15 +19,18 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.numpy import PyDataMem_SetHandler, import_array
 from cython.cimports.uzswap.core.boundary.forking import home
 from cython.cimports.uzswap.core.boundary.memory import Memory
+from cython.cimports.uzswap.core.boundary.paged import pager_lock, pager_unlock
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave, uz_try_enter
 from cython.cimports.uzswap.core.libc_ext import (
     pthread_mutex_destroy,
     pthread_mutex_init,
     pthread_mutex_lock,
     pthread_mutex_unlock,
+    uz_change_int,
+    uz_read_int,
 )
 from cython.cimports.uzswap.core.paging.areas import area_new, area_of
-from cython.cimports.uzswap.core.paging.pagetable import PAGE_BYTES, memcg_of
+from cython.cimports.uzswap.core.paging.pagetable import PAGE_BYTES, Area
 from cython.cimports.uzswap.core.paging.ranges import area_free, drop_range
 from cython.cimports.uzswap.core.paging.uffd import uz_pause
 
@@ -39,7 +42,7 @@ LONG_PAGES = cython.declare(uint64_t, 256)
 
 
 def wanted(h, nbytes):
-    return nbytes >= h.least and not h.off and getpid() == home()
+    return nbytes >= h.least and not uz_read_int(cython.address(h.off)) and getpid() == home()
 
 
 def ours(h, p):
@@ -208,7 +211,7 @@ class Handler:
         h = cython.address(self.hook)
         with cython.nogil:
             pthread_mutex_lock(cython.address(h.lock))
-            h.off = 1
+            uz_change_int(cython.address(h.off), 1)
             pthread_mutex_unlock(cython.address(h.lock))
 
     def hold(self, held: cython.bint):
@@ -250,20 +253,28 @@ def find(memory: Memory, address: cython.size_t):
 def set_item(memory: Memory, area: uint32_t, item: uint8_t):
     """Tell the item size of an area's array, for the byte shuffle."""
     p = memory._enter()
-    if area < p.next_area:
-        p.areas[area].item = item
+    with cython.nogil:
+        pager_lock(p)
+        if area < p.next_area:
+            p.areas[area].item = item
+        pager_unlock(p)
     memory._leave()
 
 
 def alive(memory: Memory):
     """(memcg, bytes) of every area in use."""
     p = memory._enter()
-    a: uint32_t
+    a: Area
+    number: uint32_t = 0
     found = []
     try:
-        for a in range(1, p.next_area):
-            if p.areas[a].used:
-                found.append((memcg_of(p, a), p.areas[a].pages * PAGE_BYTES))
+        while True:
+            number += 1
+            used = memory._look(p, number, cython.address(a))
+            if used < 0:
+                break
+            if used:
+                found.append((a.memcg, a.pages * PAGE_BYTES))
     finally:
         memory._leave()
     return found

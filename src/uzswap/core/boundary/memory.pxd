@@ -1,41 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from uzswap.core.boundary.engine cimport Engine
-from uzswap.core.libc_ext cimport pthread_mutex_t
-from uzswap.core.paging.pagetable cimport Pager, Work
-from uzswap.core.paging.uffd cimport pthread_cond_t
+from uzswap.core.boundary.areas cimport Areas
 
-cdef enum:
-    # Where the bytes of a page are
-    AT_NONE = 0             # never touched, dropped, or all one word: no bytes anywhere
-    AT_RESIDENT = 1
-    AT_ZSWAP = 2
-    AT_DISK = 3
-    AT_LOST = 4
-
-# Pages of an area, by where they are.
-cdef struct AreaCount:
-    int64_t resident
-    int64_t zswap
-    int64_t disk
-    int64_t zero
-    int64_t lost
-    int64_t clean           # bytes
-
-cdef class Memory:
-    cdef Pager *pager
-    cdef pthread_mutex_t gate   # guards pager, users and closing
-    cdef pthread_cond_t passed
-    cdef int users              # calls under way
-    cdef int closing
-    cdef Engine engine
-    cdef object __weakref__
-    cdef Pager *_enter(self) except NULL
-    cdef void _leave(self) noexcept
-    cdef Work *_work(self, Pager *p) except NULL
-    cdef uint64_t _range(self, Pager *p, uint32_t area, uint64_t first, uint64_t pages) except 0
-
-cdef void work_done(Pager *p, Work *w) noexcept nogil
-cdef uint64_t count_some(Pager *p, uint32_t a, uint64_t first, AreaCount *found) noexcept nogil
-cdef uint8_t place_of(Pager *p, uint64_t page) noexcept nogil
-cdef void pager_lock(Pager *p) noexcept nogil
-cdef void pager_unlock(Pager *p) noexcept nogil
+cdef class Memory(Areas):
+    pass

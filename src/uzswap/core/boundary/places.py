@@ -3,18 +3,10 @@
 import cython
 import numpy as np
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.uzswap.core.boundary.areas import AT_DISK, AT_LOST, AT_NONE, AT_RESIDENT, AT_ZSWAP, place_of
 from cython.cimports.uzswap.core.boundary.engine import Engine
-from cython.cimports.uzswap.core.boundary.memory import (
-    AT_DISK,
-    AT_LOST,
-    AT_NONE,
-    AT_RESIDENT,
-    AT_ZSWAP,
-    Memory,
-    pager_lock,
-    pager_unlock,
-    place_of,
-)
+from cython.cimports.uzswap.core.boundary.memory import Memory
+from cython.cimports.uzswap.core.boundary.paged import pager_lock, pager_unlock
 from cython.cimports.uzswap.core.device.read_around import NR_WINDOWS, WINDOW_BYTES
 from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
 from cython.cimports.uzswap.core.paging.areas import leaf_end
@@ -27,7 +19,6 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     Area,
     Page,
     Pager,
-    memcg_of,
 )
 from cython.cimports.uzswap.core.store.pool import EXTENT_BYTES
 from cython.cimports.uzswap.core.store.state import Core
@@ -64,10 +55,11 @@ def look(p: cython.pointer(Pager), a: uint32_t, first: uint64_t, n: uint64_t, ou
 
 def pages(memory: Memory, area: uint32_t):
     p: cython.pointer(Pager) = memory._enter()
+    a: Area
     at: uint64_t = 0
     try:
-        memory._range(p, area, 0, 0)
-        n: uint64_t = p.areas[area].pages
+        memory._area(p, area, cython.address(a))
+        n: uint64_t = a.pages
         # numpy could make an array of ours, on which a fault would wait for the locks.  0 is AT_NONE.
         found = bytearray(n)
         out: uint8_t[::1] = found
@@ -81,12 +73,17 @@ def pages(memory: Memory, area: uint32_t):
 
 def areas(memory: Memory):
     p: cython.pointer(Pager) = memory._enter()
-    a: uint32_t
+    a: Area
+    number: uint32_t = 0
     found = []
     try:
-        for a in range(1, p.next_area):
-            if p.areas[a].used:
-                found.append((a, memcg_of(p, a), p.areas[a].pages))
+        while True:
+            number += 1
+            used = memory._look(p, number, cython.address(a))
+            if used < 0:
+                break
+            if used:
+                found.append((number, a.memcg, a.pages))
     finally:
         memory._leave()
     return found
@@ -101,8 +98,11 @@ def mappings(engine: Engine, memory: Memory = None):
     ]
     if c.t.sums != cython.NULL:
         found.append(("tables", cython.cast(cython.size_t, c.t.sums), c.t.sums_bytes))
-    if c.around.memory != cython.NULL:
-        found.append(("read_around", cython.cast(cython.size_t, c.around.memory), NR_WINDOWS * WINDOW_BYTES))
+    pthread_mutex_lock(cython.address(c.lock))
+    around = cython.cast(cython.size_t, c.around.memory)
+    pthread_mutex_unlock(cython.address(c.lock))
+    if around:
+        found.append(("read_around", around, NR_WINDOWS * WINDOW_BYTES))
     if memory is None:
         return found
     p: cython.pointer(Pager) = memory._enter()

@@ -112,7 +112,9 @@ def ages(engine: Engine, memcgs: cython.const[uint32_t][::1], bounds: cython.con
     youngest: uint32_t[::1] = youngest_of
     for k in range(nr_bounds):
         youngest[k] = 0xFFFFFFFF if bounds[k] <= 0 else born_units(now - bounds[k])
+    core_lock(c)
     nr_memcgs: uint32_t = c.t.next_memcg
+    core_unlock(c)
     row_of = cython.cast(cython.pointer(uint32_t), malloc(nr_memcgs * cython.sizeof(uint32_t)))
     if row_of == cython.NULL:
         raise MemoryError

@@ -5,7 +5,7 @@ from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.uzswap.core.boundary.engine import Engine
-from cython.cimports.uzswap.core.boundary.opened import private_copy
+from cython.cimports.uzswap.core.boundary.opened import core_lock, core_unlock, private_copy
 from cython.cimports.uzswap.core.gate import uz_enter, uz_leave
 from cython.cimports.uzswap.core.store.entries import NR_NODES
 from cython.cimports.uzswap.core.store.state import born_units, give_back
@@ -50,9 +50,12 @@ class Writer:
             raise ValueError("the writer is finished")
         if lrus.shape[0] == 0 or positions.shape[0] < lrus.shape[0]:
             raise ValueError(f"{lrus.shape[0]} LRUs, {positions.shape[0]} positions")
+        core_lock(c)
+        nr_memcgs: uint32_t = c.t.next_memcg
+        core_unlock(c)
         i: cython.Py_ssize_t
         for i in range(lrus.shape[0]):
-            if lrus[i] >> 8 >= c.t.next_memcg or (lrus[i] & 0xFF) >= NR_NODES:
+            if lrus[i] >> 8 >= nr_memcgs or (lrus[i] & 0xFF) >= NR_NODES:
                 raise ValueError(f"LRU {lrus[i]:#x}")
         w: Walk
         memset(cython.address(w), 0, cython.sizeof(Walk))

@@ -6,7 +6,7 @@ memory.low protect.
 
 import cython
 from cython.cimports.libc.stdint import int64_t
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, uz_read_int
 from cython.cimports.uzswap.core.paging.page_out import (
     WRITE_BACK_BYTES,
     breathe,
@@ -143,9 +143,10 @@ def write_back_from(p, root, take_low, said):
     most: int64_t = 0
     round: Round
     round.began = 0
-    if p.c.fault_writeback == WRITE_NOTHING:
+    how = uz_read_int(cython.address(p.c.fault_writeback))
+    if how == WRITE_NOTHING:
         return 0
-    first: cython.bint = p.c.fault_writeback == WRITE_COLDEST
+    first: cython.bint = how == WRITE_COLDEST
     while True:
         pthread_mutex_lock(cython.address(p.lock))
         memcg = coldest(p, root) if first else NO_MEMCG

@@ -207,12 +207,13 @@ def make_room_in_zswap(p, memcg, most):
     w.nr_lrus = 1
     pthread_mutex_lock(cython.address(c.lock))
     w.since = c.t.last_stamp
+    may: cython.bint = may_write_back(c, memcg)
     pthread_mutex_unlock(cython.address(c.lock))
     w.youngest = 0xFFFFFFFF
     # Twice round a batch: the first meeting may only take the reference.
     w.nr_to_scan = 2 * BATCH_PAGES
     w.budget = most
-    if may_write_back(c, memcg):
+    if may:
         walk(c, s, cython.address(w))
     stream_finish(c, s)
     wrote: cython.bint = s.entries > 0
@@ -232,14 +233,14 @@ def choose_filter(p, w, i, n, staging):
     """
     a = p.pages[w.picks[i]].area
     area = cython.address(p.areas[a])
-    if not area.item:
-        return 0
     pthread_mutex_lock(cython.address(p.lock))
-    due: cython.bint = area.filter_left == 0
+    item: cython.int = area.item
+    due: cython.bint = item and area.filter_left == 0
     if due:
         area.filter_left = FILTER_BATCHES
-    area.filter_left -= 1
-    chosen: cython.int = area.item if area.filter_on else 0
+    if item:
+        area.filter_left -= 1
+    chosen: cython.int = item if area.filter_on else 0
     pthread_mutex_unlock(cython.address(p.lock))
     if not due:
         return chosen
@@ -251,7 +252,7 @@ def choose_filter(p, w, i, n, staging):
     plain = p.c.codecs[p.c.codec]
     pthread_mutex_unlock(cython.address(p.c.lock))
     shuffled = plain
-    shuffled.filter = area.item
+    shuffled.filter = item
     plain_bytes: int64_t = 0
     shuffled_bytes: int64_t = 0
     step = (n - i + FILTER_SAMPLE - 1) // FILTER_SAMPLE
@@ -263,7 +264,7 @@ def choose_filter(p, w, i, n, staging):
     worker_put(p.c, worker)
     pthread_mutex_lock(cython.address(p.lock))
     area.filter_on = shuffled_bytes < plain_bytes
-    chosen = area.item if area.filter_on else 0
+    chosen = item if area.filter_on else 0
     pthread_mutex_unlock(cython.address(p.lock))
     return chosen
 

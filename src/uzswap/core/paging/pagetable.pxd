@@ -109,7 +109,7 @@ cdef struct Lru:
 cdef struct Token:
     int holder              # thread, 0 for none
     int last                # who had it last
-    uint32_t since          # Lru.evictions of followers when it was given
+    uint32_t since          # Lru.evictions of followers when it was given, or taken back
     int64_t ran             # CPU time of the holder when it was looked at, in ns,
     int64_t ran_at          # and when it was found to have run
     uint32_t loads          # since there was a look at them
@@ -301,3 +301,4 @@ cdef void tell(Pager *p, uint32_t memcg, uint32_t events) noexcept nogil
 cdef uint64_t handle_at(Pager *p, uint64_t page) noexcept nogil
 cdef uint64_t address_of(const Pager *p, uint64_t page) noexcept nogil
 cdef uint32_t memcg_of(Pager *p, uint32_t a) noexcept nogil
+cdef uint32_t length_of(const Lru *of) noexcept nogil

@@ -227,6 +227,11 @@ def memcg_of(p, a):
     return p.areas[a].memcg
 
 
+def length_of(of):
+    """Pages on both of its lists."""
+    return of.inactive.length + of.active.length
+
+
 def failed_add(p, page):
     """A page is P_LOST for the time being."""
     x = cython.address(p.pages[page])

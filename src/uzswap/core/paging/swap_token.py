@@ -33,9 +33,8 @@ The caller holds Pager.lock.
 import cython
 from cython.cimports.libc.stdint import int64_t, uint32_t
 from cython.cimports.uzswap.core.libc_ext import uz_monotonic_ns
-from cython.cimports.uzswap.core.paging.pagetable import CONTENDERS, L_FOLLOWERS, LEAF_PAGES
+from cython.cimports.uzswap.core.paging.pagetable import CONTENDERS, L_FOLLOWERS, LEAF_PAGES, length_of
 from cython.cimports.uzswap.core.paging.uffd import uz_thread_cpu_ns
-from cython.cimports.uzswap.core.paging.workingset import length_of
 
 # Loads that are looked at together, or as many as there are pages: at least.
 WINDOW = cython.declare(uint32_t, 1024)

@@ -8,7 +8,6 @@ cdef int pick(Pager *p, Work *w, uint32_t memcg, int most) noexcept nogil
 cdef void evicted(MemcgPages *m, Page *x, uint32_t page) noexcept nogil
 cdef void comes_back(Pager *p, MemcgPages *m, uint32_t page, int is_ahead, int thread) noexcept nogil
 cdef void settles(MemcgPages *m, Page *x, uint32_t page, int alone) noexcept nogil
-cdef uint32_t length_of(const Lru *of) noexcept nogil
 cdef uint32_t nr_listed(const MemcgPages *m) noexcept nogil
 cdef void pages_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil
 

@@ -34,6 +34,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     P_LISTED,
     P_STUCK,
     Token,
+    length_of,
     memcg_of,
 )
 from cython.cimports.uzswap.core.paging.swap_token import kept_out, loaded
@@ -69,10 +70,6 @@ def lru_of(m, x, page):
     if not x.flags & P_LEADER:
         return cython.address(m.lrus[L_FOLLOWERS])
     return cython.address(m.lrus[leads_for(page)])
-
-
-def length_of(of):
-    return of.inactive.length + of.active.length
 
 
 def nr_listed(m):

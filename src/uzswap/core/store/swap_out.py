@@ -9,7 +9,7 @@ import cython
 from cython.cimports.libc.errno import ENODEV, ENOMEM, ENOSPC
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock
+from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mutex_unlock, uz_read_int
 from cython.cimports.uzswap.core.store.clean import clean_drop_locked
 from cython.cimports.uzswap.core.store.codec import (
     MAX_ENTRY_BYTES,
@@ -117,7 +117,9 @@ def prepare(c, s, i, k):
             memcpy(s.worker.io, p.src, p.size)
             p.src = s.worker.io
             p.sum = sum_of(p.src, p.size)
-        p.filled = same_filled(p.src, p.size, cython.address(p.word)) and (p.word == 0 or c.same_as_value)
+        p.filled = same_filled(p.src, p.size, cython.address(p.word)) and (
+            p.word == 0 or uz_read_int(cython.address(c.same_as_value))
+        )
         if not p.filled:
             p.codec = s.small if s.small >= 0 and p.size <= s.small_bytes else s.codec
             p.length = compress(s.worker, cython.address(c.codecs[p.codec]), p.src, p.size, out)
