@@ -3,7 +3,7 @@
 import cython
 from cython.cimports.libc.errno import EAGAIN, ENOMEM
 from cython.cimports.libc.stdint import int64_t, uint32_t, uint64_t
-from cython.cimports.posix.unistd import write
+from cython.cimports.posix.unistd import read, write
 from cython.cimports.uzswap.core.device.device import NR_FILES
 from cython.cimports.uzswap.core.device.device_io import still_ours
 from cython.cimports.uzswap.core.gate import uz_gate_tell, uz_leave, uz_open, uz_try_enter
@@ -132,6 +132,26 @@ def own_table(p):
     pthread_mutex_unlock(cython.address(p.lock))
 
 
+def rouse(p):
+    """Have the threads of a forked child started at once: its keeper waits for messages, and who waits sends none.
+
+    Called with the lock.
+    """
+    if p.lazy and p.roused < 2 and uz_is_still(p.stop_write, p.identities[2]):
+        write(p.stop_write, b"x", 1)
+    p.roused = 2
+
+
+def awake(p):
+    """Called in the keeper of a forked child: what it was roused by must not end the threads that it starts."""
+    ignored: cython.char
+    pthread_mutex_lock(cython.address(p.lock))
+    p.roused = 2
+    pthread_mutex_unlock(cython.address(p.lock))
+    if not p.closing and uz_uffd_wait_ms(p.fd, p.stop_read, 0) < 0:
+        read(p.stop_read, cython.address(ignored), 1)
+
+
 def start_threads(p):
     """Called in the keeper.  0 or -errno."""
     cpus: cython.int[MOST_THREADS]
@@ -191,6 +211,8 @@ def watch(arg):
     # The parent's were many, and most children need none.
     while p.lazy and not p.closing and not p.roused and uz_uffd_wait_ms(p.fd, p.stop_read, WATCH_MS) == 0:
         relent(p)
+    if p.lazy:
+        awake(p)
     failed: cython.int = 0
     if not p.lazy or not p.closing:
         failed = start_threads(p)

@@ -199,7 +199,7 @@ cdef struct Pager:
     int fd
     int user_only
     int by_signal               # faults are served in the threads that they are in: see signal_faults.py
-    int roused                  # of a forked child: somebody wants its threads
+    int roused                  # of a forked child: somebody wants its threads; 2: and waits for them, or they begin
     int64_t looked_at           # faults, when handlers.look() was last called
     int fd_lost                 # the program has closed the descriptor: threads of ours have it still
     int trapped                 # system calls on it: 1, or the -errno with which they could not be trapped

@@ -17,6 +17,7 @@ from cython.cimports.uzswap.core.libc_ext import pthread_mutex_lock, pthread_mut
 from cython.cimports.uzswap.core.paging.areas import touched
 from cython.cimports.uzswap.core.paging.frames import put_copy
 from cython.cimports.uzswap.core.paging.handlers import lock_unless, wait_briefly
+from cython.cimports.uzswap.core.paging.keeper import rouse
 from cython.cimports.uzswap.core.paging.make_room import make_room
 from cython.cimports.uzswap.core.paging.page_in import TO_WRITE, bring_pages
 from cython.cimports.uzswap.core.paging.pager import leave, on_disk
@@ -109,9 +110,10 @@ def bring_here(p, offset, to_write):
     want_reading(p, t)
     for i in range(n):
         p.pages[run[i]].flags &= ~P_STUCK
-    p.roused = 1
+    p.roused = p.roused if p.roused else 1
     w = p.works
     if w == cython.NULL or p.fd_lost or on_disk(p, run, n):
+        rouse(p)
         leave(p, run, n, flags)
         return
     p.works = w.next
