@@ -16,13 +16,19 @@ BY_SIGNAL = {
     "test_a_page_that_could_not_be_read_is_there_when_it_is_asked_for_again",
     "test_a_signal_handler_that_faults_itself",
     "test_a_signal_kills_a_process_that_waits_for_a_page",
+    "test_accesses_over_borders_in_several_threads",
+    "test_an_access_over_the_border_of_pages",
+    "test_an_array_is_what_a_plain_copy_of_it_is",
     "test_beyond_an_array_is_a_sigbus",
     "test_descriptors_closed_by_the_program_are_not_the_pagers",
     "test_faults_while_the_gil_is_held",
     "test_madvise_dontneed",
+    "test_many_forks_leave_nothing",
     "test_one_filter_serves_all_engines",
     "test_partial_munmap",
+    "test_threads_that_fit_one_by_one_do_not_put_out_each_other",
     "test_threads_that_write_to_the_same_pages",
+    "test_what_is_asked_for_spares_nothing",
 }
 
 

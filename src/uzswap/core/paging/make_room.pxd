@@ -9,7 +9,7 @@ cdef int64_t make_some_room(
 cdef int64_t evict_from(Pager *p, Work *w, uint32_t root, int64_t most, int copies) noexcept nogil
 cdef int64_t evict_some(
     Pager *p, Work *w, uint32_t root, int64_t most, int copies, int take_low, int *said
-) noexcept nogil
+, int sparing) noexcept nogil
 cdef int64_t may_go(Pager *p, uint32_t memcg, uint32_t root, int64_t n, int take_low, int *said) noexcept nogil
 cdef int others_land(Pager *p) noexcept nogil
 cdef int write_back_from(Pager *p, uint32_t root, int take_low, int *said) noexcept nogil

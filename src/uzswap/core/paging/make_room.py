@@ -50,7 +50,7 @@ def make_some_room(p, w, root, most, resident, take_low, said):
             gone = (clean_drop(p.c, root, most * PAGE_BYTES, take_low) + PAGE_BYTES - 1) // PAGE_BYTES
             if gone or write_back_from(p, root, take_low, said):
                 return gone if gone else 1
-    gone = evict_some(p, w, root, most, not resident, take_low, said)
+    gone = evict_some(p, w, root, most, not resident, take_low, said, 1)
     if gone or resident:
         return gone
     return write_back_from(p, root, take_low, said)
@@ -63,16 +63,19 @@ def evict_from(p, w, root, most, copies):
     when there is nothing else.
     """
     said: cython.int = 0
-    gone = evict_some(p, w, root, most, copies, 0, cython.address(said))
+    gone = evict_some(p, w, root, most, copies, 0, cython.address(said), 0)
     if not gone and said & LOW_SPARED and others_land(p):
-        gone = evict_some(p, w, root, most, copies, 0, cython.address(said))
+        gone = evict_some(p, w, root, most, copies, 0, cython.address(said), 0)
     if not gone and said & LOW_SPARED:
-        gone = evict_some(p, w, root, most, copies, 1, cython.address(said))
+        gone = evict_some(p, w, root, most, copies, 1, cython.address(said), 0)
     return gone
 
 
-def evict_some(p, w, root, most, copies, take_low, said):
-    """evict_from() but for the second try; adds to `said` whether memory.low has spared anything."""
+def evict_some(p, w, root, most, copies, take_low, said, sparing):
+    """evict_from() but for the second try; adds to `said` whether memory.low has spared anything.
+
+    Sparing leaves what threads have waited for last (pick()): what makes room for a fault does.
+    """
     gone: int64_t = 0
     round: Round
     pages: int64_t
@@ -95,7 +98,7 @@ def evict_some(p, w, root, most, copies, take_low, said):
         pages = may_go(p, memcg, root, listed, take_low, said)
         if pages > most - gone:
             pages = most - gone
-        n = pick(p, w, memcg, BATCH_PAGES if pages > BATCH_PAGES else cython.cast(cython.int, pages))
+        n = pick(p, w, memcg, BATCH_PAGES if pages > BATCH_PAGES else cython.cast(cython.int, pages), sparing)
         if n:
             n = evict_picked(p, w, n)
         if n:

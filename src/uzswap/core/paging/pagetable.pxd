@@ -15,6 +15,7 @@ cdef enum:
     MOST_THREADS = 8        # that serve faults
     MOST_WORKERS = 4        # that read ahead and evict
     MOST_WAITERS = 64       # threads whose faults are known at a time: see stalls.py
+    AT_ONCE = 4             # pages that one instruction may need: two operands, each over a border
     CONTENDERS = 8          # threads that are counted one by one: see swap_token.py
     LABEL_BYTES = 192       # of a label, at most
     HOLD_PAGES = 1024       # of an area, looked at in one hold of the lock: some tens of microseconds
@@ -150,6 +151,8 @@ cdef struct Waiter:
     uint32_t memcg
     uint64_t page           # that it waits for, 0 for none
     int64_t seen            # its last fault began or ended then
+    uint64_t latest[AT_ONCE]    # of what it has waited for
+    int turn                # of these, the oldest
 
 cdef struct Tracker:
     uint64_t up             # where an ascending stream goes on

@@ -167,7 +167,7 @@ def evict_own(p, w, memcg, most):
     n: cython.int = 1
     pthread_mutex_lock(cython.address(p.lock))
     while n and gone < most:
-        n = pick(p, w, memcg, BATCH_PAGES if most - gone > BATCH_PAGES else cython.cast(cython.int, most - gone))
+        n = pick(p, w, memcg, BATCH_PAGES if most - gone > BATCH_PAGES else cython.cast(cython.int, most - gone), 0)
         if n:
             n = evict_picked(p, w, n)
             gone += n

@@ -4,6 +4,8 @@ from uzswap.core.paging.pagetable cimport Pager, Waiter
 cdef void waits(Pager *p, int thread, uint64_t page) noexcept nogil
 cdef void squeezed(Pager *p, const uint32_t *run, uint64_t n) noexcept nogil
 cdef void arrived_all(Pager *p, const uint32_t *run, uint64_t n) noexcept nogil
+cdef int is_needed(const Pager *p, uint64_t page) noexcept nogil
+cdef void note(Waiter *who, uint64_t page) noexcept nogil
 cdef int who_waits(const Pager *p, const uint32_t *run, uint64_t n) noexcept nogil
 cdef void arrived(Pager *p, uint64_t page) noexcept nogil
 cdef void stalls_reparent(Pager *p, uint32_t m, uint32_t parent) noexcept nogil

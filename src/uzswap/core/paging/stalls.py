@@ -14,9 +14,18 @@ caller holds Pager.lock.
 
 import cython
 from cython.cimports.libc.stdint import int64_t
+from cython.cimports.libc.string import memset
 from cython.cimports.uzswap.core.libc_ext import uz_monotonic_ns
 from cython.cimports.uzswap.core.paging.areas import area_of
-from cython.cimports.uzswap.core.paging.pagetable import E_STALL, MOST_WAITERS, P_GOING, P_SQUEEZED, memcg_of, tell
+from cython.cimports.uzswap.core.paging.pagetable import (
+    AT_ONCE,
+    E_STALL,
+    MOST_WAITERS,
+    P_GOING,
+    P_SQUEEZED,
+    memcg_of,
+    tell,
+)
 from cython.cimports.uzswap.core.store.entries import ROOT
 
 # A thread belongs to the workload of a memcg for so long after its last fault there, in ns: one period of the averages
@@ -88,6 +97,8 @@ def waits(p, thread, page):
         who.stalled = 0
         who.page = 0
         who.memcg = memcg
+        memset(cython.address(who.latest[0]), 0, cython.sizeof(who.latest))
+        who.turn = 0
         change(p, memcg, now, 1, 0)
     p.nr_waiting += who.page == 0
     counts: cython.int = x.entry != 0 or x.state == P_GOING or x.flags & P_SQUEEZED != 0
@@ -98,7 +109,33 @@ def waits(p, thread, page):
         who.memcg = memcg
     who.page = page
     who.seen = now
+    note(who, page)
     stall(p, who, now, counts)
+
+
+def note(who, page):
+    """A page becomes the latest of a thread's, if it is not among them."""
+    i: cython.int
+    for i in range(AT_ONCE):
+        if who.latest[i] == page:
+            return
+    who.latest[who.turn] = page
+    who.turn = (who.turn + 1) % AT_ONCE
+
+
+def is_needed(p, page):
+    """Whether a page is among the latest that a thread has waited for.
+
+    An instruction that needs some pages at once is made again for each that comes.  If that one put out another of
+    them, it would be made again for ever.
+    """
+    i: cython.int
+    k: cython.int
+    for i in range(p.nr_waiters):
+        for k in range(AT_ONCE):
+            if p.waiters[i].latest[k] == page:
+                return 1
+    return 0
 
 
 def squeezed(p, run, n):

@@ -37,6 +37,7 @@ from cython.cimports.uzswap.core.paging.pagetable import (
     length_of,
     memcg_of,
 )
+from cython.cimports.uzswap.core.paging.stalls import is_needed
 from cython.cimports.uzswap.core.paging.swap_token import kept_out, loaded
 
 # Active pages for each inactive one, above which active pages are moved over.  The kernel has 1 below 1 GiB
@@ -182,10 +183,11 @@ def balance(p, of, ratio):
         deactivate_oldest(p, of)
 
 
-def pick(p, w, memcg, most):
+def pick(p, w, memcg, most, sparing):
     """Take the oldest resident pages of a memcg off their lists, in the order of their addresses.  How many.
 
-    Leaders go when they have more than their share, or when there is nobody else.
+    Leaders go when they have more than their share, or when there is nobody else.  Sparing is what makes room for
+    faults: what threads have waited for last stays.
     """
     m = cython.address(p.memcgs[memcg])
     n: cython.int = 0
@@ -195,9 +197,9 @@ def pick(p, w, memcg, most):
         length = length_of(cython.address(m.lrus[k]))
         if length > LEADERS:
             spare = n + cython.cast(cython.int, length - LEADERS)
-            n = pick_of(p, w, m, k, n, spare if spare < most else most)
+            n = pick_of(p, w, m, k, n, spare if spare < most else most, sparing)
     for k in range(NR_LRUS):
-        n = pick_of(p, w, m, k, n, most)
+        n = pick_of(p, w, m, k, n, most, sparing)
     return n
 
 
@@ -210,7 +212,7 @@ def let_go(p, m, n):
         deactivate_oldest(p, of)
 
 
-def pick_of(p, w, m, which, n, most):
+def pick_of(p, w, m, which, n, most, sparing):
     """pick() from the lists of some; returns how many are picked now, of which there were n."""
     most = BATCH_PAGES if most > BATCH_PAGES else most
     if n >= most:
@@ -226,6 +228,9 @@ def pick_of(p, w, m, which, n, most):
         if x.flags & P_STUCK and x.stuck:
             # It comes round again once for each step of its back-off.
             x.stuck -= 1
+            list_add(p, page)
+            continue
+        if sparing and is_needed(p, page):
             list_add(p, page)
             continue
         x.state = P_GOING
