@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 N = 32 * 512
 
-#: Limits that are kept by faults, and sizes: none, fewer than what is brought in or evicted at once, and that.
-LIMITS = [(f, s) for f in ("memory.high", "memory.max", "uzswap.resident.max") for s in ("0", "8K", "64K", "256K")]
+#: Limits that are kept by faults, and sizes: nothing, and fewer pages than are evicted at once.
+LIMITS = [(f, s) for f in ("memory.high", "memory.max", "uzswap.resident.max") for s in ("0", "64K")]
 
 
 def over_borders(x: NDArray[np.int64]) -> NDArray[np.int64]:
