@@ -28,7 +28,7 @@ PARTS = {
 @pytest.mark.parametrize("suite", longer(["numpy._core"], list(PARTS)))
 def test_the_same_tests_fail_with_paged_arrays(suite: str) -> None:
     if importlib.util.find_spec(suite.partition(".")[0]) is None:
-        pytest.skip("the test suites of pandas and scikit-learn: make soak")
+        pytest.skip("the test suites of pandas and scikit-learn: make soak ALL=1")
     comparison = compare(suite, PARTS[suite], timeout=300)
     assert not comparison.different, str(comparison)
     assert comparison.paged.count("passed") > 10, comparison.paged.said[-2000:]

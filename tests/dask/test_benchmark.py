@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SOAK, reason="takes a minute of two CPUs: make soak")
+@pytest.mark.skipif(not SOAK, reason="takes a minute of two CPUs: make soak ALL=1")
 def test_joins_and_group_bys_on_more_than_fits_are_exact_and_nobody_is_killed(tmp_path: Path) -> None:
     """It checks every sum itself."""
     to = tmp_path / "found.json"

@@ -1,6 +1,6 @@
 """Signal handlers that raise, or use the engine, at any moment: nothing is lost, leaked or stuck.
 
-Most of these run in a child process with a deadline: what goes wrong here hangs.  ``make soak`` runs many storms
+Most of these run in a child process with a deadline: what goes wrong here hangs.  A whole soak runs many storms
 instead of one, each with a seed of its own, which is in the test's name.
 """
 

@@ -71,7 +71,7 @@ def server(engine: EngineFactory, private: Path) -> Iterator[Server]:
 def requests(mounts: Path, door: str) -> Iterator[tuple[bytes, bool]]:
     """Requests, and whether they are followed by the end of what the client sends.
 
-    Any two of what they are made of meet: of the sources of three, the third goes round; ``make soak`` has them all.
+    Any two of what they are made of meet: of the sources of three, the third goes round; a whole soak has them all.
     """
     methods = ("GET", "PUT", "POST", "DELETE") if door == "socket" else ("GET",)
     for i, (target, value, method) in enumerate(itertools.product(TARGETS, NASTY, methods)):

@@ -1,7 +1,7 @@
 """How long tests are that could go on for ever: random ones, storms, other people's suites.
 
-``make test`` has so much of them as finds what is often wrong; ``make soak``, which is ``UZSWAP_SOAK=1`` in the
-environment, goes on for what is seldom wrong.
+``make test`` has so much of them as finds what is often wrong.  ``make soak``, with ALL=1 for those outside of
+tests/faults, goes on for what is seldom wrong: it is ``UZSWAP_SOAK=1`` in the environment.
 """
 
 import os

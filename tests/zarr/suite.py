@@ -70,16 +70,16 @@ class TestOfACache(TestOfACgroup):
         assert repr(store).startswith("uzswap.zarr.Store(Bounded(<Store of /zarr: ")
 
 
-#: few examples, since each step goes through zarr's event loop; make soak tries more
+#: few examples, since each step goes through zarr's event loop; make soak ALL=1 tries more
 EXAMPLES = longer({"max_examples": 8, "stateful_step_count": 12}, {"max_examples": 200, "stateful_step_count": 50})
-#: machine -> whether it is a test of make soak alone
+#: machine -> whether it is a test of make soak ALL=1 alone
 MACHINES = {ZarrStoreStateMachine: False, ZarrHierarchyStateMachine: True}
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_state_machine(z: uzswap.Zswap, machine: Any) -> None:
     if MACHINES[machine] and not longer(False, True):
-        pytest.skip("seconds an example: make soak")
+        pytest.skip("seconds an example: make soak ALL=1")
     group = z.cgroup("/zarr")
     group.write("uzswap.resident.max", "4K")  # so that values come and go
     store = sync(uzswap.zarr.Store.open(group))

@@ -402,6 +402,7 @@ def test_run_puts_later_handlers_behind_ours() -> None:
         """
         import os, sys
         os.environ |= {"UZSWAP_FAULTS": "signal", "UZSWAP_SOCKET": "no", "UZSWAP_MOUNT": "no"}
+        os.environ.pop("UZSWAP_SOAK", None)
         os.environ["UZSWAP_SWAP_SIZE"] = "64M"
         program = ["run", "--", sys.executable, "-c", sys.argv[1]]
         code = "from uzswap.cli.main import main; main()"
