@@ -153,6 +153,7 @@ cdef struct Waiter:
     int64_t seen            # its last fault began or ended then
     uint64_t latest[AT_ONCE]    # of what it has waited for
     int turn                # of these, the oldest
+    int again               # it waits for one of them again: it got no further
 
 cdef struct Tracker:
     uint64_t up             # where an ascending stream goes on

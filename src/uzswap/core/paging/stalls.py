@@ -98,7 +98,7 @@ def waits(p, thread, page):
         who.page = 0
         who.memcg = memcg
         memset(cython.address(who.latest[0]), 0, cython.sizeof(who.latest))
-        who.turn = 0
+        who.turn = who.again = 0
         change(p, memcg, now, 1, 0)
     p.nr_waiting += who.page == 0
     counts: cython.int = x.entry != 0 or x.state == P_GOING or x.flags & P_SQUEEZED != 0
@@ -114,17 +114,19 @@ def waits(p, thread, page):
 
 
 def note(who, page):
-    """A page becomes the latest of a thread's, if it is not among them."""
+    """A page becomes the latest of a thread's, unless it is among them: then that thread is where it was."""
     i: cython.int
+    who.again = 0
     for i in range(AT_ONCE):
         if who.latest[i] == page:
+            who.again = 1
             return
     who.latest[who.turn] = page
     who.turn = (who.turn + 1) % AT_ONCE
 
 
 def is_needed(p, page):
-    """Whether a page is among the latest that a thread has waited for.
+    """Whether a page is among the latest that a thread has waited for which gets no further.
 
     An instruction that needs some pages at once is made again for each that comes.  If that one put out another of
     them, it would be made again for ever.
@@ -132,7 +134,7 @@ def is_needed(p, page):
     i: cython.int
     k: cython.int
     for i in range(p.nr_waiters):
-        for k in range(AT_ONCE):
+        for k in range(AT_ONCE if p.waiters[i].again else 0):
             if p.waiters[i].latest[k] == page:
                 return 1
     return 0
