@@ -68,8 +68,8 @@ audit: venv
 	$(BIN)/python -m pip install -q pip-audit
 	UZSWAP_AUDIT=1 $(BIN)/python -m pytest -q tests/test_supply.py
 
-# What fails on purpose at every position, storms, 1,000 kills, and 10**10 bytes that are compared: ten minutes.  With ALL=1
-# all tests, random ones as long as it takes to meet what is seldom wrong, and other people's suites: an hour.
+# What fails on purpose at every position, storms, 1,000 kills, and 10**10 bytes that are compared: ten minutes.  With
+# ALL=1 all tests, random ones as long as it takes to meet what is seldom wrong, and other people's suites: an hour.
 soak: $(VENV)/.compat
 	UZSWAP_SOAK=1 $(BIN)/python -m pytest $(PARALLEL) $(if $(ALL),,tests/faults)
 
